@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# make            everything, into build/          make check   all tests
+# make unit       only the unit tests              make demo    see it work
+# make O=DIR      build elsewhere                  make SAN=asan|tsan   with a sanitizer, into O/asan, O/tsan
+# make LAYERS="base bdev" unit                     only these layers of the library and their unit tests
+# Files are found by wildcards: a new file needs no change here.
+
+DEPS := build-essential pkg-config libdpdk-dev libnuma-dev libbsd-dev liburing-dev libisal-dev uuid-dev \
+	libblkid-dev libjson-c-dev libfuse3-dev fuse3 liburcu-dev librocksdb-dev rocksdb-tools libgtest-dev \
+	sqlite3 git attr acl python3 e2fsprogs
+DEPS_LINT := clang-format clang-tidy cppcheck
+
+O ?= build
+CONFIG := $(O)/config.mk
+NO_CONFIG := clean deps distclean format lint help
+ifneq ($(filter-out $(NO_CONFIG),$(or $(MAKECMDGOALS),all)),)
+include $(CONFIG)
+endif
+
+SAN ?= $(CFG_SAN)
+comma := ,
+B := $(O)$(if $(SAN),/$(SAN))
+LAYERS ?= base bdev nvme blob blobfs
+
+WARN := -Wall -Wextra -Wshadow -Werror
+CWARN := $(WARN) -Wstrict-prototypes -Wmissing-prototypes
+SAN_asan := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+SAN_tsan := -fsanitize=thread -fno-omit-frame-pointer
+COMMON := $(OPT) -fPIC -pthread -fvisibility=hidden -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I. -I$(O) \
+	$(SAN_$(SAN))
+ALL_CFLAGS = -std=gnu11 $(COMMON) $(CWARN) $(FLAGS_$(firstword $(subst /, ,$<))) $(USER_CFLAGS)
+ALL_CXXFLAGS = -std=c++17 $(COMMON) $(WARN) -fvisibility-inlines-hidden \
+	$(FLAGS_$(firstword $(subst /, ,$<))) $(USER_CXXFLAGS)
+ALL_LDFLAGS := $(SAN_$(SAN)) -pthread -Wl,-z,defs $(USER_LDFLAGS)
+ifneq ($(SAN),)
+# A sanitizer's runtime comes with the program, so a shared library has it undefined.
+ALL_LDFLAGS := $(filter-out -Wl$(comma)-z$(comma)defs,$(SAN_$(SAN)) -pthread $(USER_LDFLAGS))
+endif
+# What only some files need, by the first directory of their path.
+FLAGS_nvme = $(DPDK_CFLAGS)
+FLAGS_fuse = $(FUSE_CFLAGS)
+FLAGS_rocksdb_env = $(FUSE_CFLAGS)
+LIBS := $(DPDK_LIBS) -luring -lisal -luuid -lurcu-memb -lurcu-cds -lurcu-common
+TOOL_LIBS := -lblkid -luuid -ljson-c
+
+obj = $(patsubst %,$(B)/obj/%.o,$(basename $(1)))
+lib_src := $(foreach l,$(LAYERS),$(wildcard $(l)/*.c))
+fuse_src := $(filter-out fuse/main.c,$(wildcard fuse/*.c))
+rocksdb_src := $(wildcard rocksdb_env/*.cc)
+tool_common_src := $(wildcard tools/common/*.c)
+unit_src := $(foreach l,$(LAYERS) $(if $(filter blobfs,$(LAYERS)),fuse tools),$(wildcard test/unit/$(l)/*.c))
+test_common_src := $(wildcard test/common/*.c)
+tools_mkfs := mkfs.blobfs
+tools_fsck := fsck.blobfs
+tools_blobfs := blobfs
+tool_dirs := $(foreach d,mkfs fsck blobfs,$(if $(wildcard tools/$(d)/*.c),$(d)))
+
+lib_so := $(B)/lib/libblobfs.so
+lib_a := $(B)/lib/libblobfs.a
+fuse_a := $(B)/lib/libblobfs_fuse.a
+shim_a := $(B)/lib/libtestshim.a
+mount_bin := $(if $(wildcard fuse/main.c),$(B)/bin/mount.blobfs)
+rocksdb_so := $(if $(rocksdb_src),$(B)/lib/librocksdb_blobfs.so)
+tool_bins := $(foreach d,$(tool_dirs),$(B)/bin/$(tools_$(d)))
+# Test programs made from one directory each: test/unit, test/model, test/powercut …
+test_dirs := $(filter-out unit common shim check sh,$(patsubst test/%/,%,$(sort $(dir $(wildcard test/*/*.c)))))
+test_bins := $(B)/test/unit $(addprefix $(B)/test/,$(test_dirs))
+tool_src := $(foreach d,$(tool_dirs),$(wildcard tools/$(d)/*.c))
+test_src := $(foreach d,$(test_dirs),$(wildcard test/$(d)/*.c))
+shim_src := test/shim/shim.cc test/shim/main.c
+all_objs := $(call obj,$(lib_src) $(fuse_src) $(wildcard fuse/main.c) $(rocksdb_src) $(tool_src) \
+	$(tool_common_src) $(unit_src) $(test_common_src) $(test_src) $(shim_src))
+
+.PHONY: all lib tools unit tests check demo bench install uninstall deps format lint compdb clean distclean help
+.SECONDARY:
+.DELETE_ON_ERROR:
+
+all: lib tools
+lib: $(lib_so) $(lib_a) $(if $(fuse_src),$(fuse_a)) $(rocksdb_so)
+tools: $(tool_bins) $(mount_bin)
+unit: $(B)/test/unit
+tests: $(test_bins)
+
+$(CONFIG): configure VERSION
+	./configure --build-dir=$(O)
+
+$(B)/obj/%.o: %.c $(CONFIG)
+	@mkdir -p $(@D)
+	@echo "  CC   $<"
+	@$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+
+$(B)/obj/%.o: %.cc $(CONFIG)
+	@mkdir -p $(@D)
+	@echo "  CXX  $<"
+	@$(CXX) $(ALL_CXXFLAGS) -MMD -MP -c $< -o $@
+
+$(B)/obj/base/msgring.o: FLAGS_base = $(DPDK_CFLAGS)
+
+define archive
+	@mkdir -p $(@D)
+	@echo "  AR   $@"
+	@rm -f $@
+	@ar rcs $@ $^
+endef
+
+# The names of static archives stay inside; our own are hidden but for BLOBFS_API.
+$(lib_so): $(call obj,$(lib_src))
+	@mkdir -p $(@D)
+	@echo "  LD   $@"
+	@$(CC) -shared -Wl,-soname,libblobfs.so $(ALL_LDFLAGS) -Wl,--exclude-libs,ALL $^ -o $@ $(LIBS)
+
+$(lib_a): $(call obj,$(lib_src))
+	$(archive)
+
+$(fuse_a): $(call obj,$(fuse_src))
+	$(archive)
+
+$(shim_a): $(call obj,$(shim_src))
+	$(archive)
+
+$(mount_bin): $(call obj,fuse/main.c $(tool_common_src)) $(fuse_a) $(lib_so)
+	@mkdir -p $(@D)
+	@echo "  LD   $@"
+	@$(CC) $(ALL_LDFLAGS) $(filter %.o %.a,$^) -o $@ -L$(B)/lib -lblobfs '-Wl,-rpath,$$ORIGIN/../lib' \
+		$(FUSE_LIBS) $(TOOL_LIBS)
+
+# The plugin may serve the live file system over FUSE as well. Both libraries lie in one directory.
+$(rocksdb_so): $(call obj,$(rocksdb_src)) $(if $(fuse_src),$(fuse_a)) $(lib_so)
+	@mkdir -p $(@D)
+	@echo "  LD   $@"
+	@$(CXX) -shared -Wl,-soname,librocksdb_blobfs.so $(ALL_LDFLAGS) -Wl,--exclude-libs,ALL \
+		$(filter %.o %.a,$^) -o $@ -L$(B)/lib -lblobfs '-Wl,-rpath,$$ORIGIN' -lrocksdb $(FUSE_LIBS)
+
+define tool_rule
+$(B)/bin/$(tools_$(1)): $$(call obj,$$(wildcard tools/$(1)/*.c) $$(tool_common_src)) $$(lib_so)
+	@mkdir -p $$(@D)
+	@echo "  LD   $$@"
+	@$$(CC) $$(ALL_LDFLAGS) $$(filter %.o,$$^) -o $$@ -L$(B)/lib -lblobfs '-Wl,-rpath,$$$$ORIGIN/../lib' \
+		$$(TOOL_LIBS)
+endef
+$(foreach d,$(tool_dirs),$(eval $(call tool_rule,$(d))))
+
+# Tests link the archives: they may look at what the shared library hides.
+define link_test
+	@mkdir -p $(@D)
+	@echo "  LD   $@"
+	@$(CXX) $(ALL_LDFLAGS) $(filter %.o,$^) $(shim_a) $(if $(fuse_src),$(filter $(fuse_a),$^)) $(lib_a) -o $@ \
+		$(LIBS) $(FUSE_LIBS) $(TOOL_LIBS) -lgtest
+endef
+
+$(B)/test/unit: $(call obj,$(unit_src) $(test_common_src)) $(shim_a) $(lib_a) $(if $(fuse_src),$(fuse_a))
+	$(link_test)
+
+define test_rule
+$(B)/test/$(1): $$(call obj,$$(wildcard test/$(1)/*.c) $$(test_common_src)) $$(shim_a) $$(lib_a)
+	$$(link_test)
+endef
+$(foreach d,$(test_dirs),$(eval $(call test_rule,$(d))))
+
+check: all tests
+	test/run $(RUN_ARGS)
+
+demo: all
+	bench/demo.sh
+
+bench: all
+	bench/run.sh
+
+# Installation: programs a mount(8) or fsck(8) looks for go to sbin.
+PKGDIR = $(DESTDIR)$(PREFIX)
+public_headers := $(filter-out %/internal.h base/msgring.h,$(wildcard base/*.h bdev/*.h blob/*.h blobfs/*.h))
+
+install: all
+	install -d $(PKGDIR)/bin $(PKGDIR)/sbin $(PKGDIR)/lib/pkgconfig
+	for h in $(public_headers); do \
+		install -D -m 644 $$h $(PKGDIR)/include/blobfs/$$h || exit 1; \
+	done
+	install -m 755 $(wildcard $(B)/lib/lib*.so) $(PKGDIR)/lib
+	for p in $(tool_bins) $(mount_bin); do \
+		case $$p in */blobfs) d=bin ;; *) d=sbin ;; esac; \
+		install -m 755 $$p $(PKGDIR)/$$d || exit 1; \
+	done
+	printf '%s\n' 'prefix=$(PREFIX)' 'Name: blobfs' 'Description: A file system in user space' \
+		'Version: $(VERSION)' 'Cflags: -I$${prefix}/include/blobfs' \
+		'Libs: -L$${prefix}/lib -Wl,-rpath,$${prefix}/lib -lblobfs' >$(PKGDIR)/lib/pkgconfig/blobfs.pc
+
+uninstall:
+	rm -rf $(PKGDIR)/include/blobfs
+	rm -f $(PKGDIR)/lib/libblobfs.so $(PKGDIR)/lib/librocksdb_blobfs.so $(PKGDIR)/lib/pkgconfig/blobfs.pc \
+		$(PKGDIR)/bin/blobfs $(addprefix $(PKGDIR)/sbin/,mkfs.blobfs fsck.blobfs mount.blobfs)
+
+# Installs only what is missing, and touches nothing when nothing is.
+deps:
+	@missing=; for p in $(DEPS) $(if $(LINT),$(DEPS_LINT)); do \
+		dpkg-query -W -f='$${db:Status-Status}' $$p 2>/dev/null | grep -qx installed || missing="$$missing $$p"; \
+	done; \
+	if [ -z "$$missing" ]; then echo "deps: all there"; exit 0; fi; \
+	if [ "$$(id -u)" != 0 ]; then \
+		echo "deps: these Debian packages are missing; run 'make deps' as root, or:" >&2; \
+		echo "  apt-get install$$missing" >&2; exit 1; \
+	fi; \
+	echo "deps: installing$$missing"; \
+	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing
+
+c_files = $(shell git ls-files '*.c' '*.h' '*.cc')
+
+format:
+	clang-format -i $(c_files)
+
+lint:
+	cppcheck --quiet --std=c11 --language=c -I. --enable=warning,portability --inline-suppr --error-exitcode=1 \
+		--suppress=missingIncludeSystem --suppress=nullPointerRedundantCheck $(filter %.c,$(c_files))
+	clang-format --dry-run $(c_files) 2>&1 | grep -c warning | sed 's/$$/ lines differ from .clang-format/' || true
+
+# compile_commands.json for editors and clang-tidy.
+compdb: $(CONFIG)
+	@{ echo '['; sep=; for f in $(filter %.c,$(lib_src) $(fuse_src) $(tool_src) $(unit_src) $(test_src)); do \
+		printf '%s{"directory": "%s", "file": "%s", "command": "%s -c %s"}' "$$sep" '$(CURDIR)' $$f \
+			'$(CC) -std=gnu11 $(COMMON) $(CWARN) $(FUSE_CFLAGS) $(DPDK_CFLAGS)' $$f; sep=",\n"; \
+		sep=$$(printf ',\n '); done; echo; echo ']'; } >$(O)/compile_commands.json
+	@echo "$(O)/compile_commands.json"
+
+clean:
+	rm -rf $(O)/obj $(O)/lib $(O)/bin $(O)/test $(O)/asan $(O)/tsan
+
+distclean:
+	rm -rf $(O)
+
+help:
+	@sed -n '2,6s/^# //p' Makefile
+
+-include $(all_objs:.o=.d)

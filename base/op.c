@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The engine of ops.
+ *
+ * Who owns an op: while a step runs, `pending` holds one count for the step itself, so that no child can
+ * bring it to zero. op_await's return gives that count up; whoever brings pending to zero, the step or
+ * the last child, is the only one who may touch the op from then on, and either goes on with it or
+ * queues it. A queued op is in one list only, by op->next.
+ *
+ * Lists: each thread that polls has a list of its own, run by the outermost op_poll_leave. From outside
+ * a poll ops go to driver->ready, a stack that any thread pushes to and a poll takes whole.
+ *
+ * The synchronous waiter: see enum op_state. Whoever ends or moves an op first changes it and then looks
+ * at the state; the waiter first says where it waits and then looks at the op. So one of the two sees the other.
+ */
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/internal.h"
+#include "base/op.h"
+#include "base/util.h"
+
+#define LOG_COMPONENT "op"
+#include "base/log.h"
+
+/* What this thread is doing. */
+static _Thread_local struct {
+	unsigned int depth; /* polls entered */
+	struct op *head, **tail;
+	struct op *waiting; /* the op whose op_wait this thread is in */
+} self;
+
+static void list_push(struct op *op)
+{
+	if (!self.head)
+		self.tail = &self.head;
+	op->next = NULL;
+	*self.tail = op;
+	self.tail = &op->next;
+}
+
+static struct op *list_pop(void)
+{
+	struct op *op = self.head;
+
+	if (op)
+		self.head = op->next;
+	return op;
+}
+
+/* Takes the driver's stack into this thread's list, oldest first. */
+static void list_take(struct op_driver *driver)
+{
+	struct op *op, *next, *oldest = NULL;
+
+	if (!atomic_load_explicit(&driver->ready, memory_order_relaxed))
+		return;
+	op = atomic_exchange_explicit(&driver->ready, NULL, memory_order_acquire);
+	for (; op; op = next) {
+		next = op->next;
+		op->next = oldest;
+		oldest = op;
+	}
+	for (op = oldest; op; op = next) {
+		next = op->next;
+		list_push(op);
+	}
+}
+
+/* Hands an op nobody else owns to the next poll: this thread's if it is in one. */
+static void queue(struct op *op)
+{
+	struct op_driver *driver;
+	struct op *head;
+
+	if (self.depth) {
+		list_push(op);
+		return;
+	}
+	driver = atomic_load(&op->driver);
+	if (!driver) {
+		log_err("%s: ready outside a poll, and has no driver", op->name);
+		abort();
+	}
+	head = atomic_load_explicit(&driver->ready, memory_order_relaxed);
+	do {
+		op->next = head;
+	} while (!atomic_compare_exchange_weak(&driver->ready, &head, op));
+	/* The op may be gone from here on. */
+	driver->wake(driver);
+}
+
+void op_init(struct op *op, const char *name, op_fn fn, struct op_driver *driver, op_done_fn done,
+	     void *done_arg)
+{
+	op->fn = fn;
+	op->name = name;
+	op->step = 0;
+	op->resume = OP_NO_STEP;
+	op->on_error = OP_NO_STEP;
+	op->rc = 0;
+	atomic_init(&op->child_rc, 0);
+	atomic_init(&op->pending, 1);
+	atomic_init(&op->state, OP_RUNNING);
+	atomic_init(&op->driver, driver);
+	op->done = done;
+	op->done_arg = done_arg;
+	op->next = NULL;
+}
+
+static void keep_first(_Atomic int *where, int rc)
+{
+	int none = 0;
+
+	assert(rc <= 0);
+	if (rc)
+		atomic_compare_exchange_strong(where, &none, rc);
+}
+
+enum op_next op_await(struct op *op, int step, int rc)
+{
+	keep_first(&op->child_rc, rc);
+	op->resume = step;
+	return OP_WAIT;
+}
+
+enum op_next op_finish(struct op *op)
+{
+	(void)op;
+	return OP_END;
+}
+
+enum op_next op_fail(struct op *op, int rc)
+{
+	assert(rc < 0);
+	if (!op->rc)
+		op->rc = rc;
+	if (op->on_error == OP_NO_STEP)
+		return OP_END;
+	op->step = op->on_error;
+	op->on_error = OP_NO_STEP;
+	return OP_AGAIN;
+}
+
+enum op_next op_bug(struct op *op)
+{
+	log_err("%s: has no step %d", op->name, op->step);
+	abort();
+}
+
+/* Ends the op: the last touch of it is either the state's exchange or the user's done. */
+static void finish(struct op *op)
+{
+	struct op_driver *driver = atomic_load(&op->driver);
+	bool own = self.waiting == op;
+	uint32_t old;
+
+	log_debug("%s: ends, rc %d", op->name, op->rc);
+	if (op->done) {
+		atomic_store(&op->state, OP_DONE);
+		op->done(op, op->done_arg);
+		return;
+	}
+	old = atomic_exchange(&op->state, OP_DONE);
+	if (old == OP_SLEEPER)
+		base_futex_wake(&op->state);
+	else if (old != OP_RUNNING && !own && driver)
+		driver->wake(driver);
+}
+
+/* All children are done: decides where the op goes on. */
+static enum op_next resume(struct op *op)
+{
+	int rc = atomic_load_explicit(&op->child_rc, memory_order_relaxed);
+
+	atomic_store_explicit(&op->child_rc, 0, memory_order_relaxed);
+	atomic_store_explicit(&op->pending, 1, memory_order_relaxed);
+	if (rc)
+		return op_fail(op, rc);
+	return op_goto(op, op->resume);
+}
+
+/* Runs steps until the op waits (false; it is not ours any more) or has ended (true). */
+static bool run(struct op *op)
+{
+	for (;;) {
+		enum op_next next;
+
+		log_debug("%s: step %d", op->name, op->step);
+		next = op->fn(op);
+		if (next == OP_WAIT) {
+			if (atomic_fetch_sub(&op->pending, 1) != 1)
+				return false;
+			next = resume(op);
+		}
+		if (next == OP_END) {
+			/* Children still out would come back to memory that is not ours any more. */
+			assert(atomic_load(&op->pending) == 1);
+			return true;
+		}
+	}
+}
+
+static enum op_next ended(struct op *op)
+{
+	return op_finish(op);
+}
+
+void op_start(struct op *op)
+{
+	if (!run(op))
+		return;
+	if (!op->done) {
+		finish(op);
+		return;
+	}
+	/* The user is not called back before this returns: the next poll does it. */
+	op->fn = ended;
+	queue(op);
+}
+
+/* Goes on with an op from a list: one whose children are done, or one that only has to be ended. */
+static void go_on(struct op *op)
+{
+	if (op->fn != ended && resume(op) == OP_AGAIN && !run(op))
+		return;
+	finish(op);
+}
+
+void op_child_done(struct op *op, int rc)
+{
+	keep_first(&op->child_rc, rc);
+	if (atomic_fetch_sub(&op->pending, 1) == 1)
+		queue(op);
+}
+
+/* The waiter must look at op->driver again. */
+static void redirect_waiter(struct op *op, struct op_driver *old)
+{
+	uint32_t state = atomic_load(&op->state);
+
+	if (state == OP_SLEEPER &&
+	    atomic_compare_exchange_strong(&op->state, &state, OP_WAITER)) {
+		base_futex_wake(&op->state);
+		return;
+	}
+	if (state != OP_RUNNING && old)
+		old->wake(old);
+}
+
+void op_move(struct op *op, struct op_driver *driver)
+{
+	struct op_driver *old = atomic_exchange(&op->driver, driver);
+
+	if (old != driver && !op->done && self.waiting != op)
+		redirect_waiter(op, old);
+}
+
+int op_wait(struct op *op)
+{
+	uint32_t state = OP_RUNNING;
+	struct op *outer = self.waiting;
+
+	assert(!self.depth);
+	atomic_compare_exchange_strong(&op->state, &state, OP_WAITER);
+	self.waiting = op;
+	while (!op_is_done(op)) {
+		struct op_driver *driver = atomic_load(&op->driver);
+
+		if (driver)
+			driver->wait(driver, op);
+		else
+			op_sleep(op, NULL);
+	}
+	self.waiting = outer;
+	return op->rc;
+}
+
+void op_poll_enter(void)
+{
+	self.depth++;
+}
+
+int op_poll_leave(struct op_driver *driver)
+{
+	struct op *op;
+	int ran = 0;
+
+	assert(self.depth);
+	list_take(driver);
+	if (self.depth > 1) {
+		self.depth--;
+		return 0;
+	}
+	/* Steps may make further ops ready: they come to this thread's list, others to the driver's. */
+	for (;;) {
+		op = list_pop();
+		if (!op) {
+			list_take(driver);
+			op = list_pop();
+		}
+		if (!op)
+			break;
+		go_on(op);
+		ran++;
+	}
+	self.depth--;
+	return ran;
+}
+
+void op_sleep(struct op *op, struct op_driver *driver)
+{
+	uint32_t state = atomic_load(&op->state);
+
+	while (state != OP_SLEEPER) {
+		if (state == OP_DONE)
+			return;
+		if (state == OP_NUDGED) {
+			if (atomic_compare_exchange_strong(&op->state, &state, OP_WAITER))
+				return;
+			continue;
+		}
+		if (atomic_compare_exchange_strong(&op->state, &state, OP_SLEEPER))
+			state = OP_SLEEPER;
+	}
+	while (state == OP_SLEEPER) {
+		if (atomic_load(&op->driver) != driver) {
+			atomic_compare_exchange_strong(&op->state, &state, OP_WAITER);
+			return;
+		}
+		base_futex_wait(&op->state, OP_SLEEPER);
+		state = atomic_load(&op->state);
+	}
+}
+
+void op_nudge(struct op *op)
+{
+	uint32_t state = atomic_load(&op->state);
+
+	while (state != OP_DONE && state != OP_NUDGED) {
+		uint32_t next = state == OP_SLEEPER ? OP_WAITER : OP_NUDGED;
+
+		if (!atomic_compare_exchange_weak(&op->state, &state, next))
+			continue;
+		if (next == OP_WAITER)
+			base_futex_wake(&op->state);
+		return;
+	}
+}
