@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * blob: a transactional store of blobs on one device.
+ *
+ * A blob has an id (never reused), a header {size, user bytes}, items (kind, key) → bytes, and data: a sparse
+ * array of 4 KiB blocks mapped by runs. Metadata is changed by transactions, in memory and in the log; data is read
+ * and written on channels. Nothing is durable before a commit: see bs_commit_start.
+ *
+ * Threads: every function may be called from any thread unless it says otherwise.
+ * Errors: negative errno. -EROFS: opened read-only, or frozen after a failed log write or flush (the first error is in
+ * bs_stat). -EIO / -EBADMSG (EUCLEAN where metadata on the device is wrong). -ENOSPC is decided when space
+ * is reserved, never later. -ENOMEM changes nothing.
+ */
+#ifndef BLOB_BLOB_H
+#define BLOB_BLOB_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/api.h"
+#include "base/err.h"
+#include "base/op.h"
+#include "bdev/bdev.h"
+
+BLOBFS_C_BEGIN
+
+struct bs;
+struct bs_blob;
+struct bs_txn;
+struct reactor;
+
+#define BS_BLOCK 4096u        /* unit of addressing and of atomicity between readers and writers */
+#define BS_USER_MAX 160u      /* user bytes in a blob's header */
+#define BS_VALUE_MAX 65536u   /* bytes of an item's value */
+#define BS_IO_MAX (1u << 20)  /* bytes of one bs_io */
+#define BS_MIN_SIZE (40u << 20)
+
+/* Item kinds below BS_KIND_USER are the store's; the others are opaque to it. */
+enum bs_kind {
+	BS_KIND_HEADER = 0,
+	BS_KIND_RUN = 1,
+	BS_KIND_LOGDATA = 2, /* reserved: bytes carried in the log */
+	BS_KIND_SHARE = 3,   /* reserved: snapshot and clone bookkeeping */
+	BS_KIND_SUM = 4,     /* reserved: data checksums */
+	BS_KIND_USER = 16,
+	BS_KIND_MAX = 63
+};
+
+/* Write streams: where data of like lifetime is put together. */
+enum bs_stream { BS_STREAM_UNKNOWN, BS_STREAM_META, BS_STREAM_SHORT, BS_STREAM_LONG, BS_STREAMS };
+
+/* ---- making and opening ---- */
+
+struct bs_format_opts {
+	uint32_t size;         /* sizeof(struct bs_format_opts) */
+	uint32_t cluster_size; /* 4096 … 65536, power of two; 0: 16384 */
+	uint8_t uuid[16];      /* all zero: random */
+	char label[64];        /* UTF-8, zero-terminated */
+	char owner[16];        /* what lives in the store: "blobfs" */
+};
+/* Writes an empty store over the whole device, durable when it returns. Old superblocks are invalidated first.
+ * -EINVAL (options, device below BS_MIN_SIZE, block size over 4096), -EIO. opts may be NULL. */
+BLOBFS_API int bs_format(struct bdev *dev, const struct bs_format_opts *opts, struct base_err *err);
+
+enum bs_open_flags {
+	BS_RDONLY = 1 << 0,    /* replays in memory, writes nothing, has no service thread */
+	BS_NO_SERVICE = 1 << 1,/* writable without a service thread (tests): the caller calls bs_service_step */
+	BS_DISCARD = 1 << 2,   /* freed space is discarded before it is used again */
+};
+struct bs_open_opts {
+	uint32_t size;             /* sizeof(struct bs_open_opts) */
+	uint32_t flags;            /* enum bs_open_flags */
+	uint32_t commit_ms;        /* commit what is uncommitted at least so often; 0: 1000 */
+	uint64_t checkpoint_bytes; /* log bytes that start a checkpoint; 0: max(64 MiB, last checkpoint), less on small stores */
+	void *log_arena;           /* memory for the log buffer inside the caller's arena, offset-addressed; NULL: own */
+	uint64_t log_arena_size;
+};
+/*
+ * Recovers and opens a store. Takes over `dev` on success: bs_close closes it. Read work is the checkpoint and the
+ * log, nothing else. -EINVAL: not a store; -ENOTSUP: a newer format or unknown incompatible feature (named); -EUCLEAN:
+ * corrupted (block named; fsck); -EFBIG: device smaller than the store; -EIO, -ENOMEM, -EROFS (device read-only and
+ * BS_RDONLY not given).
+ */
+BLOBFS_API int bs_open(struct bdev *dev, const struct bs_open_opts *opts, struct bs **out, struct base_err *err);
+/* Commits, writes a checkpoint if anything changed since the last, stops the service thread, frees everything.
+ * Every blob must have been put. Returns the first error; the store is closed in any case. */
+BLOBFS_API int bs_close(struct bs *bs);
+/* As if the process had died: nothing is written. Tests. */
+BLOBFS_API void bs_abandon(struct bs *bs);
+
+struct bs_stat {
+	uint8_t uuid[16];
+	char label[64], owner[16];
+	uint16_t version_major, version_minor;
+	uint32_t cluster_size;
+	bool readonly, frozen;
+	int frozen_rc;           /* why */
+	uint64_t blocks;         /* of the device, 4 KiB */
+	uint64_t free_blocks;    /* not owned by anything */
+	uint64_t avail_blocks;   /* free_blocks less reservations and what checkpoint and log may need */
+	uint64_t used_blocks;    /* mapped by runs */
+	uint64_t pending_blocks; /* freed, not yet allowed to be used again */
+	uint64_t meta_bytes;     /* size of all items as a checkpoint would hold them */
+	uint64_t blobs, runs, items;
+	uint64_t next_id;
+	uint64_t lsn, durable_lsn, checkpoint_lsn;
+	uint64_t log_bytes, log_limit;  /* live log on the device, and where writers begin to wait */
+	uint64_t checkpoints, commits, log_writes, log_write_bytes, flushes;
+	uint64_t data_read_bytes, data_write_bytes, checkpoint_bytes;
+	uint64_t replayed_records, replayed_bytes; /* at open */
+};
+BLOBFS_API void bs_get_stat(struct bs *bs, struct bs_stat *out);
+
+BLOBFS_API struct bdev *bs_bdev(struct bs *bs);
+/* The service thread's reactor and channel, for an upper layer's own background work there; NULL without one. */
+BLOBFS_API struct reactor *bs_service_reactor(struct bs *bs);
+BLOBFS_API struct bdev_channel *bs_service_channel(struct bs *bs);
+/* BS_NO_SERVICE: does the background work that is due (checkpoint, releases), blocking; returns the first error. */
+BLOBFS_API int bs_service_step(struct bs *bs);
+/* Writes a checkpoint now and waits for it. Not from the service thread. */
+BLOBFS_API int bs_checkpoint(struct bs *bs);
+
+/* ---- blobs ---- */
+
+/* The blob with this id, counted; NULL if there is none. */
+BLOBFS_API struct bs_blob *bs_blob_get(struct bs *bs, uint64_t id);
+BLOBFS_API void bs_blob_ref(struct bs_blob *blob);
+/* Drops a count; NULL is allowed. A deleted blob's memory goes with its last count. */
+BLOBFS_API void bs_blob_put(struct bs_blob *blob);
+BLOBFS_API uint64_t bs_blob_id(const struct bs_blob *blob);
+
+struct bs_blob_info {
+	uint64_t id;
+	uint64_t size;            /* bytes, as last put in the header */
+	uint64_t mapped_blocks;   /* blocks that runs map, unwritten ones included */
+	uint64_t runs, items;
+	uint64_t lsn;             /* of the last change to this blob */
+	uint32_t user_len;
+	uint8_t user[BS_USER_MAX];
+	bool deleted;
+};
+BLOBFS_API void bs_blob_get_info(struct bs_blob *blob, struct bs_blob_info *out);
+/* Calls fn for every blob in order of id; fn's non-zero return ends it and is returned. fn may begin no transaction; it
+ * gets a counted blob, put after it returned. */
+BLOBFS_API int bs_foreach_blob(struct bs *bs, uint64_t from_id, int (*fn)(struct bs_blob *blob, void *arg), void *arg);
+/* Gives back what was reserved ahead for appends. Call it when a writer closes. */
+BLOBFS_API void bs_blob_trim_ahead(struct bs_blob *blob);
+
+/* Copies an item's value: returns its length (also when it is larger than size: then the first size bytes), -ENOENT. */
+BLOBFS_API int bs_item_get(struct bs_blob *blob, unsigned kind, uint64_t key, void *value, uint32_t size);
+/*
+ * Calls fn for items of `kind` with key >= from, in key order, until it returns non-zero (which is returned). The value is
+ * valid during the call only; fn must not block nor call the store, save for bs_item_get's kin: none at all. The blob
+ * is locked for reading meanwhile: be short (copy out; go on from the next key).
+ */
+typedef int (*bs_item_fn)(uint64_t key, const void *value, uint32_t len, void *arg);
+BLOBFS_API int bs_item_scan(struct bs_blob *blob, unsigned kind, uint64_t from, bs_item_fn fn, void *arg);
+
+/* What a block range maps to: the run or hole that starts at `block`: its length (clipped to max), physical block,
+ * flags (enum bs_run_flags; BS_RUN_HOLE for none). Never does I/O. Beyond the last run: a hole of max. */
+enum bs_run_flags { BS_RUN_UNWRITTEN = 1, BS_RUN_SHARED = 2, BS_RUN_SUM = 4, BS_RUN_HOLE = 0x100 };
+struct bs_extent {
+	uint64_t block, phys, count;
+	uint32_t flags;
+};
+BLOBFS_API void bs_map_lookup(struct bs_blob *blob, uint64_t block, uint64_t max, struct bs_extent *out);
+
+/* ---- transactions ---- */
+
+/*
+ * bs_txn_begin takes the store's lock; bs_txn_end or bs_txn_cancel releases it. In between: memory only, no waiting, no other
+ * lock that anybody holds while calling the store. Calls check, reserve and encode; nothing is changed before
+ * bs_txn_end, which cannot fail: so within a transaction one reads the state from before it. Two changes of one item:
+ * the later wins. Calls that fail leave the transaction as it was: go on or cancel.
+ * bs_txn_begin may wait (holding nothing) while the log is at its limit until a checkpoint has made room. Never call it from inside
+ * a poll of the log's channel or from the service thread's checkpoint.
+ */
+enum bs_txn_flags {
+	BS_TXN_FREES = 1 << 0, /* frees space or metadata: may use the last reserve, so that a delete on a full store succeeds */
+};
+BLOBFS_API int bs_txn_begin(struct bs *bs, uint32_t flags, struct bs_txn **out);
+/* Applies everything and releases the lock; returns the LSN of the transaction's last record (0 if it was empty). */
+BLOBFS_API uint64_t bs_txn_end(struct bs_txn *txn);
+BLOBFS_API void bs_txn_cancel(struct bs_txn *txn);
+
+/* A new blob with the next id and this header; *out is counted. Items of it may be put in the same transaction.
+ * After a cancel the pointer is dead (already put). id_hint 0: next id; else that id if it was never used (-EEXIST). */
+BLOBFS_API int bs_txn_create(struct bs_txn *txn, uint64_t id_hint, const void *user, uint32_t user_len, struct bs_blob **out);
+/* Puts the header: size in bytes and user bytes. Lowering size does not unmap; see bs_txn_unmap. */
+BLOBFS_API int bs_txn_header(struct bs_txn *txn, struct bs_blob *blob, uint64_t size, const void *user, uint32_t user_len);
+/* Puts or deletes an item of kind >= BS_KIND_USER. Deleting what is not there is allowed. */
+BLOBFS_API int bs_txn_put(struct bs_txn *txn, struct bs_blob *blob, unsigned kind, uint64_t key, const void *value,
+	       uint32_t len);
+BLOBFS_API int bs_txn_del(struct bs_txn *txn, struct bs_blob *blob, unsigned kind, uint64_t key);
+/* Unmaps blocks [block, block + count); count UINT64_MAX: to the end. Writes in flight there will not be published. */
+BLOBFS_API int bs_txn_unmap(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, uint64_t count);
+/* Makes mapped blocks of the range read as zeroes without I/O (unwritten), leaves holes as holes. */
+BLOBFS_API int bs_txn_zero(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, uint64_t count);
+/* Maps every hole of the range to unwritten blocks. All or -ENOSPC. */
+BLOBFS_API int bs_txn_prealloc(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, uint64_t count, enum bs_stream stream);
+/* Deletes the blob with all its items and runs. */
+BLOBFS_API int bs_txn_delete(struct bs_txn *txn, struct bs_blob *blob);
+
+/* Space for data to be written later (cached writes): clusters. -ENOSPC; see bs_reclaim_start. */
+BLOBFS_API int bs_reserve(struct bs *bs, uint64_t clusters);
+BLOBFS_API void bs_unreserve(struct bs *bs, uint64_t clusters);
+/* As a child of op: makes freed space usable (commits, waits for I/O in flight when it was freed, takes back space reserved
+ * ahead). Do it once before answering -ENOSPC. */
+BLOBFS_API void bs_reclaim_start(struct bs *bs, struct op *op);
+
+/* ---- data ---- */
+
+enum bs_io_op { BS_READ, BS_WRITE, BS_WRITE_ZEROES, BS_UNMAP };
+enum bs_io_flags {
+	BS_IO_NEW = 1 << 0,     /* a write: never over the old blocks, always to new ones */
+	BS_IO_NO_SIZE = 1 << 1, /* reserved */
+};
+struct bs_io;
+/* Called when a write is about to be published, inside the transaction that publishes its runs: the caller may add its own
+ * changes (header, items). A non-zero return publishes nothing and becomes the I/O's result. */
+typedef int (*bs_publish_fn)(struct bs_txn *txn, struct bs_io *io, void *arg);
+
+/*
+ * One data operation, embedded in the caller's request; the store's from bs_io_start until it is done. offset and length
+ * in bytes, multiples of BS_BLOCK; length at most BS_IO_MAX for READ and WRITE, any for the others. The iovecs (READ, WRITE) add
+ * up to length; each a multiple of the device's block size.
+ * READ: holes and unwritten blocks give zeroes. WRITE: reserves, writes, publishes; visible to reads and not yet durable
+ * when done. Concurrent I/O on the same block: each block read is wholly of one of the writes if the device writes a
+ * block atomically; at power loss a block being overwritten in place may hold any mix of old and new units of the
+ * device's atomic write size.
+ */
+struct bs_io {
+	struct bs_blob *blob;  /* the caller holds a count */
+	enum bs_io_op op;
+	uint32_t flags;        /* enum bs_io_flags */
+	uint64_t offset, length;
+	const struct iovec *iov;
+	int iovcnt;
+	enum bs_stream stream;
+	uint64_t mem_handle;   /* bdev_register handle of the memory, or 0 */
+	uint64_t reserved;     /* clusters the caller reserved for this write; taken over, the rest is given back */
+	bs_publish_fn publish; /* may be NULL */
+	void *publish_arg;
+	uint64_t lsn;          /* out: LSN of the publication; 0: no metadata changed */
+
+	struct op op_;         /* the store's from here */
+	struct op *parent;
+	struct bdev_channel *ch;
+	uint64_t priv[48];
+};
+/* Starts io as a child of parent on ch; parent's op_child_done gets the result. */
+BLOBFS_API void bs_io_start(struct bdev_channel *ch, struct bs_io *io, struct op *parent);
+/* Waits for it on a borrowed channel. */
+BLOBFS_API int bs_io_sync(struct bs *bs, struct bs_io *io);
+
+/* ---- durability ---- */
+
+/*
+ * As a child of op: done when every record up to lsn (0: all so far) is durable and every data write that had completed
+ * before this call is too. op is moved (op_move) to the log channel's driver for the wait and has to move itself back if it
+ * cares. Those who wait together share flush and log write.
+ */
+BLOBFS_API void bs_commit_start(struct bs *bs, uint64_t lsn, struct op *op);
+BLOBFS_API int bs_commit(struct bs *bs, uint64_t lsn);
+/* LSN of the last record written so far / durable so far. */
+BLOBFS_API uint64_t bs_lsn(struct bs *bs);
+BLOBFS_API uint64_t bs_durable_lsn(struct bs *bs);
+
+/* ---- checking ---- */
+
+struct bs_problem {
+	const char *pass;  /* "superblock", "log", "checkpoint", "blobs", "space" */
+	const char *code;  /* short stable name: "run-overlap" … */
+	uint64_t blob;     /* 0: none */
+	uint64_t block;    /* device block, or UINT64_MAX */
+	char text[256];
+};
+typedef void (*bs_problem_fn)(const struct bs_problem *problem, void *arg);
+/*
+ * Reads the store as recovery would and checks every structure, writing nothing; reports each problem. *out, if not NULL
+ * and if enough of it is readable, is the store opened read-only (for checks above); NULL otherwise. Returns the number of
+ * problems, or negative errno when it could not look (I/O, memory, not a store). Does not close dev unless *out is set (then bs_close does).
+ */
+BLOBFS_API int bs_check(struct bdev *dev, bs_problem_fn report, void *arg, struct bs **out, struct base_err *err);
+
+BLOBFS_C_END
+#endif
