@@ -45,7 +45,8 @@ BLOBFS_API void reactor_wake(struct reactor *r);
 BLOBFS_API struct reactor *reactor_current(void);
 
 /* Runs fn(arg) in the reactor's thread, in the order of each sender. Any thread; blocks only while the ring is
- * full (posting to oneself with a full ring returns -EAGAIN). */
+ * full. With a full ring, posting to oneself or to a reactor that does not run returns -EAGAIN. What is posted
+ * after reactor_stop may stay in the ring until the next run or be dropped by reactor_destroy. */
 typedef void (*reactor_msg_fn)(void *arg);
 BLOBFS_API int reactor_post(struct reactor *r, reactor_msg_fn fn, void *arg);
 
@@ -62,7 +63,7 @@ BLOBFS_API int reactor_add_timer(struct reactor *r, const char *name, uint64_t d
 BLOBFS_API void reactor_set_timer(struct reactor_timer *t, uint64_t delay_ms); /* (re)arms it */
 BLOBFS_API void reactor_del_timer(struct reactor_timer *t);
 
-/* Descriptor: fn is called with the ready epoll events. events: EPOLLIN …, EPOLLET, EPOLLEXCLUSIVE allowed. */
+/* Descriptor: delete it before closing fd. fn is called with the ready epoll events. events: EPOLLIN …, EPOLLET, EPOLLEXCLUSIVE allowed. */
 typedef void (*reactor_fd_fn)(uint32_t events, void *arg);
 BLOBFS_API int reactor_add_fd(struct reactor *r, int fd, uint32_t events, reactor_fd_fn fn, void *arg, struct reactor_fd **out);
 BLOBFS_API void reactor_del_fd(struct reactor_fd *f);
