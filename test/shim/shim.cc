@@ -55,6 +55,15 @@ void report(const struct test_place *p, const char *text)
 
 extern "C" {
 
+#ifdef __SANITIZE_THREAD__
+/* base/msgring.c says why. */
+__attribute__((visibility("default"))) const char *__tsan_default_suppressions(void);
+const char *__tsan_default_suppressions(void)
+{
+	return "race:__rte_ring\n";
+}
+#endif
+
 void test_register(struct test_case *tc)
 {
 	*cases_end = tc;

@@ -1,0 +1,416 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The engine of ops on a driver made for it: children complete when the test's thread or another says so. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/op.h"
+#include "base/util.h"
+#include "test/shim/test.h"
+
+enum { FIRST, SECOND, THIRD, ON_ERROR };
+
+struct fake_driver {
+	struct op_driver d;
+	struct op *child_of; /* completed by the next poll */
+	int child_rc;
+	int children;
+	int wakes;
+};
+
+static void fake_wake(struct op_driver *d)
+{
+	container_of(d, struct fake_driver, d)->wakes++;
+}
+
+static int fake_poll(struct fake_driver *f)
+{
+	op_poll_enter();
+	for (; f->children; f->children--)
+		op_child_done(f->child_of, f->child_rc);
+	return op_poll_leave(&f->d);
+}
+
+static void fake_wait(struct op_driver *d, struct op *op)
+{
+	struct fake_driver *f = container_of(d, struct fake_driver, d);
+
+	while (!op_is_done(op) && atomic_load(&op->driver) == d)
+		fake_poll(f);
+}
+
+static struct fake_driver driver_new(void)
+{
+	return (struct fake_driver){ .d = { .wait = fake_wait, .wake = fake_wake } };
+}
+
+struct work {
+	struct op op;
+	struct fake_driver *f, *other;
+	char trail[64]; /* the steps that ran, a letter each */
+	int start_children, start_rc, own_rc;
+	int done_calls, done_rc;
+	bool use_on_error, error_fails;
+};
+
+static void mark(struct work *w, const char *letter)
+{
+	strcat(w->trail, letter);
+}
+
+static void work_done(struct op *op, void *arg)
+{
+	struct work *w = arg;
+
+	w->done_calls++;
+	w->done_rc = op->rc;
+}
+
+static enum op_next work_fn(struct op *op)
+{
+	struct work *w = container_of(op, struct work, op);
+	int i;
+
+	switch (op->step) {
+	case FIRST:
+		mark(w, "1");
+		op->on_error = w->use_on_error ? ON_ERROR : OP_NO_STEP;
+		for (i = 0; i < w->start_children; i++) {
+			op_child_begin(op);
+			w->f->child_of = op;
+			w->f->children++;
+		}
+		return op_await(op, SECOND, w->start_rc);
+	case SECOND:
+		mark(w, "2");
+		if (w->own_rc)
+			return op_fail(op, w->own_rc);
+		return op_goto(op, THIRD);
+	case THIRD:
+		mark(w, "3");
+		return op_finish(op);
+	case ON_ERROR:
+		mark(w, "e");
+		if (w->error_fails)
+			return op_fail(op, -EXDEV);
+		return op_finish(op);
+	}
+	return op_bug(op);
+}
+
+static void work_init(struct work *w, struct fake_driver *f, bool with_done)
+{
+	memset(w, 0, sizeof(*w));
+	w->f = f;
+	op_init(&w->op, "work", work_fn, &f->d, with_done ? work_done : NULL, w);
+}
+
+TEST(op, runs_steps_in_order_when_nothing_is_awaited)
+{
+	struct fake_driver f = driver_new();
+	struct work w;
+
+	work_init(&w, &f, false);
+	op_start(&w.op);
+	EXPECT_TRUE(op_is_done(&w.op));
+	EXPECT_OK(op_wait(&w.op));
+	EXPECT_STREQ("123", w.trail);
+}
+
+TEST(op, goes_on_when_the_last_child_is_done)
+{
+	struct fake_driver f = driver_new();
+	struct work w;
+
+	work_init(&w, &f, false);
+	w.start_children = 3;
+	op_start(&w.op);
+	EXPECT_STREQ("1", w.trail);
+	EXPECT_FALSE(op_is_done(&w.op));
+	op_poll_enter();
+	op_child_done(&w.op, 0);
+	op_child_done(&w.op, 0);
+	EXPECT_EQ_INT(0, op_poll_leave(&f.d));
+	EXPECT_STREQ("1", w.trail);
+	f.children = 1;
+	EXPECT_OK(op_wait(&w.op));
+	EXPECT_STREQ("123", w.trail);
+}
+
+TEST(op, keeps_the_first_error_of_its_children_and_skips_the_step)
+{
+	struct fake_driver f = driver_new();
+	struct work w;
+
+	work_init(&w, &f, false);
+	w.start_children = 3;
+	op_start(&w.op);
+	op_poll_enter();
+	op_child_done(&w.op, 0);
+	op_child_done(&w.op, -EIO);
+	op_child_done(&w.op, -ENOSPC);
+	f.children = 0;
+	EXPECT_EQ_INT(1, op_poll_leave(&f.d));
+	EXPECT_ERR(-EIO, op_wait(&w.op));
+	EXPECT_STREQ("1", w.trail);
+}
+
+TEST(op, goes_to_the_error_step_and_keeps_the_error)
+{
+	struct fake_driver f = driver_new();
+	struct work w;
+
+	work_init(&w, &f, false);
+	w.use_on_error = true;
+	w.start_children = 1;
+	f.child_rc = -EIO;
+	op_start(&w.op);
+	EXPECT_ERR(-EIO, op_wait(&w.op));
+	EXPECT_STREQ("1e", w.trail);
+	EXPECT_EQ_INT(OP_NO_STEP, w.op.on_error);
+}
+
+TEST(op, ends_when_the_error_step_fails_and_keeps_the_first_error)
+{
+	struct fake_driver f = driver_new();
+	struct work w;
+
+	work_init(&w, &f, false);
+	w.use_on_error = w.error_fails = true;
+	w.own_rc = -EINVAL;
+	op_start(&w.op);
+	EXPECT_ERR(-EINVAL, op_wait(&w.op));
+	EXPECT_STREQ("12e", w.trail);
+}
+
+TEST(op, waits_for_children_in_flight_when_starting_another_failed)
+{
+	struct fake_driver f = driver_new();
+	struct work w;
+
+	work_init(&w, &f, false);
+	w.use_on_error = true;
+	w.start_children = 2;
+	w.start_rc = -ENOMEM;
+	op_start(&w.op);
+	EXPECT_STREQ("1", w.trail);
+	EXPECT_FALSE(op_is_done(&w.op));
+	EXPECT_ERR(-ENOMEM, op_wait(&w.op));
+	EXPECT_STREQ("1e", w.trail);
+	EXPECT_EQ_INT(0, f.children);
+}
+
+TEST(op, fails_at_once_when_starting_failed_and_no_child_is_out)
+{
+	struct fake_driver f = driver_new();
+	struct work w;
+
+	work_init(&w, &f, false);
+	w.start_rc = -ENOMEM;
+	op_start(&w.op);
+	EXPECT_TRUE(op_is_done(&w.op));
+	EXPECT_ERR(-ENOMEM, op_wait(&w.op));
+}
+
+TEST(op, never_calls_the_user_before_op_start_has_returned)
+{
+	struct fake_driver f = driver_new();
+	struct work w;
+
+	work_init(&w, &f, true);
+	op_start(&w.op);
+	EXPECT_STREQ("123", w.trail);
+	EXPECT_EQ_INT(0, w.done_calls);
+	EXPECT_EQ_INT(1, f.wakes);
+	EXPECT_EQ_INT(1, fake_poll(&f));
+	EXPECT_EQ_INT(1, w.done_calls);
+	EXPECT_EQ_INT(0, fake_poll(&f));
+	EXPECT_EQ_INT(1, w.done_calls);
+}
+
+TEST(op, calls_the_user_once_with_the_error)
+{
+	struct fake_driver f = driver_new();
+	struct work w;
+
+	work_init(&w, &f, true);
+	w.start_children = 2;
+	f.child_rc = -EIO;
+	op_start(&w.op);
+	EXPECT_EQ_INT(0, w.done_calls);
+	EXPECT_EQ_INT(1, fake_poll(&f));
+	EXPECT_EQ_INT(1, w.done_calls);
+	EXPECT_ERR(-EIO, w.done_rc);
+}
+
+TEST(op, is_not_run_by_a_child_done_outside_a_poll_but_queued_and_woken)
+{
+	struct fake_driver f = driver_new();
+	struct work w;
+
+	work_init(&w, &f, false);
+	w.start_children = 1;
+	op_start(&w.op);
+	f.children = 0;
+	op_child_done(&w.op, 0);
+	EXPECT_STREQ("1", w.trail);
+	EXPECT_EQ_INT(1, f.wakes);
+	EXPECT_OK(op_wait(&w.op));
+	EXPECT_STREQ("123", w.trail);
+}
+
+TEST(op, nested_polls_run_ops_only_at_the_outermost_leave)
+{
+	struct fake_driver f = driver_new(), inner = driver_new();
+	struct work w, in;
+
+	work_init(&w, &f, false);
+	work_init(&in, &inner, true);
+	w.start_children = 1;
+	op_start(&w.op);
+	op_start(&in.op); /* has ended, and is on its driver's list */
+	op_poll_enter();
+	op_poll_enter();
+	op_child_done(&w.op, 0);
+	f.children = 0;
+	EXPECT_EQ_INT(0, op_poll_leave(&inner.d));
+	EXPECT_STREQ("1", w.trail);
+	EXPECT_EQ_INT(0, in.done_calls);
+	EXPECT_EQ_INT(2, op_poll_leave(&f.d));
+	EXPECT_STREQ("123", w.trail);
+	EXPECT_EQ_INT(1, in.done_calls);
+}
+
+static int order[8], order_count;
+
+static void note_order(struct op *op, void *arg)
+{
+	(void)op;
+	order[order_count++] = *(int *)arg;
+}
+
+static enum op_next end_at_once(struct op *op)
+{
+	return op_finish(op);
+}
+
+TEST(op, ready_ops_run_in_the_order_they_became_ready)
+{
+	struct fake_driver f = driver_new();
+	int ids[4] = { 0, 1, 2, 3 };
+	struct op ops[4];
+
+	order_count = 0;
+	for (int i = 0; i < 4; i++) {
+		op_init(&ops[i], "ordered", end_at_once, &f.d, note_order, &ids[i]);
+		op_start(&ops[i]);
+	}
+	EXPECT_EQ_INT(4, fake_poll(&f));
+	ASSERT_EQ_INT(4, order_count);
+	for (int i = 0; i < 4; i++)
+		EXPECT_EQ_INT(i, order[i]);
+}
+
+/* A parent whose child is an op itself, three deep. */
+struct nest {
+	struct op op;
+	struct nest *child;
+	struct fake_driver *f;
+	int leaf_rc;
+};
+
+static void nest_child_done(struct op *op, void *arg)
+{
+	op_child_done(arg, op->rc);
+}
+
+static enum op_next nest_fn(struct op *op)
+{
+	struct nest *n = container_of(op, struct nest, op);
+
+	switch (op->step) {
+	case FIRST:
+		if (!n->child) {
+			if (n->leaf_rc)
+				return op_fail(op, n->leaf_rc);
+			return op_finish(op);
+		}
+		op_child_begin(op);
+		op_init(&n->child->op, "nested", nest_fn, &n->f->d, nest_child_done, op);
+		op_start(&n->child->op);
+		return op_await(op, SECOND, 0);
+	case SECOND:
+		return op_finish(op);
+	}
+	return op_bug(op);
+}
+
+static int run_nest(int leaf_rc)
+{
+	struct fake_driver f = driver_new();
+	struct nest leaf = { .f = &f, .leaf_rc = leaf_rc };
+	struct nest middle = { .f = &f, .child = &leaf };
+	struct nest top = { .f = &f, .child = &middle };
+
+	op_init(&top.op, "top", nest_fn, &f.d, NULL, NULL);
+	op_start(&top.op);
+	return op_wait(&top.op);
+}
+
+TEST(op, nested_ops_hand_their_result_up)
+{
+	EXPECT_OK(run_nest(0));
+	EXPECT_ERR(-ESTALE, run_nest(-ESTALE));
+}
+
+static enum op_next move_fn(struct op *op)
+{
+	struct work *w = container_of(op, struct work, op);
+
+	switch (op->step) {
+	case FIRST:
+		op_child_begin(op);
+		w->f->child_of = op;
+		w->f->children = 1;
+		return op_await(op, SECOND, 0);
+	case SECOND:
+		op_move(op, &w->other->d);
+		op_child_begin(op);
+		w->other->child_of = op;
+		w->other->children = 1;
+		return op_await(op, THIRD, 0);
+	case THIRD:
+		return op_finish(op);
+	}
+	return op_bug(op);
+}
+
+TEST(op, a_synchronous_waiter_follows_the_op_to_another_driver)
+{
+	struct fake_driver f = driver_new(), other = driver_new();
+	struct work w;
+
+	work_init(&w, &f, false);
+	w.other = &other;
+	w.op.fn = move_fn;
+	op_start(&w.op);
+	EXPECT_OK(op_wait(&w.op));
+	EXPECT_EQ_INT(0, f.wakes); /* the waiter moved itself: nobody is to be woken */
+	EXPECT_EQ_INT(0, other.children);
+}
+
+TEST(op, a_nudge_before_the_sleep_is_not_lost)
+{
+	struct fake_driver f = driver_new();
+	struct work w;
+
+	work_init(&w, &f, false);
+	w.start_children = 1;
+	op_start(&w.op);
+	op_nudge(&w.op);
+	op_sleep(&w.op, &f.d); /* would sleep for ever */
+	op_sleep(&w.op, NULL); /* not its driver: returns at once */
+	EXPECT_OK(op_wait(&w.op));
+	op_nudge(&w.op);
+	op_sleep(&w.op, &f.d); /* done: returns at once */
+	EXPECT_TRUE(op_is_done(&w.op));
+}

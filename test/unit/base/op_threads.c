@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Ops completed, moved and ended by other threads than the one that waits. */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/op.h"
+#include "base/util.h"
+#include "test/shim/test.h"
+
+#define THREADS 4
+#define ROUNDS 2000
+
+enum { FIRST, SECOND, THIRD };
+
+/* A driver as a device channel is one: who holds the lock polls and may sleep in the "device" (an
+ * eventfd); the others sleep on their op and are nudged when the lock is free. */
+struct channel {
+	struct op_driver d;
+	pthread_mutex_t lock;
+	int bell;
+	_Atomic bool asleep;
+	pthread_mutex_t waiters_lock;
+	struct op *waiters[THREADS + 1];
+};
+
+static void channel_wake(struct op_driver *d)
+{
+	struct channel *c = container_of(d, struct channel, d);
+	uint64_t one = 1;
+
+	if (atomic_load(&c->asleep))
+		ASSERT_EQ_INT(8, write(c->bell, &one, 8));
+}
+
+static void waiter_add(struct channel *c, struct op *op)
+{
+	pthread_mutex_lock(&c->waiters_lock);
+	for (unsigned int i = 0; i < ARRAY_SIZE(c->waiters); i++) {
+		if (!c->waiters[i]) {
+			c->waiters[i] = op;
+			break;
+		}
+	}
+	pthread_mutex_unlock(&c->waiters_lock);
+}
+
+static void waiter_del(struct channel *c, struct op *op)
+{
+	pthread_mutex_lock(&c->waiters_lock);
+	for (unsigned int i = 0; i < ARRAY_SIZE(c->waiters); i++)
+		if (c->waiters[i] == op)
+			c->waiters[i] = NULL;
+	pthread_mutex_unlock(&c->waiters_lock);
+}
+
+static void nudge_one(struct channel *c)
+{
+	pthread_mutex_lock(&c->waiters_lock);
+	for (unsigned int i = 0; i < ARRAY_SIZE(c->waiters); i++) {
+		if (c->waiters[i]) {
+			op_nudge(c->waiters[i]);
+			break;
+		}
+	}
+	pthread_mutex_unlock(&c->waiters_lock);
+}
+
+static void channel_poll(struct channel *c, struct op *op)
+{
+	struct pollfd pfd = { c->bell, POLLIN, 0 };
+	uint64_t n;
+
+	atomic_store(&c->asleep, true);
+	if (!atomic_load(&c->d.ready) && !op_is_done(op) && atomic_load(&op->driver) == &c->d) {
+		/* Ten seconds without a bell is a lost wake-up, not a wait. */
+		ASSERT_EQ_INT(1, poll(&pfd, 1, 10000));
+	}
+	atomic_store(&c->asleep, false);
+	if (poll(&pfd, 1, 0) == 1)
+		ASSERT_EQ_INT(8, read(c->bell, &n, 8));
+}
+
+static void channel_wait(struct op_driver *d, struct op *op)
+{
+	struct channel *c = container_of(d, struct channel, d);
+
+	waiter_add(c, op);
+	while (!op_is_done(op) && atomic_load(&op->driver) == d) {
+		if (pthread_mutex_trylock(&c->lock)) {
+			op_sleep(op, d);
+			continue;
+		}
+		op_poll_enter();
+		channel_poll(c, op);
+		pthread_mutex_unlock(&c->lock);
+		op_poll_leave(d);
+		nudge_one(c);
+	}
+	waiter_del(c, op);
+	nudge_one(c);
+}
+
+static void channel_init(struct channel *c)
+{
+	*c = (struct channel){ .d = { .wait = channel_wait, .wake = channel_wake } };
+	pthread_mutex_init(&c->lock, NULL);
+	pthread_mutex_init(&c->waiters_lock, NULL);
+	c->bell = eventfd(0, 0);
+	ASSERT_GE_INT(c->bell, 0);
+}
+
+static void channel_fini(struct channel *c)
+{
+	close(c->bell);
+	pthread_mutex_destroy(&c->lock);
+	pthread_mutex_destroy(&c->waiters_lock);
+}
+
+/* Children handed to a thread that completes them: the device. */
+struct device {
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	struct op *queue[256];
+	unsigned int count;
+	bool stop;
+};
+
+static void *device_main(void *arg)
+{
+	struct device *dev = arg;
+
+	pthread_mutex_lock(&dev->lock);
+	for (;;) {
+		while (!dev->count && !dev->stop)
+			pthread_cond_wait(&dev->cond, &dev->lock);
+		if (!dev->count)
+			break;
+		struct op *op = dev->queue[--dev->count];
+
+		pthread_mutex_unlock(&dev->lock);
+		op_child_done(op, 0);
+		pthread_mutex_lock(&dev->lock);
+	}
+	pthread_mutex_unlock(&dev->lock);
+	return NULL;
+}
+
+static void device_start(struct device *dev)
+{
+	*dev = (struct device){ .stop = false };
+	pthread_mutex_init(&dev->lock, NULL);
+	pthread_cond_init(&dev->cond, NULL);
+	ASSERT_OK(pthread_create(&dev->thread, NULL, device_main, dev));
+}
+
+static void device_stop(struct device *dev)
+{
+	pthread_mutex_lock(&dev->lock);
+	dev->stop = true;
+	pthread_cond_broadcast(&dev->cond);
+	pthread_mutex_unlock(&dev->lock);
+	pthread_join(dev->thread, NULL);
+	pthread_mutex_destroy(&dev->lock);
+	pthread_cond_destroy(&dev->cond);
+}
+
+static void device_submit(struct device *dev, struct op *op)
+{
+	op_child_begin(op);
+	pthread_mutex_lock(&dev->lock);
+	ASSERT_LT_INT(dev->count, ARRAY_SIZE(dev->queue));
+	dev->queue[dev->count++] = op;
+	pthread_cond_signal(&dev->cond);
+	pthread_mutex_unlock(&dev->lock);
+}
+
+struct rig {
+	struct channel a, b;
+	struct device dev;
+};
+
+struct job {
+	struct op op;
+	struct rig *rig;
+	int steps;
+};
+
+static enum op_next job_fn(struct op *op)
+{
+	struct job *j = container_of(op, struct job, op);
+
+	j->steps++;
+	switch (op->step) {
+	case FIRST:
+		device_submit(&j->rig->dev, op);
+		device_submit(&j->rig->dev, op);
+		return op_await(op, SECOND, 0);
+	case SECOND:
+		op_move(op, &j->rig->b.d);
+		device_submit(&j->rig->dev, op);
+		return op_await(op, THIRD, 0);
+	case THIRD:
+		return op_finish(op);
+	}
+	return op_bug(op);
+}
+
+static void *job_main(void *arg)
+{
+	struct rig *rig = arg;
+
+	for (int i = 0; i < ROUNDS; i++) {
+		struct job j = { .rig = rig };
+
+		op_init(&j.op, "job", job_fn, &rig->a.d, NULL, NULL);
+		op_start(&j.op);
+		EXPECT_OK(op_wait(&j.op));
+		EXPECT_EQ_INT(3, j.steps);
+	}
+	return NULL;
+}
+
+TEST(op_threads, many_waiters_share_two_drivers_and_lose_no_wake_up)
+{
+	pthread_t threads[THREADS];
+	static struct rig rig;
+
+	channel_init(&rig.a);
+	channel_init(&rig.b);
+	device_start(&rig.dev);
+	for (int i = 0; i < THREADS; i++)
+		ASSERT_OK(pthread_create(&threads[i], NULL, job_main, &rig));
+	for (int i = 0; i < THREADS; i++)
+		pthread_join(threads[i], NULL);
+	device_stop(&rig.dev);
+	channel_fini(&rig.a);
+	channel_fini(&rig.b);
+}
+
+/* An op that another thread's poll ends while the waiter sleeps in the driver's device. */
+static enum op_next elsewhere_fn(struct op *op)
+{
+	struct job *j = container_of(op, struct job, op);
+
+	switch (op->step) {
+	case FIRST:
+		op_child_begin(op);
+		return op_await(op, SECOND, 0);
+	case SECOND:
+		j->steps++;
+		return op_finish(op);
+	}
+	return op_bug(op);
+}
+
+static void *end_elsewhere(void *arg)
+{
+	struct job *j = arg;
+
+	while (!atomic_load(&j->rig->a.asleep))
+		usleep(1000);
+	op_poll_enter();
+	op_child_done(&j->op, 0);
+	EXPECT_EQ_INT(1, op_poll_leave(&j->rig->b.d));
+	return NULL;
+}
+
+TEST(op_threads, an_op_ended_in_another_drivers_poll_wakes_its_waiter)
+{
+	static struct rig rig;
+	pthread_t thread;
+	struct job j = { .rig = &rig };
+
+	channel_init(&rig.a);
+	channel_init(&rig.b);
+	op_init(&j.op, "elsewhere", elsewhere_fn, &rig.a.d, NULL, NULL);
+	op_start(&j.op);
+	ASSERT_OK(pthread_create(&thread, NULL, end_elsewhere, &j));
+	EXPECT_OK(op_wait(&j.op));
+	EXPECT_EQ_INT(1, j.steps);
+	pthread_join(thread, NULL);
+	channel_fini(&rig.a);
+	channel_fini(&rig.b);
+}
