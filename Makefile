@@ -7,7 +7,7 @@
 
 DEPS := build-essential pkg-config libdpdk-dev libnuma-dev libbsd-dev liburing-dev libisal-dev uuid-dev \
 	libblkid-dev libjson-c-dev libfuse3-dev fuse3 liburcu-dev librocksdb-dev rocksdb-tools libgtest-dev \
-	sqlite3 git attr acl python3 e2fsprogs
+	libsodium-dev sqlite3 git attr acl python3 e2fsprogs
 DEPS_LINT := clang-format clang-tidy cppcheck
 
 O ?= build
@@ -40,7 +40,7 @@ endif
 FLAGS_nvme = $(DPDK_CFLAGS)
 FLAGS_fuse = $(FUSE_CFLAGS)
 FLAGS_rocksdb_env = $(FUSE_CFLAGS)
-LIBS := $(DPDK_LIBS) -luring -lisal -luuid -lurcu-memb -lurcu-cds -lurcu-common
+LIBS := $(DPDK_LIBS) -luring -lisal -luuid -lurcu-memb -lurcu-cds -lurcu-common -lsodium
 TOOL_LIBS := -lblkid -luuid -ljson-c
 
 obj = $(patsubst %,$(B)/obj/%.o,$(basename $(1)))
@@ -158,13 +158,13 @@ endef
 $(foreach d,$(test_dirs),$(eval $(call test_rule,$(d))))
 
 check: all tests
-	test/run $(RUN_ARGS)
+	test/run --build $(B) $(if $(SAN),--no-sanitizers) $(RUN_ARGS)
 
 demo: all
-	bench/demo.sh
+	BUILD=$(abspath $(B)) bench/demo.sh
 
 bench: all
-	bench/run.sh
+	BUILD=$(abspath $(B)) bench/run.sh
 
 # Installation: programs a mount(8) or fsck(8) looks for go to sbin.
 PKGDIR = $(DESTDIR)$(PREFIX)
