@@ -82,7 +82,7 @@ unit: $(B)/test/unit
 tests: $(test_bins)
 
 $(CONFIG): configure VERSION
-	./configure --build-dir=$(O)
+	$(CONFIGURE_ENV) ./configure --build-dir=$(O) $(CONFIGURE_ARGS)
 
 $(B)/obj/%.o: %.c $(CONFIG)
 	@mkdir -p $(@D)
@@ -148,7 +148,7 @@ define link_test
 		$(LIBS) $(FUSE_LIBS) $(TOOL_LIBS) -lgtest
 endef
 
-$(B)/test/unit: $(call obj,$(unit_src) $(test_common_src)) $(shim_a) $(lib_a) $(if $(fuse_src),$(fuse_a))
+$(B)/test/unit: $(call obj,$(unit_src) $(test_common_src) $(if $(filter blobfs,$(LAYERS)),$(tool_common_src))) $(shim_a) $(lib_a) $(if $(fuse_src),$(fuse_a))
 	$(link_test)
 
 define test_rule

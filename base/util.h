@@ -3,7 +3,6 @@
 #ifndef BASE_UTIL_H
 #define BASE_UTIL_H
 
-#include <endian.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -21,16 +20,22 @@
 
 BLOBFS_C_BEGIN
 
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define BASE_LE(bits, v) (v)
+#else
+#define BASE_LE(bits, v) __builtin_bswap##bits(v)
+#endif
+
 /* On-disk little-endian integers: a type of their own, so that one cannot be used unconverted. */
 typedef struct { uint16_t v; } __attribute__((packed)) le16;
 typedef struct { uint32_t v; } __attribute__((packed)) le32;
 typedef struct { uint64_t v; } __attribute__((packed)) le64;
-static inline uint16_t le16_get(le16 x) { return le16toh(x.v); }
-static inline uint32_t le32_get(le32 x) { return le32toh(x.v); }
-static inline uint64_t le64_get(le64 x) { return le64toh(x.v); }
-static inline le16 le16_make(uint16_t v) { le16 x = { htole16(v) }; return x; }
-static inline le32 le32_make(uint32_t v) { le32 x = { htole32(v) }; return x; }
-static inline le64 le64_make(uint64_t v) { le64 x = { htole64(v) }; return x; }
+static inline uint16_t le16_get(le16 x) { return BASE_LE(16, x.v); }
+static inline uint32_t le32_get(le32 x) { return BASE_LE(32, x.v); }
+static inline uint64_t le64_get(le64 x) { return BASE_LE(64, x.v); }
+static inline le16 le16_make(uint16_t v) { le16 x = { BASE_LE(16, v) }; return x; }
+static inline le32 le32_make(uint32_t v) { le32 x = { BASE_LE(32, v) }; return x; }
+static inline le64 le64_make(uint64_t v) { le64 x = { BASE_LE(64, v) }; return x; }
 
 static inline uint64_t div_round_up(uint64_t n, uint64_t d) { return (n + d - 1) / d; }
 static inline uint64_t round_up(uint64_t n, uint64_t pow2) { return (n + pow2 - 1) & ~(pow2 - 1); }

@@ -1,0 +1,82 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-2-Clause
+# test/run notices every way a test can go wrong. Needs $BUILD with the test shim built.
+here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
+root=$(CDPATH= cd -- "$here/../.." && pwd)
+BUILD=${BUILD:-$root/build}
+tmp=$(mktemp -d) || exit 2
+trap 'rm -rf "$tmp"' EXIT
+status=0 san=
+case $BUILD in
+*/asan) san=-fsanitize=address,undefined ;;
+*/tsan) san=-fsanitize=thread ;;
+esac
+mkdir -p "$tmp/test/sh" "$tmp/build/test"
+cp "$here/../run" "$tmp/test/run"
+
+script() { # NAME BODY
+	printf '#!/bin/sh\n%s\n' "$2" >"$tmp/test/sh/$1.sh"
+	chmod +x "$tmp/test/sh/$1.sh"
+}
+
+# Runs the driver on PART and expects its last line and exit code; further arguments must be in the output.
+expect() { # NAME PART CODE LAST [TEXT...]
+	name=$1 part=$2 code=$3 last=$4
+	shift 4
+	python3 "$tmp/test/run" --build "$tmp/build" "$part" >"$tmp/out" 2>&1
+	got=$?
+	why=
+	[ $got = "$code" ] || why="exit code $got, not $code"
+	[ "$(tail -n 1 "$tmp/out")" = "$last" ] || why="$why; last line: $(tail -n 1 "$tmp/out")"
+	for text; do
+		grep -q -e "$text" "$tmp/out" || why="$why; does not say $text"
+	done
+	if [ -z "$why" ]; then
+		echo "ok runner/$name"
+	else
+		sed 's/^/    /' "$tmp/out"
+		echo "not ok runner/$name: $why"
+		status=1
+	fi
+	rm -f "$tmp"/test/sh/*
+}
+
+script good 'echo "ok one"; echo "ok two"; echo "skip three: no root"'
+expect passes_and_skips_are_counted shell 0 '2 passed, 0 failed, 1 skipped' 'three: no root'
+script bad 'echo "ok one"; echo "not ok two: it broke"; exit 1'
+expect a_failure_fails shell 1 '1 passed, 1 failed' 'two: it broke'
+script lies 'echo "not ok one: it broke"; exit 0'
+expect a_failure_with_exit_code_0_fails shell 1 '0 passed, 2 failed'
+script silent 'exit 0'
+expect a_script_without_tests_fails shell 1 '0 passed, 1 failed' 'ran no test'
+script late 'echo "ok one"; exit 3'
+expect an_error_after_the_tests_fails shell 1 '1 passed, 1 failed' 'exit code 3'
+script crash 'echo "ok one"; kill -SEGV $$'
+expect a_crash_fails shell 1 '1 passed, 1 failed' 'killed by SIGSEGV'
+script hang '# timeout: 1
+echo "ok one"; sleep 100'
+expect a_hang_fails shell 1 '1 passed, 1 failed' 'did not end within 1 s'
+expect nothing_at_all_fails shell 1 '0 passed, 0 failed'
+
+cat >"$tmp/t.c" <<'EOF'
+#include <stdlib.h>
+#include "test/shim/test.h"
+TEST(a, passes) { EXPECT_EQ_INT(1, 1); }
+TEST(a, crashes) { abort(); }
+TEST(b, fails_in_a_call) { ASSERT_EQ_INT(1, 2); abort(); }
+TEST(b, goes_on_after_an_expectation) { EXPECT_STREQ("x", "y"); EXPECT_ERR(-5, 0); }
+TEST(c, is_skipped) { SKIP("no reason"); }
+TEST(c, runs_after_the_crash) { EXPECT_OK(0); EXPECT_EQ_MEM("ab", "ab", 2); }
+EOF
+if "${CC:-gcc}" -I"$root" -c "$tmp/t.c" -o "$tmp/t.o" &&
+	"${CXX:-g++}" "$tmp/t.o" "$BUILD/lib/libtestshim.a" $san -lgtest -pthread -o "$tmp/build/test/unit"; then
+	expect a_crashing_test_is_named_and_the_others_run unit 1 '2 passed, 3 failed, 1 skipped' \
+		'FAILED a.crashes: killed by SIGABRT' 'FAILED b.fails_in_a_call' \
+		'FAILED b.goes_on_after' 't.c:5' 'expected -5\|(Input/output error)'
+else
+	echo "not ok runner/gtest: could not build against $BUILD/lib/libtestshim.a"
+	status=1
+fi
+rm "$tmp/build/test/unit"
+expect a_program_that_was_not_built_fails unit 1 '0 passed, 1 failed' 'was not built'
+exit $status
