@@ -45,21 +45,25 @@ TOOL_LIBS := -lblkid -luuid -ljson-c
 
 obj = $(patsubst %,$(B)/obj/%.o,$(basename $(1)))
 lib_src := $(foreach l,$(LAYERS),$(wildcard $(l)/*.c))
+ifneq ($(filter blobfs,$(LAYERS)),)
+# What stands on the library needs all of it.
 fuse_src := $(filter-out fuse/main.c,$(wildcard fuse/*.c))
+mount_src := $(wildcard fuse/main.c)
 rocksdb_src := $(wildcard rocksdb_env/*.cc)
 tool_common_src := $(wildcard tools/common/*.c)
+tool_dirs := $(foreach d,mkfs fsck blobfs,$(if $(wildcard tools/$(d)/*.c),$(d)))
+endif
 unit_src := $(foreach l,$(LAYERS) $(if $(filter blobfs,$(LAYERS)),fuse tools),$(wildcard test/unit/$(l)/*.c))
 test_common_src := $(wildcard test/common/*.c)
 tools_mkfs := mkfs.blobfs
 tools_fsck := fsck.blobfs
 tools_blobfs := blobfs
-tool_dirs := $(foreach d,mkfs fsck blobfs,$(if $(wildcard tools/$(d)/*.c),$(d)))
 
 lib_so := $(B)/lib/libblobfs.so
 lib_a := $(B)/lib/libblobfs.a
 fuse_a := $(B)/lib/libblobfs_fuse.a
 shim_a := $(B)/lib/libtestshim.a
-mount_bin := $(if $(wildcard fuse/main.c),$(B)/bin/mount.blobfs)
+mount_bin := $(if $(mount_src),$(B)/bin/mount.blobfs)
 rocksdb_so := $(if $(rocksdb_src),$(B)/lib/librocksdb_blobfs.so)
 tool_bins := $(foreach d,$(tool_dirs),$(B)/bin/$(tools_$(d)))
 # Test programs made from one directory each: test/unit, test/model, test/powercut …
@@ -68,7 +72,7 @@ test_bins := $(B)/test/unit $(addprefix $(B)/test/,$(test_dirs))
 tool_src := $(foreach d,$(tool_dirs),$(wildcard tools/$(d)/*.c))
 test_src := $(foreach d,$(test_dirs),$(wildcard test/$(d)/*.c))
 shim_src := test/shim/shim.cc test/shim/main.c
-all_objs := $(call obj,$(lib_src) $(fuse_src) $(wildcard fuse/main.c) $(rocksdb_src) $(tool_src) \
+all_objs := $(call obj,$(lib_src) $(fuse_src) $(mount_src) $(rocksdb_src) $(tool_src) \
 	$(tool_common_src) $(unit_src) $(test_common_src) $(test_src) $(shim_src))
 
 .PHONY: all lib tools unit tests check demo bench install uninstall deps format lint compdb clean distclean help
@@ -148,7 +152,7 @@ define link_test
 		$(LIBS) $(FUSE_LIBS) $(TOOL_LIBS) -lgtest
 endef
 
-$(B)/test/unit: $(call obj,$(unit_src) $(test_common_src) $(if $(filter blobfs,$(LAYERS)),$(tool_common_src))) $(shim_a) $(lib_a) $(if $(fuse_src),$(fuse_a))
+$(B)/test/unit: $(call obj,$(unit_src) $(test_common_src) $(tool_common_src)) $(shim_a) $(lib_a) $(if $(fuse_src),$(fuse_a))
 	$(link_test)
 
 define test_rule

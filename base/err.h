@@ -12,7 +12,8 @@ struct base_err {
 };
 
 /* Formats text into err (may be NULL) and returns rc, so that `return base_err_set(err, -EINVAL, …)` reads. */
-BLOBFS_API int base_err_set(struct base_err *err, int rc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+BLOBFS_API int base_err_set(struct base_err *err, int rc, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
 /* err's text if it has one, else strerror(-rc) in a thread-local buffer. */
 BLOBFS_API const char *base_err_text(const struct base_err *err, int rc);
 

@@ -240,8 +240,7 @@ static void redirect_waiter(struct op *op, struct op_driver *old)
 {
 	uint32_t state = atomic_load(&op->state);
 
-	if (state == OP_SLEEPER &&
-	    atomic_compare_exchange_strong(&op->state, &state, OP_WAITER)) {
+	if (state == OP_SLEEPER && atomic_compare_exchange_strong(&op->state, &state, OP_WAITER)) {
 		base_futex_wake(&op->state);
 		return;
 	}

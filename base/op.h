@@ -49,7 +49,8 @@ struct op_driver {
 	 * thread. It must not be lost between that one's last look and its sleep, and should cost
 	 * nothing when nobody sleeps there. The driver outlives the threads that complete its ops. */
 	void (*wake)(struct op_driver *driver);
-	BASE_ATOMIC(struct op *) ready; /* ops to be run or finished by the next poll; pushed by any thread */
+	/* Ops to be run or finished by the next poll; pushed by any thread. */
+	BASE_ATOMIC(struct op *) ready;
 };
 
 struct op {
@@ -59,13 +60,13 @@ struct op {
 	int resume;       /* the step op_await named */
 	int on_error;
 	int rc;
-	BASE_ATOMIC(int) child_rc;       /* first error of the children of this wait */
-	BASE_ATOMIC(uint32_t) pending;   /* children not done, plus one while a step runs */
-	BASE_ATOMIC(uint32_t) state;     /* enum op_state; futex word of a synchronous waiter */
+	BASE_ATOMIC(int) child_rc;     /* first error of the children of this wait */
+	BASE_ATOMIC(uint32_t) pending; /* children not done, plus one while a step runs */
+	BASE_ATOMIC(uint32_t) state;   /* enum op_state; futex word of a synchronous waiter */
 	BASE_ATOMIC(struct op_driver *) driver;
 	op_done_fn done; /* NULL: somebody calls op_wait */
 	void *done_arg;
-	struct op *next;            /* link in a ready list; owned by the engine */
+	struct op *next; /* link in a ready list; owned by the engine */
 };
 
 enum op_state {
@@ -77,8 +78,8 @@ enum op_state {
 };
 
 /* Prepares an op: step 0, no error step, rc 0. `done` may be NULL. */
-BLOBFS_API void op_init(struct op *op, const char *name, op_fn fn, struct op_driver *driver, op_done_fn done,
-	     void *done_arg);
+BLOBFS_API void op_init(struct op *op, const char *name, op_fn fn, struct op_driver *driver,
+			op_done_fn done, void *done_arg);
 /* Runs it until it waits or ends. Once it waits, another thread may go on with it: with `done` set, the op may be
  * gone by the time op_start returns. */
 BLOBFS_API void op_start(struct op *op);

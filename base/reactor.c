@@ -27,8 +27,8 @@
 #define DEFAULT_RING 1024
 #define MAX_EVENTS 32
 #define MESSAGES_PER_ROUND 256u
-#define FD_LOOK_NS 50000ull     /* a busy loop looks at its descriptors so often */
-#define FAKE_CLOCK_LOOK_MS 1    /* nobody tells a sleeper that the fake clock moved */
+#define FD_LOOK_NS 50000ull  /* a busy loop looks at its descriptors so often */
+#define FAKE_CLOCK_LOOK_MS 1 /* nobody tells a sleeper that the fake clock moved */
 
 struct reactor_poller {
 	struct reactor *r;

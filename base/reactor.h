@@ -28,7 +28,8 @@ struct reactor_opts {
 };
 
 /* name: at most 15 characters, the thread's name. opts may be NULL. -ENOMEM, -EMFILE. */
-BLOBFS_API int reactor_create(const char *name, const struct reactor_opts *opts, struct reactor **out);
+BLOBFS_API int reactor_create(const char *name, const struct reactor_opts *opts,
+			      struct reactor **out);
 /* Only when it does not run. Pending messages are dropped. */
 BLOBFS_API void reactor_destroy(struct reactor *r);
 
@@ -52,20 +53,23 @@ BLOBFS_API int reactor_post(struct reactor *r, reactor_msg_fn fn, void *arg);
 
 /* Poller: returns the number of things done; called once a round. Before the loop runs, or from its thread. */
 typedef int (*reactor_poll_fn)(void *arg);
-BLOBFS_API int reactor_add_poller(struct reactor *r, const char *name, reactor_poll_fn fn, void *arg,
-		       struct reactor_poller **out);
+BLOBFS_API int reactor_add_poller(struct reactor *r, const char *name, reactor_poll_fn fn,
+				  void *arg, struct reactor_poller **out);
 BLOBFS_API void reactor_del_poller(struct reactor_poller *p);
 
 /* Timer: first after delay_ms, then every period_ms (0: once; it stays allocated until deleted). */
 typedef void (*reactor_timer_fn)(void *arg);
-BLOBFS_API int reactor_add_timer(struct reactor *r, const char *name, uint64_t delay_ms, uint64_t period_ms,
-		      reactor_timer_fn fn, void *arg, struct reactor_timer **out);
+BLOBFS_API int reactor_add_timer(struct reactor *r, const char *name, uint64_t delay_ms,
+				 uint64_t period_ms, reactor_timer_fn fn, void *arg,
+				 struct reactor_timer **out);
 BLOBFS_API void reactor_set_timer(struct reactor_timer *t, uint64_t delay_ms); /* (re)arms it */
 BLOBFS_API void reactor_del_timer(struct reactor_timer *t);
 
-/* Descriptor: delete it before closing fd. fn is called with the ready epoll events. events: EPOLLIN …, EPOLLET, EPOLLEXCLUSIVE allowed. */
+/* Descriptor: delete it before closing fd. fn is called with the ready epoll events.
+ * events: EPOLLIN …, EPOLLET, EPOLLEXCLUSIVE allowed. */
 typedef void (*reactor_fd_fn)(uint32_t events, void *arg);
-BLOBFS_API int reactor_add_fd(struct reactor *r, int fd, uint32_t events, reactor_fd_fn fn, void *arg, struct reactor_fd **out);
+BLOBFS_API int reactor_add_fd(struct reactor *r, int fd, uint32_t events, reactor_fd_fn fn,
+			      void *arg, struct reactor_fd **out);
 BLOBFS_API void reactor_del_fd(struct reactor_fd *f);
 
 BLOBFS_C_END

@@ -9,6 +9,7 @@
 
 #include "base/api.h"
 
+/* clang-format off */
 #define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
@@ -41,6 +42,7 @@ static inline uint64_t div_round_up(uint64_t n, uint64_t d) { return (n + d - 1)
 static inline uint64_t round_up(uint64_t n, uint64_t pow2) { return (n + pow2 - 1) & ~(pow2 - 1); }
 static inline uint64_t round_down(uint64_t n, uint64_t pow2) { return n & ~(pow2 - 1); }
 static inline bool is_pow2(uint64_t n) { return n && !(n & (n - 1)); }
+/* clang-format on */
 
 /* Size given by a person: 4096, 64K, 1.5G, 2TiB (binary multiples). -EINVAL, -ERANGE. */
 BLOBFS_API int base_parse_size(const char *text, uint64_t *bytes);
