@@ -172,7 +172,8 @@ bench: all
 
 # Installation: programs a mount(8) or fsck(8) looks for go to sbin.
 PKGDIR = $(DESTDIR)$(PREFIX)
-public_headers := $(filter-out %/internal.h,$(wildcard base/*.h bdev/*.h blob/*.h blobfs/*.h))
+public_headers = $(filter-out %/internal.h,$(shell grep -L '^.include "[a-z]*/internal.h"' $(wildcard base/*.h \
+	bdev/*.h blob/*.h blobfs/*.h)))
 
 install: all
 	install -d $(PKGDIR)/bin $(PKGDIR)/sbin $(PKGDIR)/lib/pkgconfig

@@ -43,13 +43,21 @@ def layer_of(path):
     return path.split("/")[0]
 
 
+def is_private(root, target):
+    """internal.h of a layer, and the headers that include it."""
+    if target.endswith("/internal.h"):
+        return True
+    text = open(os.path.join(root, target), encoding="utf-8").read()
+    return target.endswith(".h") and f'"{layer_of(target)}/internal.h"' in text
+
+
 def check_quoted(root, path, target):
     layer, to = layer_of(path), layer_of(target)
     if target == "config.h":
         return None
     if not os.path.exists(os.path.join(root, target)):
         return f'"{target}" does not exist (includes are written from the root)'
-    if target.endswith("/internal.h") and to in BELOW:
+    if to in BELOW and is_private(root, target):
         if path.startswith((f"{to}/", f"test/unit/{to}/")):
             return None
         return f"{target} belongs to {to} alone"

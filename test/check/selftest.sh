@@ -76,6 +76,11 @@ echo '#include "blob/internal.h"' >>"$tmp/t/tools/mkfs/m.c"
 finds an_internal_header_outside_its_layer 'belongs to blob alone' layers
 
 good_tree
+printf '%s\n' "$licence" '#include "blob/internal.h"' >"$tmp/t/blob/private.h"
+echo '#include "blob/private.h"' >>"$tmp/t/tools/mkfs/m.c"
+finds a_private_header_outside_its_layer 'blob/private.h belongs to blob alone' layers
+
+good_tree
 echo '#include <liburing.h>' >>"$tmp/t/blob/b.c"
 finds a_library_in_the_wrong_layer 'is for bdev alone' layers
 
