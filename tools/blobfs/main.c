@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* blobfs: works on a BlobFS device without mounting it. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/util.h"
+#include "config.h"
+#include "tools/blobfs/verb.h"
+#include "tools/common/common.h"
+
+static const struct verb verbs[] = {
+	{ "info", "", "what the store is and what it holds", NULL, "", 0, 0, false, true, verb_info },
+	{ "df", "", "space and inodes", "  -h   sizes for people\n", "h", 0, 0, false, true, verb_df },
+	{ "ls", "[PATH…]", "list directories",
+	  "  -l   mode, links, owner, size, time\n  -a   names that begin with a dot too\n"
+	  "  -R   with all that lies below\n  -d   directories themselves\n  -h   sizes for people\n  -i   inode numbers\n",
+	  "laRdhi", 0, -1, false, true, verb_ls },
+	{ "stat", "PATH…", "everything about an inode", NULL, "", 1, -1, false, true, verb_stat },
+	{ "cat", "PATH…", "files to standard output", NULL, "", 1, -1, false, false, verb_cat },
+	{ "put", "SOURCE… PATH", "copy files in; SOURCE - is standard input",
+	  "  -r   trees, with modes, owners, times, links and extended attributes\n  -v   say each name\n", "rv", 2, -1,
+	  true, false, verb_put },
+	{ "get", "PATH… TARGET", "copy files out; TARGET - is standard output",
+	  "  -r   trees, with modes, owners, times, links and extended attributes\n  -v   say each name\n", "rv", 2, -1,
+	  false, false, verb_get },
+	{ "mkdir", "PATH…", "make directories", "  -p   parents too; no error if it is there\n", "p", 1, -1, true,
+	  false, verb_mkdir },
+	{ "rm", "PATH…", "remove files",
+	  "  -r   directories with all that lies below\n  -f   no error if it is not there\n", "rf", 1, -1, true, false,
+	  verb_rm },
+	{ "mv", "PATH… TARGET", "rename, or move into a directory", "  -n   never over something that is there\n", "n",
+	  2, -1, true, false, verb_mv },
+};
+
+static void usage(FILE *to)
+{
+	fprintf(to, "Usage: blobfs VERB DEVICE [options] …\n"
+		    "Works on a BlobFS file system that is not mounted. DEVICE is an image file, /dev/… or ram:SIZE;\n"
+		    "paths inside it begin with '/'.\n\n");
+	for (unsigned i = 0; i < ARRAY_SIZE(verbs); i++)
+		fprintf(to, "  %-6s %-16s %s\n", verbs[i].name, verbs[i].args, verbs[i].summary);
+	fprintf(to, "\n  help VERB               the options of one verb\n  --version\n");
+}
+
+static const struct verb *find_verb(const char *name)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(verbs); i++)
+		if (strcmp(verbs[i].name, name) == 0)
+			return &verbs[i];
+	return NULL;
+}
+
+static void verb_usage(const struct verb *v, FILE *to)
+{
+	fprintf(to, "Usage: blobfs %s DEVICE %s%s\n%s\n%s%s", v->name, v->options || v->json ? "[options] " : "",
+		v->args, v->summary, v->options ? v->options : "", v->json ? "      --json\n" : "");
+}
+
+static int help(const char *name)
+{
+	const struct verb *v = name ? find_verb(name) : NULL;
+
+	if (!name) {
+		usage(stdout);
+		return EXIT_OK;
+	}
+	if (!v) {
+		tool_error("no verb '%s'; 'blobfs help' lists them", name);
+		return EXIT_USAGE;
+	}
+	verb_usage(v, stdout);
+	return EXIT_OK;
+}
+
+/* argv[0] is the verb. -1: go on. */
+static int parse(const struct verb *v, int argc, char **argv, struct call *call)
+{
+	const struct option longs[] = { { "help", no_argument, NULL, 256 },
+					{ v->json ? "json" : "", no_argument, NULL, 257 },
+					{ NULL, 0, NULL, 0 } };
+	static char name[64];
+	int opt;
+
+	snprintf(name, sizeof(name), "blobfs %s", v->name);
+	argv[0] = name;
+	while ((opt = getopt_long(argc, argv, v->short_options, longs, NULL)) != -1) {
+		if (opt == 256) {
+			verb_usage(v, stdout);
+			return EXIT_OK;
+		}
+		if (opt == '?') {
+			verb_usage(v, stderr);
+			return EXIT_USAGE;
+		}
+		if (opt == 257)
+			call->json = true;
+		else
+			call->opt[opt & 127] = true;
+	}
+	call->argc = argc - optind - 1;
+	call->argv = argv + optind + 1;
+	if (call->argc < v->min_args || (v->max_args >= 0 && call->argc > v->max_args)) {
+		tool_error("%s", call->argc < 0 ? "no device given" : call->argc < v->min_args ? "too few arguments" : "too many arguments");
+		verb_usage(v, stderr);
+		return EXIT_USAGE;
+	}
+	call->device = argv[optind];
+	return -1;
+}
+
+static int run(const struct verb *v, const struct call *call)
+{
+	struct bfs_mount_opts opts = { .size = sizeof(opts), .flags = v->writes ? 0 : BFS_RDONLY };
+	struct base_err err = { "" };
+	char comm[64];
+	struct bfs *fs;
+	int rc = bfs_mount(call->device, &opts, &fs, &err), result, pid;
+
+	if (rc) {
+		pid = rc == -EBUSY && tool_is_path(call->device) ?
+			      tool_lock_holder(call->device, comm, sizeof(comm)) : 0;
+		if (pid)
+			tool_error("%s (process %d, %s)", base_err_text(&err, rc), pid, comm);
+		else
+			tool_error("%s", base_err_text(&err, rc));
+		return EXIT_FAILED;
+	}
+	result = v->run(fs, call);
+	rc = bfs_unmount(fs);
+	if (rc) {
+		tool_error("%s: %s", call->device, strerror(-rc));
+		result = EXIT_FAILED;
+	}
+	return tool_flush_stdout() ? EXIT_FAILED : result;
+}
+
+int main(int argc, char **argv)
+{
+	struct call call = { 0 };
+	const struct verb *v;
+	int rc;
+
+	if (argc < 2) {
+		usage(stderr);
+		return EXIT_USAGE;
+	}
+	if (strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+		return help(argc > 2 ? argv[2] : NULL);
+	if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
+		printf("blobfs %s\n", BLOBFS_VERSION);
+		return EXIT_OK;
+	}
+	v = find_verb(argv[1]);
+	if (!v) {
+		tool_error("no verb '%s'; 'blobfs help' lists them", argv[1]);
+		return EXIT_USAGE;
+	}
+	rc = parse(v, argc - 1, argv + 1, &call);
+	return rc >= 0 ? rc : run(v, &call);
+}

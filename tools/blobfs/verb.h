@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The verbs of blobfs(1). Each is one function with its own options; the table in main.c names them. */
+#ifndef TOOLS_BLOBFS_VERB_H
+#define TOOLS_BLOBFS_VERB_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "blobfs/blobfs.h"
+
+struct json_object;
+struct call;
+
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+struct verb {
+	const char *name;
+	const char *args;    /* after "blobfs NAME DEVICE" */
+	const char *summary; /* one line */
+	const char *options; /* help for each option, or NULL */
+	const char *short_options;
+	int min_args, max_args; /* after DEVICE; max -1: any */
+	bool writes;
+	bool json;           /* takes --json */
+	int (*run)(struct bfs *fs, const struct call *call);
+};
+
+/* A call taken apart. */
+struct call {
+	const char *device;
+	int argc; /* after DEVICE */
+	char **argv;
+	bool json;
+	bool opt[128]; /* short options given */
+};
+
+int verb_info(struct bfs *fs, const struct call *call);
+int verb_df(struct bfs *fs, const struct call *call);
+int verb_ls(struct bfs *fs, const struct call *call);
+int verb_stat(struct bfs *fs, const struct call *call);
+int verb_cat(struct bfs *fs, const struct call *call);
+int verb_put(struct bfs *fs, const struct call *call);
+int verb_get(struct bfs *fs, const struct call *call);
+int verb_mkdir(struct bfs *fs, const struct call *call);
+int verb_rm(struct bfs *fs, const struct call *call);
+int verb_mv(struct bfs *fs, const struct call *call);
+
+/* Says "verb: path: why" and returns EXIT_FAILED. */
+int verb_fail(const char *what, const char *path, int rc);
+/* Prints a JSON object and frees it. EXIT_OK or EXIT_FAILED. */
+int verb_print_json(struct json_object *o);
+/* "dir/name" in a buffer to be freed; NULL when memory is short. */
+char *verb_join(const char *dir, const char *name);
+/* Last component of a path: "a" of "/x/a/". Points into path; *len its length. */
+const char *verb_base(const char *path, size_t *len);
+/* ls -l's ten characters. */
+void verb_mode_text(uint32_t mode, char out[11]);
+const char *verb_type_name(uint32_t mode);
+
+/* Names of one directory, without "." and "..", sorted. */
+struct name_list {
+	char **name;
+	size_t n, cap;
+	int rc;
+};
+int verb_list(struct bfs *fs, uint64_t dir, struct name_list *out);
+void verb_list_free(struct name_list *list);
+/* Removes a tree (rm -r, put's clean-up). 0 or negative errno of the first failure. */
+int verb_remove_tree(struct bfs *fs, uint64_t dir, const char *name);
+
+#define COPY_CHUNK (1u << 20)
+
+#endif

@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* fsck.blobfs: checks a BlobFS file system. It finds every kind of damage; it does not repair yet. */
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <uuid/uuid.h>
+
+#include "base/util.h"
+#include "blobfs/blobfs.h"
+#include "config.h"
+#include "tools/common/common.h"
+
+/* fsck(8) */
+enum { EXIT_CLEAN = 0, EXIT_CORRECTED = 1, EXIT_UNCORRECTED = 4, EXIT_OPERATION = 8, EXIT_USAGE = 16 };
+
+struct request {
+	const char *device;
+	enum { ASK, NO, PREEN, YES } mode;
+	bool force, verbose, json;
+	struct json_object *problems; /* --json: array */
+	const char *pass;             /* last shown */
+};
+
+static void usage(FILE *to)
+{
+	fprintf(to, "Usage: fsck.blobfs [options] DEVICE\n"
+		    "Checks the BlobFS file system on DEVICE, which must not be in use.\n\n"
+		    "  -n   write nothing; the log is replayed in memory only (the default)\n"
+		    "  -p   for boot: a file system closed in order is not looked at further; one that was not\n"
+		    "       is checked and its log is replayed on the device\n"
+		    "  -y   check, and replay the log on the device; this version repairs nothing else\n"
+		    "  -f   with -p: check even if it was closed in order\n"
+		    "  -v   say what is being done\n"
+		    "      --json   report as JSON\n"
+		    "  -V, --version\n"
+		    "  -h, --help\n\n"
+		    "Exit: 0 clean, 1 log replayed, 4 damage left uncorrected, 8 could not check, 16 usage.\n");
+}
+
+static int parse(struct request *rq, int argc, char **argv)
+{
+	static const struct option longs[] = { { "json", no_argument, NULL, 'j' },
+					       { "help", no_argument, NULL, 'h' },
+					       { "version", no_argument, NULL, 'V' },
+					       { NULL, 0, NULL, 0 } };
+	int opt, modes = 0;
+
+	while ((opt = getopt_long(argc, argv, "npayfvhVC:", longs, NULL)) != -1) {
+		switch (opt) {
+		case 'n': rq->mode = NO; modes++; break;
+		case 'a':
+		case 'p': rq->mode = PREEN; modes++; break;
+		case 'y': rq->mode = YES; modes++; break;
+		case 'f': rq->force = true; break;
+		case 'v': rq->verbose = true; break;
+		case 'j': rq->json = true; break;
+		case 'C': break; /* fsck(8) passes a descriptor for its progress bar */
+		case 'h': usage(stdout); return EXIT_CLEAN;
+		case 'V': printf("fsck.blobfs %s\n", BLOBFS_VERSION); return EXIT_CLEAN;
+		default: fprintf(stderr, "Try 'fsck.blobfs --help'.\n"); return EXIT_USAGE;
+		}
+	}
+	if (modes > 1) {
+		tool_error("only one of -n, -p and -y can be given");
+		return EXIT_USAGE;
+	}
+	if (argc - optind != 1) {
+		tool_error(argc == optind ? "no device given" : "only one device can be given");
+		fprintf(stderr, "Try 'fsck.blobfs --help'.\n");
+		return EXIT_USAGE;
+	}
+	rq->device = argv[optind];
+	return -1;
+}
+
+static void on_problem(const struct bs_problem *p, void *arg)
+{
+	struct request *rq = arg;
+	struct json_object *o;
+
+	if (!rq->json) {
+		printf("%s: %s: %s\n", p->pass, p->code, p->text);
+		return;
+	}
+	o = json_object_new_object();
+	json_object_object_add(o, "pass", json_object_new_string(p->pass));
+	json_object_object_add(o, "code", json_object_new_string(p->code));
+	if (p->blob)
+		json_object_object_add(o, "blob", json_object_new_uint64(p->blob));
+	if (p->block != UINT64_MAX)
+		json_object_object_add(o, "block", json_object_new_uint64(p->block));
+	json_object_object_add(o, "text", json_object_new_string(p->text));
+	json_object_array_add(rq->problems, o);
+}
+
+static void on_progress(const char *pass, uint64_t done, uint64_t total, void *arg)
+{
+	struct request *rq = arg;
+
+	(void)done;
+	(void)total;
+	if (rq->verbose && (!rq->pass || strcmp(rq->pass, pass) != 0))
+		fprintf(stderr, "fsck.blobfs: checking %s\n", pass);
+	rq->pass = pass;
+}
+
+static int open_device(const struct request *rq, struct bdev **dev)
+{
+	struct bdev_opts opts = { .size = sizeof(opts), .flags = BDEV_RDONLY };
+	struct base_err err = { "" };
+	char who[256];
+	struct stat st;
+	int rc;
+
+	if (tool_is_path(rq->device) && stat(rq->device, &st) == 0 &&
+	    tool_in_use(rq->device, who, sizeof(who))) {
+		tool_error("%s is in use: %s; unmount it first", rq->device, who);
+		return -EBUSY;
+	}
+	rc = bdev_open(rq->device, &opts, dev, &err);
+	if (rc)
+		tool_error("%s", base_err_text(&err, rc));
+	return rc;
+}
+
+static int check(struct request *rq, struct bfs_check_result *result)
+{
+	struct bfs_check_opts opts = { .size = sizeof(opts), .report = on_problem, .arg = rq,
+				       .progress = on_progress };
+	struct base_err err = { "" };
+	struct bdev *dev;
+	int rc = open_device(rq, &dev);
+
+	if (rc)
+		return rc;
+	rc = bfs_check(dev, &opts, result, &err);
+	if (rc)
+		tool_error("%s: %s", rq->device, base_err_text(&err, rc));
+	return rc;
+}
+
+/* Mounting replays the log; unmounting closes the store in order. */
+static int replay(const struct request *rq)
+{
+	struct base_err err = { "" };
+	struct bfs *fs;
+	int rc = bfs_mount(rq->device, NULL, &fs, &err);
+
+	if (rc == 0)
+		rc = bfs_unmount(fs);
+	if (rc)
+		tool_error("%s: cannot replay the log: %s", rq->device, base_err_text(&err, rc));
+	return rc;
+}
+
+static void report_json(struct request *rq, const struct bfs_check_result *r, bool replayed, int exit_code)
+{
+	struct json_object *o = json_object_new_object();
+	char uuid[37];
+
+	uuid_unparse(r->uuid, uuid);
+	json_object_object_add(o, "device", json_object_new_string(rq->device));
+	json_object_object_add(o, "uuid", json_object_new_string(uuid));
+	json_object_object_add(o, "label", json_object_new_string(r->label));
+	json_object_object_add(o, "closed_in_order", json_object_new_boolean(r->clean));
+	json_object_object_add(o, "replayed_records", json_object_new_uint64(r->replayed_records));
+	json_object_object_add(o, "log_replayed_on_device", json_object_new_boolean(replayed));
+	json_object_object_add(o, "files", json_object_new_uint64(r->files));
+	json_object_object_add(o, "directories", json_object_new_uint64(r->directories));
+	json_object_object_add(o, "symlinks", json_object_new_uint64(r->symlinks));
+	json_object_object_add(o, "others", json_object_new_uint64(r->others));
+	json_object_object_add(o, "orphans", json_object_new_uint64(r->orphans));
+	json_object_object_add(o, "bytes", json_object_new_uint64(r->bytes));
+	json_object_object_add(o, "used_blocks", json_object_new_uint64(r->used_blocks));
+	json_object_object_add(o, "total_blocks", json_object_new_uint64(r->total_blocks));
+	json_object_object_add(o, "problems", json_object_get(rq->problems));
+	json_object_object_add(o, "exit", json_object_new_int(exit_code));
+	printf("%s\n", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY));
+	json_object_put(o);
+}
+
+static void report_text(const struct request *rq, const struct bfs_check_result *r, bool replayed)
+{
+	if (!r->clean)
+		printf("%s: was not closed in order; the log (%" PRIu64 " records) was replayed%s\n", rq->device,
+		       r->replayed_records, replayed ? "" : " in memory only");
+	if (r->problems) {
+		printf("%s: %" PRIu64 " problem%s found, none corrected (this version cannot repair; "
+		       "copy what you can with 'blobfs get')\n",
+		       rq->device, r->problems, r->problems == 1 ? "" : "s");
+		return;
+	}
+	printf("%s: clean, %" PRIu64 " files, %" PRIu64 " directories, %" PRIu64 " symlinks, %" PRIu64
+	       " others, %" PRIu64 "/%" PRIu64 " blocks\n",
+	       rq->device, r->files, r->directories, r->symlinks, r->others, r->used_blocks, r->total_blocks);
+	if (r->orphans && rq->verbose)
+		printf("%s: %" PRIu64 " unlinked files were open; the next mount removes them\n", rq->device,
+		       r->orphans);
+}
+
+/* -p and closed in order: nothing to do, as every boot wants it. Returns true when it said so. */
+static bool skip_clean(const struct request *rq)
+{
+	struct bfs_mount_opts opts = { .size = sizeof(opts), .flags = BFS_RDONLY, .cache_size = 1 * MiB };
+	struct bfs_statfs sf;
+	struct bs_stat st;
+	struct bfs *fs;
+	bool clean;
+
+	if (rq->mode != PREEN || rq->force || rq->json || bfs_mount(rq->device, &opts, &fs, NULL))
+		return false;
+	bs_get_stat(bfs_store(fs), &st);
+	clean = st.replayed_records == 0 && bfs_get_statfs(fs, &sf) == 0;
+	if (clean)
+		printf("%s: clean, %" PRIu64 " inodes, %" PRIu64 "/%" PRIu64 " blocks\n", rq->device, sf.files,
+		       sf.blocks - sf.free_blocks, sf.blocks);
+	bfs_unmount(fs);
+	return clean;
+}
+
+int main(int argc, char **argv)
+{
+	struct request rq = { .mode = ASK };
+	struct bfs_check_result result = { 0 };
+	bool replayed = false;
+	int rc;
+
+	tool_name = "fsck.blobfs";
+	rc = parse(&rq, argc, argv);
+	if (rc >= 0)
+		return rc;
+	if (skip_clean(&rq))
+		return EXIT_CLEAN;
+	rq.problems = json_object_new_array();
+	rc = check(&rq, &result);
+	if (rc == 0 && result.problems == 0 && !result.clean && (rq.mode == PREEN || rq.mode == YES)) {
+		rc = replay(&rq);
+		replayed = rc == 0;
+	}
+	if (rc) {
+		json_object_put(rq.problems);
+		return EXIT_OPERATION;
+	}
+	rc = result.problems ? EXIT_UNCORRECTED : replayed ? EXIT_CORRECTED : EXIT_CLEAN;
+	if (rq.json)
+		report_json(&rq, &result, replayed, rc);
+	else
+		report_text(&rq, &result, replayed);
+	json_object_put(rq.problems);
+	return tool_flush_stdout() ? EXIT_OPERATION : rc;
+}
