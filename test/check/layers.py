@@ -55,6 +55,8 @@ def check_quoted(root, path, target):
     layer, to = layer_of(path), layer_of(target)
     if target == "config.h":
         return None
+    if re.match("rocksdb/", target):
+        return check_angled(path, target)  # its own headers are included this way
     if not os.path.exists(os.path.join(root, target)):
         return f'"{target}" does not exist (includes are written from the root)'
     if to in BELOW and is_private(root, target):
