@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -113,4 +114,38 @@ TEST(log, a_line_stays_one_line_and_keeps_errno)
 	log_warn("%s", big);
 	EXPECT_LT_INT(strlen(last), 1100);
 	release();
+}
+
+/* What a run of this test as a program of its own writes, with BLOBFS_LOG set to spec. */
+static void run_child(const char *spec, char *out, size_t len)
+{
+	char self[512], command[1024];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	FILE *f;
+
+	ASSERT_GT_INT(n, 0);
+	self[n] = '\0';
+	snprintf(command, sizeof(command),
+		 "LOG_TEST_CHILD=1 BLOBFS_LOG='%s' '%s' --gtest_filter=log.reads_its_* 2>&1", spec, self);
+	f = popen(command, "r");
+	ASSERT_TRUE(f != NULL);
+	n = (ssize_t)fread(out, 1, len - 1, f);
+	out[n] = '\0';
+	EXPECT_EQ_INT(0, pclose(f));
+}
+
+TEST(log, reads_its_levels_from_the_environment_and_writes_to_standard_error)
+{
+	char out[4096];
+
+	if (getenv("LOG_TEST_CHILD")) {
+		log_info("from the child");
+		return;
+	}
+	run_child("testlog=info", out, sizeof(out));
+	EXPECT_TRUE(strstr(out, "Z info testlog: from the child\n") != NULL);
+	run_child("warn", out, sizeof(out));
+	EXPECT_EQ_PTR(NULL, strstr(out, "from the child"));
+	run_child("loud", out, sizeof(out));
+	EXPECT_TRUE(strstr(out, "BLOBFS_LOG: \"loud\" is no log level\n") != NULL);
 }

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The engine of ops on a driver made for it: children complete when the test's thread or another says so. */
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/op.h"
 #include "base/util.h"
@@ -413,4 +416,56 @@ TEST(op, a_nudge_before_the_sleep_is_not_lost)
 	op_nudge(&w.op);
 	op_sleep(&w.op, &f.d); /* done: returns at once */
 	EXPECT_TRUE(op_is_done(&w.op));
+}
+
+static enum op_next lost_fn(struct op *op)
+{
+	return op->step == FIRST ? op_goto(op, 77) : op_bug(op);
+}
+
+TEST(op, a_step_that_does_not_exist_ends_the_process_and_is_named)
+{
+	struct fake_driver f = driver_new();
+	int fds[2], status;
+	char out[256];
+	struct op op;
+	ssize_t n;
+	pid_t pid;
+
+	ASSERT_OK(pipe(fds));
+	pid = fork();
+	ASSERT_GE_INT(pid, 0);
+	if (!pid) {
+		dup2(fds[1], STDERR_FILENO);
+		op_init(&op, "lost", lost_fn, &f.d, NULL, NULL);
+		op_start(&op);
+		_exit(0);
+	}
+	close(fds[1]);
+	n = read(fds[0], out, sizeof(out) - 1);
+	ASSERT_GT_INT(n, 0);
+	out[n] = '\0';
+	EXPECT_TRUE(strstr(out, "lost: has no step 77") != NULL);
+	ASSERT_EQ_INT(pid, waitpid(pid, &status, 0));
+	EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+	close(fds[0]);
+}
+
+TEST(op, can_be_used_again_after_its_end)
+{
+	struct fake_driver f = driver_new();
+	struct work w;
+
+	for (int i = 0; i < 3; i++) {
+		work_init(&w, &f, i % 2);
+		w.start_children = i;
+		f.child_rc = i == 2 ? -EIO : 0;
+		op_start(&w.op);
+		if (i % 2) {
+			EXPECT_EQ_INT(1, fake_poll(&f));
+			EXPECT_EQ_INT(1, w.done_calls);
+		} else {
+			EXPECT_ERR(i == 2 ? -EIO : 0, op_wait(&w.op));
+		}
+	}
 }
