@@ -8,8 +8,9 @@
 
 /* An atomic member of a struct that C++ only embeds and never touches: same size and alignment. */
 #ifdef __cplusplus
-#define BLOBFS_C_BEGIN extern "C" {
-#define BLOBFS_C_END }
+/* A struct and the function that gives it may share a name, which g++ takes for shadowing. */
+#define BLOBFS_C_BEGIN _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wshadow\"") extern "C" {
+#define BLOBFS_C_END } _Pragma("GCC diagnostic pop")
 #define BLOBFS_ATOMIC(type) type
 #else
 #define BLOBFS_C_BEGIN
