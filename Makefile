@@ -75,6 +75,14 @@ shim_src := test/shim/shim.cc test/shim/main.c
 all_objs := $(call obj,$(lib_src) $(fuse_src) $(mount_src) $(rocksdb_src) $(tool_src) \
 	$(tool_common_src) $(unit_src) $(test_common_src) $(test_src) $(shim_src))
 
+# A file that went leaves no newer one behind: what is linked depends on the list of files, too.
+files := $(B)/obj/files
+ifneq ($(wildcard $(CONFIG)),)
+$(shell mkdir -p $(B)/obj; echo '$(all_objs)' | cmp -s - $(files) || echo '$(all_objs)' >$(files))
+endif
+$(files):
+	@mkdir -p $(@D); echo '$(all_objs)' >$@
+
 .PHONY: all lib tools unit tests check demo bench install uninstall deps format lint compdb clean distclean help
 .SECONDARY:
 .DELETE_ON_ERROR:
@@ -104,39 +112,39 @@ define archive
 	@mkdir -p $(@D)
 	@echo "  AR   $@"
 	@rm -f $@
-	@ar rcs $@ $^
+	@ar rcs $@ $(filter %.o,$^)
 endef
 
 # The names of static archives stay inside; our own are hidden but for BLOBFS_API.
-$(lib_so): $(call obj,$(lib_src))
+$(lib_so): $(call obj,$(lib_src)) $(files)
 	@mkdir -p $(@D)
 	@echo "  LD   $@"
-	@$(CC) -shared -Wl,-soname,libblobfs.so $(ALL_LDFLAGS) -Wl,--exclude-libs,ALL $^ -o $@ $(LIBS)
+	@$(CC) -shared -Wl,-soname,libblobfs.so $(ALL_LDFLAGS) -Wl,--exclude-libs,ALL $(filter %.o,$^) -o $@ $(LIBS)
 
-$(lib_a): $(call obj,$(lib_src))
+$(lib_a): $(call obj,$(lib_src)) $(files)
 	$(archive)
 
-$(fuse_a): $(call obj,$(fuse_src))
+$(fuse_a): $(call obj,$(fuse_src)) $(files)
 	$(archive)
 
 $(shim_a): $(call obj,$(shim_src))
 	$(archive)
 
-$(mount_bin): $(call obj,fuse/main.c $(tool_common_src)) $(fuse_a) $(lib_so)
+$(mount_bin): $(call obj,fuse/main.c $(tool_common_src)) $(fuse_a) $(lib_so) $(files)
 	@mkdir -p $(@D)
 	@echo "  LD   $@"
 	@$(CC) $(ALL_LDFLAGS) $(filter %.o %.a,$^) -o $@ -L$(B)/lib -lblobfs '-Wl,-rpath,$$ORIGIN/../lib' \
 		$(FUSE_LIBS) $(TOOL_LIBS)
 
 # The plugin may serve the live file system over FUSE as well. Both libraries lie in one directory.
-$(rocksdb_so): $(call obj,$(rocksdb_src)) $(if $(fuse_src),$(fuse_a)) $(lib_so)
+$(rocksdb_so): $(call obj,$(rocksdb_src)) $(if $(fuse_src),$(fuse_a)) $(lib_so) $(files)
 	@mkdir -p $(@D)
 	@echo "  LD   $@"
 	@$(CXX) -shared -Wl,-soname,librocksdb_blobfs.so $(ALL_LDFLAGS) -Wl,--exclude-libs,ALL \
 		$(filter %.o %.a,$^) -o $@ -L$(B)/lib -lblobfs '-Wl,-rpath,$$ORIGIN' -lrocksdb $(FUSE_LIBS)
 
 define tool_rule
-$(B)/bin/$(tools_$(1)): $$(call obj,$$(wildcard tools/$(1)/*.c) $$(tool_common_src)) $$(lib_so)
+$(B)/bin/$(tools_$(1)): $$(call obj,$$(wildcard tools/$(1)/*.c) $$(tool_common_src)) $$(lib_so) $$(files)
 	@mkdir -p $$(@D)
 	@echo "  LD   $$@"
 	@$$(CC) $$(ALL_LDFLAGS) $$(filter %.o,$$^) -o $$@ -L$(B)/lib -lblobfs '-Wl,-rpath,$$$$ORIGIN/../lib' \
@@ -152,11 +160,11 @@ define link_test
 		$(LIBS) $(FUSE_LIBS) $(TOOL_LIBS) -lgtest
 endef
 
-$(B)/test/unit: $(call obj,$(unit_src) $(test_common_src) $(tool_common_src)) $(shim_a) $(lib_a) $(if $(fuse_src),$(fuse_a))
+$(B)/test/unit: $(call obj,$(unit_src) $(test_common_src) $(tool_common_src)) $(shim_a) $(lib_a) $(if $(fuse_src),$(fuse_a)) $(files)
 	$(link_test)
 
 define test_rule
-$(B)/test/$(1): $$(call obj,$$(wildcard test/$(1)/*.c) $$(test_common_src)) $$(shim_a) $$(lib_a)
+$(B)/test/$(1): $$(call obj,$$(wildcard test/$(1)/*.c) $$(test_common_src)) $$(shim_a) $$(lib_a) $$(files)
 	$$(link_test)
 endef
 $(foreach d,$(test_dirs),$(eval $(call test_rule,$(d))))
@@ -172,8 +180,8 @@ bench: all
 
 # Installation: programs a mount(8) or fsck(8) looks for go to sbin.
 PKGDIR = $(DESTDIR)$(PREFIX)
-public_headers = $(filter-out %/internal.h,$(shell grep -L '^.include "[a-z]*/internal.h"' $(wildcard base/*.h \
-	bdev/*.h blob/*.h blobfs/*.h)))
+public_headers := $(filter-out base/internal.h,$(wildcard base/*.h nvme/nvme.h bdev/bdev.h blob/blob.h \
+	blobfs/blobfs.h))
 
 install: all
 	install -d $(PKGDIR)/bin $(PKGDIR)/sbin $(PKGDIR)/lib/pkgconfig

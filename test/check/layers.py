@@ -43,12 +43,16 @@ def layer_of(path):
     return path.split("/")[0]
 
 
-def is_private(root, target):
-    """internal.h of a layer, and the headers that include it."""
+def is_private(root, target, seen=()):
+    """internal.h of a layer, and the headers that include it, directly or by others."""
     if target.endswith("/internal.h"):
         return True
+    if not target.endswith(".h") or not os.path.exists(os.path.join(root, target)):
+        return False
     text = open(os.path.join(root, target), encoding="utf-8").read()
-    return target.endswith(".h") and f'"{layer_of(target)}/internal.h"' in text
+    return any(is_private(root, t, (*seen, target))
+               for t in re.findall(r'^#include "([^"]+)"', text, re.M)
+               if layer_of(t) == layer_of(target) and t not in seen)
 
 
 def check_quoted(root, path, target):

@@ -15,7 +15,8 @@ good_tree() {
 		'BLOBFS_API int base_a(int (*fn)(int x), int y);' 'BLOBFS_C_END' '#endif' >"$tmp/t/base/a.h"
 	printf '%s\n' "$licence" '#include "base/a.h"' 'int base_a(int (*fn)(int x), int y)' '{' \
 		'	return fn(y);' '}' >"$tmp/t/base/a.c"
-	printf '%s\n' "$licence" 'struct hidden { int x; };' >"$tmp/t/blob/internal.h"
+	printf '%s\n' "$licence" '#ifndef B_H' '#define B_H' 'struct hidden { int x; };' '#endif' \
+		>"$tmp/t/blob/internal.h"
 	printf '%s\n' "$licence" '#include "base/a.h"' '#include "blob/internal.h"' >"$tmp/t/blob/b.c"
 	printf '%s\n' "$licence" '#include "blob/internal.h"' >"$tmp/t/test/unit/blob/b.c"
 	printf '%s\n' "$licence" '#include "base/a.h"' '#include <json-c/json.h>' >"$tmp/t/tools/mkfs/m.c"
@@ -77,8 +78,9 @@ finds an_internal_header_outside_its_layer 'belongs to blob alone' layers
 
 good_tree
 printf '%s\n' "$licence" '#include "blob/internal.h"' >"$tmp/t/blob/private.h"
-echo '#include "blob/private.h"' >>"$tmp/t/tools/mkfs/m.c"
-finds a_private_header_outside_its_layer 'blob/private.h belongs to blob alone' layers
+printf '%s\n' "$licence" '#include "blob/private.h"' >"$tmp/t/blob/too.h"
+echo '#include "blob/too.h"' >>"$tmp/t/tools/mkfs/m.c"
+finds a_private_header_outside_its_layer 'blob/too.h belongs to blob alone' layers
 
 good_tree
 echo '#include <liburing.h>' >>"$tmp/t/blob/b.c"
@@ -114,11 +116,20 @@ finds an_empty_tree 'no source files' layers
 
 good_tree
 echo 'static inline uint32_t x(void) { return 0; }' >>"$tmp/t/base/a.h"
-finds a_header_that_does_not_compile_alone 'not ok headers/base/a.h as C:' headers
+finds a_header_that_does_not_compile_alone 'not ok headers/base/a.h as C11:' headers
 
 good_tree
-printf '%s\nstatic inline int f(int class) { return class; }\n' "$licence" >"$tmp/t/bdev/c.h"
-finds a_header_that_is_no_cpp 'not ok headers/bdev/c.h as C++' headers
+printf '%s\nstatic inline int f(int class) { return class; }\n' "$licence" >"$tmp/t/bdev/bdev.h"
+finds a_header_that_is_no_cpp 'not ok headers/bdev/bdev.h as C++' headers
+
+good_tree
+echo '#include "blob/more.h"' >"$tmp/t/blob/blob.h"
+echo 'struct more { int x; };' >"$tmp/t/blob/more.h"
+finds a_public_header_that_needs_a_private_one 'not ok headers/blob/blob.h as C11' headers
+
+good_tree
+echo 'struct more { size_t x; };' >"$tmp/t/blob/more.h"
+finds a_private_header_that_does_not_compile 'not ok headers/blob/more.h as C:' headers
 
 good_tree
 printf 'int leaked(void);\n__attribute__((visibility("default"))) int leaked(void)\n{\n\treturn 0;\n}\n' \
