@@ -180,8 +180,8 @@ bench: all
 
 # Installation: programs a mount(8) or fsck(8) looks for go to sbin.
 PKGDIR = $(DESTDIR)$(PREFIX)
-public_headers := $(filter-out base/internal.h,$(wildcard base/*.h nvme/nvme.h bdev/bdev.h blob/blob.h \
-	blobfs/blobfs.h))
+public_headers = $(filter-out %/internal.h,$(wildcard base/*.h) $(shell grep -l BLOBFS_API $(wildcard nvme/*.h \
+	bdev/*.h blob/*.h blobfs/*.h)))
 
 install: all
 	install -d $(PKGDIR)/bin $(PKGDIR)/sbin $(PKGDIR)/lib/pkgconfig

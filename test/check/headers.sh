@@ -2,16 +2,15 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Every public header compiles alone, as C11 and as C++17, beside nothing but the other public headers;
 # every other header compiles alone as the C it is written in: headers.sh [ROOT].
-# Public, and installed, are base/*.h and LAYER/LAYER.h.
+# Public, and installed, are base/*.h and the other layers' headers that carry BLOBFS_API.
 cd "${1:-.}" || exit 2
 tmp=$(mktemp -d) || exit 2
 trap 'rm -rf "$tmp"' EXIT
 status=0 seen=0
 
 public() {
-	for h in base/*.h nvme/nvme.h bdev/bdev.h blob/blob.h blobfs/blobfs.h; do
-		[ -e "$h" ] && [ "$h" != base/internal.h ] && echo "$h"
-	done
+	{ ls base/*.h; grep -l BLOBFS_API nvme/*.h bdev/*.h blob/*.h blobfs/*.h; } 2>/dev/null |
+		grep -v '/internal\.h$'
 }
 
 # compiles HEADER AS COMPILER...: the header twice, so that one that lacks its guard fails
