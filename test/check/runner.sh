@@ -61,20 +61,26 @@ expect a_daemon_left_behind_does_not_hold_the_run shell 0 '1 passed, 0 failed'
 expect nothing_at_all_fails shell 1 '0 passed, 0 failed'
 
 cat >"$tmp/t.c" <<'EOF'
+#include <pthread.h>
 #include <stdlib.h>
 #include "test/shim/test.h"
 TEST(a, passes) { EXPECT_EQ_INT(1, 1); }
 TEST(a, crashes) { abort(); }
 TEST(b, fails_in_a_call) { ASSERT_EQ_INT(1, 2); abort(); }
 TEST(b, goes_on_after_an_expectation) { EXPECT_STREQ("x", "y"); EXPECT_ERR(-5, 0); }
+static void *thread(void *arg) { ASSERT_EQ_INT(1, 2); abort(); return arg; }
+TEST(b, fails_in_a_thread) {
+	pthread_t t; ASSERT_OK(pthread_create(&t, NULL, thread, NULL)); pthread_join(t, NULL); }
+TEST(b, knows_it_failed) { EXPECT_TRUE(false); if (!test_has_failed()) abort(); FAIL("with %d", 7); abort(); }
 TEST(c, is_skipped) { SKIP("no reason"); }
 TEST(c, runs_after_the_crash) { EXPECT_OK(0); EXPECT_EQ_MEM("ab", "ab", 2); }
 EOF
 if "${CC:-gcc}" -I"$root" -c "$tmp/t.c" -o "$tmp/t.o" &&
 	"${CXX:-g++}" "$tmp/t.o" "$BUILD/lib/libtestshim.a" $san -lgtest -pthread -o "$tmp/build/test/unit"; then
-	expect a_crashing_test_is_named_and_the_others_run unit 1 '2 passed, 3 failed, 1 skipped' \
+	expect a_crashing_test_is_named_and_the_others_run unit 1 '2 passed, 5 failed, 1 skipped' \
 		'FAILED a.crashes: killed by SIGABRT' 'FAILED b.fails_in_a_call' \
-		'FAILED b.goes_on_after' 't.c:5' 'expected -5\|(Input/output error)'
+		'FAILED b.goes_on_after' 't.c:6' '(Input/output error)' \
+		'FAILED b.fails_in_a_thread' 'with 7' 'c.is_skipped: no reason'
 else
 	echo "not ok runner/gtest: could not build against $BUILD/lib/libtestshim.a"
 	status=1
