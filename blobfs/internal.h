@@ -31,6 +31,7 @@ struct bfs_cache;
 struct bfs_group;
 struct bfs_wb;
 RB_HEAD(bfs_group_tree, bfs_group);
+RB_HEAD(bfs_dirty_tree, bfs_group);
 
 struct bfs_inode { /* in core: while referenced, open, or dirty */
 	RB_ENTRY(bfs_inode) node; /* in fs->inodes by ino */
@@ -54,7 +55,8 @@ struct bfs_inode { /* in core: while referenced, open, or dirty */
 	_Atomic uint64_t size;    /* cached size; written under lock, read anywhere */
 	/* the data half's: see data.h */
 	pthread_mutex_t pages_lock;       /* below a shard's lock: the two trees, n_pages */
-	struct bfs_group_tree groups, dirty_groups;
+	struct bfs_group_tree groups;
+	struct bfs_dirty_tree dirty_groups;
 	uint32_t n_pages;
 	_Atomic uint32_t n_dirty, n_writing; /* pages; n_dirty grows under lock only */
 	_Atomic uint64_t data_end;        /* no data is mapped at or beyond it; changed inside a transaction */
@@ -86,6 +88,9 @@ struct bfs {
 	struct bdev *dev;
 	char *device;
 	struct bfs_mount_opts opts;
+	enum { BFS_MOUNTING, BFS_MOUNTED, BFS_UNMOUNTING } state; /* under the registry's lock */
+	bool abandoned;
+	int sync_rc, close_rc;        /* of the unmount */
 	uint32_t refs;                /* mounts of the same device in this process; under the registry's lock */
 	LIST_ENTRY(bfs) registry_link;
 	uint8_t hash_key[16];
