@@ -297,6 +297,13 @@ int bdev_open(const char *name, const struct bdev_opts *opts, struct bdev **out,
 	return rc;
 }
 
+void bdev_ref(struct bdev *dev)
+{
+	pthread_mutex_lock(&registry_lock);
+	dev->refs++;
+	pthread_mutex_unlock(&registry_lock);
+}
+
 void bdev_close(struct bdev *dev)
 {
 	const struct bdev_module *module;
