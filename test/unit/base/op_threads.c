@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -124,7 +125,7 @@ struct device {
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
-	struct op *queue[256];
+	struct op *queue[8192];
 	unsigned int count;
 	bool stop;
 };
@@ -283,6 +284,131 @@ TEST(op_threads, an_op_ended_in_another_drivers_poll_wakes_its_waiter)
 	EXPECT_OK(op_wait(&j.op));
 	EXPECT_EQ_INT(1, j.steps);
 	pthread_join(thread, NULL);
+	channel_fini(&rig.a);
+	channel_fini(&rig.b);
+}
+
+/* A tree of asynchronous ops: every op starts `fan` children, and those that have none wait for the device. */
+struct tree {
+	struct op op;
+	struct rig *rig;
+	struct tree *parent, *children;
+	int fan, depth;
+	int ended; /* children whose done was called */
+	pthread_mutex_t lock;
+};
+
+static _Atomic int trees_done, leaves_done;
+
+static enum op_next tree_fn(struct op *op);
+
+static void tree_done(struct op *op, void *arg)
+{
+	struct tree *t = container_of(op, struct tree, op), *parent = arg;
+
+	EXPECT_OK(op->rc);
+	pthread_mutex_destroy(&t->lock);
+	if (!parent) {
+		free(t->children);
+		free(t);
+		atomic_fetch_add(&trees_done, 1);
+		return;
+	}
+	free(t->children);
+	pthread_mutex_lock(&parent->lock);
+	parent->ended++;
+	pthread_mutex_unlock(&parent->lock);
+	op_child_done(&parent->op, 0);
+}
+
+static void tree_start(struct tree *t, struct rig *rig, struct tree *parent, int fan, int depth)
+{
+	*t = (struct tree){ .rig = rig, .parent = parent, .fan = fan, .depth = depth };
+	pthread_mutex_init(&t->lock, NULL);
+	op_init(&t->op, "tree", tree_fn, depth % 2 ? &rig->a.d : &rig->b.d, tree_done, parent);
+	op_start(&t->op);
+}
+
+static enum op_next tree_fn(struct op *op)
+{
+	struct tree *t = container_of(op, struct tree, op);
+
+	switch (op->step) {
+	case FIRST:
+		if (!t->depth) {
+			device_submit(&t->rig->dev, op);
+			return op_await(op, THIRD, 0);
+		}
+		t->children = calloc((size_t)t->fan, sizeof(*t->children));
+		ASSERT_TRUE(t->children != NULL);
+		for (int i = 0; i < t->fan; i++) {
+			op_child_begin(op);
+			tree_start(&t->children[i], t->rig, t, t->fan, t->depth - 1);
+		}
+		return op_await(op, SECOND, 0);
+	case SECOND:
+		EXPECT_EQ_INT(t->fan, t->ended);
+		return op_finish(op);
+	case THIRD:
+		atomic_fetch_add(&leaves_done, 1);
+		return op_finish(op);
+	}
+	return op_bug(op);
+}
+
+#define TREES 200
+
+static void *grow_trees(void *arg)
+{
+	for (int i = 0; i < TREES; i++) {
+		struct tree *t = malloc(sizeof(*t));
+
+		ASSERT_TRUE(t != NULL);
+		tree_start(t, arg, NULL, 3, 2);
+		if (i % 20 == 0)
+			usleep(500);
+	}
+	return NULL;
+}
+
+static void *poll_both(void *arg)
+{
+	struct rig *rig = arg;
+
+	while (atomic_load(&trees_done) < 2 * TREES) {
+		int ran = 0;
+
+		op_poll_enter();
+		ran += op_poll_leave(&rig->a.d);
+		op_poll_enter();
+		ran += op_poll_leave(&rig->b.d);
+		if (!ran)
+			usleep(50);
+	}
+	return NULL;
+}
+
+TEST(op_threads, trees_of_ops_polled_by_two_threads_end_once_each)
+{
+	static struct rig rig;
+	pthread_t growers[2], pollers[2];
+
+	atomic_store(&trees_done, 0);
+	atomic_store(&leaves_done, 0);
+	channel_init(&rig.a);
+	channel_init(&rig.b);
+	device_start(&rig.dev);
+	for (int i = 0; i < 2; i++) {
+		ASSERT_OK(pthread_create(&growers[i], NULL, grow_trees, &rig));
+		ASSERT_OK(pthread_create(&pollers[i], NULL, poll_both, &rig));
+	}
+	for (int i = 0; i < 2; i++) {
+		pthread_join(growers[i], NULL);
+		pthread_join(pollers[i], NULL);
+	}
+	device_stop(&rig.dev);
+	EXPECT_EQ_INT(2 * TREES, atomic_load(&trees_done));
+	EXPECT_EQ_INT(2 * TREES * 9, atomic_load(&leaves_done));
 	channel_fini(&rig.a);
 	channel_fini(&rig.b);
 }

@@ -5,6 +5,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -319,6 +320,38 @@ TEST(reactor, a_descriptor_that_epoll_refuses_is_an_error)
 
 	EXPECT_ERR(-EBADF, reactor_add_fd(r, 12345, EPOLLIN, read_one, NULL, &f));
 	reactor_destroy(r);
+}
+
+TEST(reactor, a_descriptor_added_twice_is_an_error)
+{
+	struct reactor *r = new_reactor(0);
+	struct reactor_fd *f, *g;
+	int fds[2];
+
+	ASSERT_OK(pipe(fds));
+	ASSERT_OK(reactor_add_fd(r, fds[0], EPOLLIN, read_one, NULL, &f));
+	EXPECT_ERR(-EEXIST, reactor_add_fd(r, fds[0], EPOLLIN, read_one, NULL, &g));
+	reactor_del_fd(f);
+	EXPECT_OK(reactor_add_fd(r, fds[0], EPOLLIN, read_one, NULL, &g));
+	reactor_destroy(r);
+	close(fds[0]);
+	close(fds[1]);
+}
+
+TEST(reactor, creation_without_free_descriptors_is_an_error)
+{
+	struct rlimit none = { 3, 3 };
+	struct reactor *r;
+	int status;
+	pid_t pid = fork();
+
+	ASSERT_GE_INT(pid, 0);
+	if (!pid) {
+		setrlimit(RLIMIT_NOFILE, &none);
+		_exit(reactor_create("full", NULL, &r) == -EMFILE ? 0 : 1);
+	}
+	ASSERT_EQ_INT(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ_INT(0, status);
 }
 
 static int always_busy(void *arg)
