@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Writing a checkpoint: one op, on the service's channel, while the store runs.
+ *
+ *   capture   note where replay will begin and L0; then page by page, each under bs->lock, into fresh space
+ *   index     pages of (first key, address), level by level, up to one root
+ *   commit    the log durable through L1, the last LSN captured
+ *   publish   flush; superblock at block 0, flush; its copy, flush
+ *   release   the old checkpoint's units and the log before the new beginning
+ *
+ * Up to the first superblock write a failure costs the new pages only. From there on the outcome is unknown, and the
+ * store freezes (R5).
+ */
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "blob/ckpt.h"
+
+#define LOG_COMPONENT "blob"
+#include "base/log.h"
+
+enum { C_BEGIN, C_CAPTURE, C_INDEX, C_COMMIT, C_FLUSH, C_SUPER, C_SUPER_FLUSH, C_COPY, C_COPY_FLUSH, C_RELEASE, C_UNDO,
+       C_FREEZE };
+
+int bs_ckpt_create(struct bs *bs)
+{
+	struct bs_ckpt *c = base_calloc(1, sizeof(*c));
+
+	if (!c)
+		return -ENOMEM;
+	c->bs = bs;
+	pthread_mutex_init(&c->lock, NULL);
+	TAILQ_INIT(&c->waiting);
+	TAILQ_INIT(&c->current);
+	bs->ckpt = c;
+	return 0;
+}
+
+void bs_ckpt_destroy(struct bs *bs)
+{
+	struct bs_ckpt *c = bs->ckpt;
+
+	if (!c)
+		return;
+	bs_ckpt_drop_buffers(c);
+	free(c->present.unit);
+	free(c->fresh.unit);
+	pthread_mutex_destroy(&c->lock);
+	free(c);
+	bs->ckpt = NULL;
+}
+
+int bs_ckpt_units_add(struct bs_ckpt_units *u, uint64_t block)
+{
+	if (u->n == u->cap) {
+		uint32_t cap = u->cap ? 2 * u->cap : 16;
+		uint64_t *more = base_realloc(u->unit, cap * sizeof(*more));
+
+		if (!more)
+			return -ENOMEM;
+		u->unit = more;
+		u->cap = cap;
+	}
+	u->unit[u->n++] = block;
+	return 0;
+}
+
+const struct bs_ckpt_units *bs_ckpt_units(const struct bs *bs)
+{
+	return &bs->ckpt->present;
+}
+
+uint64_t bs_ckpt_bytes(const struct bs *bs)
+{
+	return bs->ckpt ? (uint64_t)bs->ckpt->present.n * le32_get(bs->sb.segment_blocks) * BS_BLOCK : 0;
+}
+
+static void give_units(struct bs *bs, struct bs_ckpt_units *u)
+{
+	for (uint32_t i = 0; i < u->n; i++)
+		bs_meta_give(bs, BS_META_CKPT, u->unit[i]);
+	u->n = 0;
+}
+
+/* ---- steps ---- */
+
+static int begin(struct bs_ckpt *c)
+{
+	struct bs *bs = c->bs;
+	int rc = atomic_load(&bs->frozen) ? -EROFS : bs_ckpt_make_buffers(c);
+
+	c->n_entries = c->level_start = 0;
+	c->level = 0;
+	c->unit = 0;
+	c->blocks = c->items = 0;
+	c->captured = c->indexed = false;
+	memset(&c->cursor, 0, sizeof(c->cursor));
+	pthread_mutex_lock(&bs->lock);
+	bs_log_get_pos(bs, &c->start);
+	c->l0 = bs->lsn;
+	c->next_id = bs->next_id;
+	pthread_mutex_unlock(&bs->lock);
+	return rc;
+}
+
+static void fill_super(struct bs_ckpt *c)
+{
+	const struct bs_ckpt_entry *root = c->n_entries ? &c->entries[c->n_entries - 1] : NULL;
+	struct bs_sb_disk *sb = c->super;
+
+	*sb = c->bs->sb;
+	sb->generation = le64_make(le64_get(sb->generation) + 1);
+	sb->ckpt_root = le64_make(root ? root->address : 0);
+	sb->ckpt_root_blocks = le32_make(root ? root->blocks : 0);
+	sb->ckpt_root_crc = le32_make(root ? root->crc : 0);
+	sb->ckpt_l0 = le64_make(c->l0);
+	sb->ckpt_l1 = le64_make(c->l1);
+	sb->ckpt_blocks = le64_make(c->blocks);
+	sb->ckpt_items = le64_make(c->items);
+	sb->next_id = le64_make(c->next_id);
+	sb->log_segment = le64_make(c->start.segment);
+	sb->log_nonce = le64_make(c->start.nonce);
+	sb->log_seq = le64_make(c->start.seq);
+	sb->log_offset = le32_make(c->start.offset);
+	sb->clean = le32_make(c->clean);
+	bs_sb_seal(sb);
+}
+
+static void submit(struct bs_ckpt *c, enum bdev_op kind, uint64_t block)
+{
+	bool write = kind == BDEV_WRITE;
+
+	bdev_io_init_buf(&c->io, kind, write ? c->super : NULL, write ? block * BS_BLOCK : 0, write ? BS_BLOCK : 0, NULL, NULL);
+	bdev_submit_child(c->ch, &c->io, &c->op);
+	bdev_kick(c->ch);
+}
+
+/* bs->lock held. Only what changes is written: the rest is read without a lock. */
+static void keep_super(struct bs *bs, const struct bs_sb_disk *sb)
+{
+	size_t from = offsetof(struct bs_sb_disk, ckpt_root);
+
+	bs->sb.crc = sb->crc;
+	bs->sb.generation = sb->generation;
+	memcpy((uint8_t *)&bs->sb + from, (const uint8_t *)sb + from, offsetof(struct bs_sb_disk, reserved) - from);
+}
+
+/* Both superblocks name the new checkpoint: what only the old one needed is free. */
+static void release(struct bs_ckpt *c)
+{
+	struct bs *bs = c->bs;
+	struct bs_ckpt_units old = c->present;
+
+	pthread_mutex_lock(&bs->lock);
+	keep_super(bs, c->super);
+	c->present = c->fresh;
+	pthread_mutex_unlock(&bs->lock);
+	c->fresh = old;
+	give_units(bs, &c->fresh);
+	bs_log_release(bs, &c->start);
+	bs_log_set_limits(bs);
+	pthread_mutex_lock(&bs->lock);
+	if (!bs_meta_balance(bs))
+		log_warn("%s: too little space for the next checkpoint: metadata cannot grow", bdev_info(bs->dev)->name);
+	pthread_mutex_unlock(&bs->lock);
+	atomic_fetch_add(&c->written, 1);
+	atomic_fetch_add(&c->written_bytes, c->blocks * BS_BLOCK);
+}
+
+static enum op_next ckpt_step(struct op *op)
+{
+	struct bs_ckpt *c = container_of(op, struct bs_ckpt, op);
+	struct bs *bs = c->bs;
+	int rc;
+
+	switch (op->step) {
+	case C_BEGIN:
+		op->on_error = C_UNDO;
+		rc = begin(c);
+		return rc ? op_fail(op, rc) : op_goto(op, C_CAPTURE);
+	case C_CAPTURE:
+		op->on_error = C_UNDO;
+		rc = bs_ckpt_capture(c, op);
+		return op_await(op, c->captured ? C_INDEX : C_CAPTURE, rc);
+	case C_INDEX:
+		op->on_error = C_UNDO;
+		rc = bs_ckpt_index(c, op);
+		return op_await(op, c->indexed ? C_COMMIT : C_INDEX, rc);
+	case C_COMMIT:
+		op->on_error = C_UNDO;
+		bs_commit_start(bs, c->l1, op);
+		return op_await(op, C_FLUSH, 0);
+	case C_FLUSH:
+		op->on_error = C_UNDO;
+		op_move(op, bdev_channel_driver(c->ch));
+		submit(c, BDEV_FLUSH, 0);
+		return op_await(op, C_SUPER, 0);
+	case C_SUPER:
+		if (atomic_load(&bs->frozen))
+			return op_goto(op, C_UNDO);
+		op->on_error = C_FREEZE;
+		fill_super(c);
+		submit(c, BDEV_WRITE, 0);
+		return op_await(op, C_SUPER_FLUSH, 0);
+	case C_SUPER_FLUSH:
+	case C_COPY_FLUSH:
+		op->on_error = C_FREEZE;
+		submit(c, BDEV_FLUSH, 0);
+		return op_await(op, op->step == C_SUPER_FLUSH ? C_COPY : C_RELEASE, 0);
+	case C_COPY:
+		op->on_error = C_FREEZE;
+		submit(c, BDEV_WRITE, BS_SB_COPY_BLOCK);
+		return op_await(op, C_COPY_FLUSH, 0);
+	case C_RELEASE:
+		release(c);
+		return op_finish(op);
+	case C_UNDO:
+		if (!op->rc)
+			op->rc = -EROFS;
+		give_units(bs, &c->fresh);
+		return op_finish(op);
+	case C_FREEZE:
+		bs_freeze(bs, op->rc, "the superblock could not be written");
+		return op_finish(op);
+	}
+	return op_bug(op);
+}
+
+/* ---- who wants one ---- */
+
+static void end_waiters(struct bs_commit_waiters *list, int rc)
+{
+	struct bs_commit_waiter *w;
+
+	while ((w = TAILQ_FIRST(list))) {
+		TAILQ_REMOVE(list, w, link);
+		op_child_done(w->op, rc);
+		free(w);
+	}
+}
+
+static void launch(struct bs_ckpt *c);
+
+static void ckpt_done(struct op *op, void *arg)
+{
+	struct bs_ckpt *c = arg;
+	struct bs_commit_waiters mine = TAILQ_HEAD_INITIALIZER(mine);
+	struct bs *bs = c->bs;
+	int rc = op->rc;
+	bool again;
+
+	bs_ckpt_drop_buffers(c);
+	if (rc)
+		log_warn("%s: checkpoint: %s", bdev_info(bs->dev)->name, strerror(-rc));
+	pthread_mutex_lock(&c->lock);
+	TAILQ_CONCAT(&mine, &c->current, link);
+	pthread_mutex_unlock(&c->lock);
+	end_waiters(&mine, rc);
+	bs_log_room_done(bs, rc);
+	/* Once it is not busy the store may be closed. */
+	pthread_mutex_lock(&c->lock);
+	again = !TAILQ_EMPTY(&c->waiting);
+	if (again) {
+		TAILQ_CONCAT(&c->current, &c->waiting, link);
+		c->clean = c->want_clean;
+	}
+	c->busy = again;
+	pthread_mutex_unlock(&c->lock);
+	if (again)
+		launch(c);
+}
+
+static void launch(struct bs_ckpt *c)
+{
+	c->ch = bs_has_service(c->bs) ? bs_service_channel(c->bs) : c->bs->log->ch;
+	op_init(&c->op, "checkpoint", ckpt_step, bdev_channel_driver(c->ch), ckpt_done, c);
+	op_start(&c->op);
+}
+
+void bs_ckpt_start(struct bs *bs)
+{
+	struct bs_ckpt *c = bs->ckpt;
+	bool busy;
+
+	pthread_mutex_lock(&c->lock);
+	busy = c->busy;
+	if (!busy) {
+		c->busy = true;
+		TAILQ_CONCAT(&c->current, &c->waiting, link);
+		c->clean = c->want_clean;
+	}
+	pthread_mutex_unlock(&c->lock);
+	if (!busy)
+		launch(c);
+}
+
+void bs_ckpt_wait_start(struct bs *bs, struct op *op, bool clean)
+{
+	struct bs_ckpt *c = bs->ckpt;
+	struct bs_commit_waiter *w = base_calloc(1, sizeof(*w));
+
+	op_child_begin(op);
+	if (!w) {
+		op_child_done(op, -ENOMEM);
+		return;
+	}
+	w->op = op;
+	pthread_mutex_lock(&c->lock);
+	TAILQ_INSERT_TAIL(&c->waiting, w, link);
+	c->want_clean |= clean;
+	pthread_mutex_unlock(&c->lock);
+	if (bs_has_service(bs))
+		bs_service_kick(bs, BS_KICK_CKPT);
+	else
+		bs_ckpt_start(bs);
+}
+
+bool bs_ckpt_wanted(struct bs *bs)
+{
+	struct bs_ckpt *c = bs->ckpt;
+	bool wanted;
+
+	pthread_mutex_lock(&c->lock);
+	wanted = !TAILQ_EMPTY(&c->waiting);
+	pthread_mutex_unlock(&c->lock);
+	return wanted || bs_log_wants_checkpoint(bs);
+}
+
+bool bs_ckpt_idle(struct bs *bs)
+{
+	struct bs_ckpt *c = bs->ckpt;
+	bool idle;
+
+	pthread_mutex_lock(&c->lock);
+	idle = !c->busy;
+	pthread_mutex_unlock(&c->lock);
+	return idle;
+}
+
+void bs_ckpt_get_stat(struct bs *bs, struct bs_stat *st)
+{
+	struct bs_ckpt *c = bs->ckpt;
+
+	st->checkpoint_lsn = le64_get(bs->sb.ckpt_l1);
+	st->checkpoints = atomic_load(&c->written);
+	st->checkpoint_bytes = atomic_load(&c->written_bytes);
+}

@@ -1,0 +1,488 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The log's state: its limits, appending, who waits for a commit or for room, and freezing.
+ *
+ * Transactions append to the ring under bs->lock and never wait. A commit is a waiter with an LSN and a data
+ * generation; the writer (log_write.c) runs as long as some waiter is not satisfied. Room is checked when a
+ * transaction begins, for the longest transaction there may be, so that nothing fails afterwards.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "blob/device.h"
+
+#define LOG_COMPONENT "blob"
+#include "base/log.h"
+
+#define RING_BYTES (4 * MiB)
+#define RING_MIN (1 * MiB)
+
+int bs_log_create(struct bs *bs)
+{
+	struct bs_log *log = base_calloc(1, sizeof(*log));
+
+	if (!log)
+		return -ENOMEM;
+	log->bs = bs;
+	pthread_mutex_init(&log->lock, NULL);
+	TAILQ_INIT(&log->segments);
+	TAILQ_INIT(&log->waiters);
+	TAILQ_INIT(&log->room_waiters);
+	TAILQ_INIT(&log->spare);
+	log->segment_blocks = le32_get(bs->sb.segment_blocks);
+	memcpy(log->uuid, bs->sb.uuid, sizeof(log->uuid));
+	log->volatile_cache = bdev_info(bs->dev)->volatile_cache;
+	log->fua = bdev_info(bs->dev)->fua;
+	bs->log = log;
+	bs_log_set_limits(bs);
+	return 0;
+}
+
+int bs_log_start(struct bs *bs)
+{
+	struct bs_log *log = bs->log;
+	uint64_t size = RING_BYTES;
+	int rc;
+
+	if (atomic_load(&log->trigger) < RING_BYTES)
+		size = RING_MIN;
+	if (bs->opts.log_arena)
+		size = bs->opts.log_arena_size;
+	rc = bs_ring_init(&log->ring, bs->opts.log_arena, size, bs->lsn);
+	if (rc)
+		return rc;
+	bs_log_set_limits(bs);
+	atomic_store(&log->lsn, bs->lsn);
+	atomic_store(&log->durable_lsn, bs->lsn);
+	log->sealed_lsn = bs->lsn;
+	log->frame = dma_alloc(BS_FRAME_MAX, BS_BLOCK);
+	log->header = dma_alloc(BS_BLOCK, BS_BLOCK);
+	if (!log->frame || !log->header)
+		return -ENOMEM;
+	return bdev_channel_create(bs->dev, &log->ch);
+}
+
+void bs_log_stop(struct bs *bs)
+{
+	struct bs_log *log = bs->log;
+	bool busy = true;
+
+	if (!log || !log->ch)
+		return;
+	while (busy) {
+		bdev_poll(log->ch);
+		pthread_mutex_lock(&log->lock);
+		busy = log->busy;
+		pthread_mutex_unlock(&log->lock);
+		if (busy)
+			sched_yield();
+	}
+	bdev_channel_destroy(log->ch);
+	log->ch = NULL;
+}
+
+static void free_waiters(struct bs_commit_waiters *list)
+{
+	struct bs_commit_waiter *w;
+
+	while ((w = TAILQ_FIRST(list))) {
+		TAILQ_REMOVE(list, w, link);
+		free(w);
+	}
+}
+
+void bs_log_destroy(struct bs *bs)
+{
+	struct bs_log *log = bs->log;
+	struct bs_segment *s;
+
+	if (!log)
+		return;
+	while ((s = TAILQ_FIRST(&log->segments))) {
+		TAILQ_REMOVE(&log->segments, s, link);
+		free(s);
+	}
+	free(log->next);
+	free(log->new_segment);
+	free_waiters(&log->spare);
+	bs_ring_free(&log->ring);
+	dma_free(log->frame);
+	dma_free(log->header);
+	pthread_mutex_destroy(&log->lock);
+	free(log);
+	bs->log = NULL;
+}
+
+struct bs_segment *bs_segment_new(struct bs_log *log, uint64_t block)
+{
+	struct bs_segment *s = base_calloc(1, sizeof(*s));
+
+	(void)log;
+	if (s)
+		s->block = block;
+	return s;
+}
+
+/* ---- limits ---- */
+
+/* A checkpoint is due when the log has outgrown 64 MiB or the last checkpoint, and on small stores a fortieth
+ * of the store. */
+void bs_log_set_limits(struct bs *bs)
+{
+	struct bs_log *log = bs->log;
+	uint64_t segment = (uint64_t)log->segment_blocks * BS_BLOCK, store = bs->blocks * BS_BLOCK;
+	uint64_t trigger = MIN(store / 40, MAX(64 * MiB, bs_ckpt_bytes(bs)));
+
+	if (bs->opts.checkpoint_bytes)
+		trigger = MIN(bs->opts.checkpoint_bytes, store / 16);
+	trigger = MAX(trigger, MAX(MiB, 2 * segment));
+	atomic_store(&log->trigger, trigger);
+	atomic_store(&log->limit, 2 * trigger + segment);
+	atomic_store(&log->slack, segment);
+	if (log->ring.size)
+		atomic_store(&log->txn_max, MIN(log->ring.size / 4, 2 * MiB));
+}
+
+/* Most units the log ever holds: limit and slack, the transaction begun just below them, the successor, and what frames
+ * that do not fit leave at the ends of segments when the ring is written. */
+uint64_t bs_log_cap_units(const struct bs *bs)
+{
+	const struct bs_log *log = bs->log;
+	uint64_t segment = (uint64_t)log->segment_blocks * BS_BLOCK;
+	uint64_t bytes = atomic_load(&log->limit) + atomic_load(&log->slack) + 2 * atomic_load(&log->txn_max);
+
+	return div_round_up(bytes, segment) + 2;
+}
+
+uint64_t bs_log_used_bytes(const struct bs *bs)
+{
+	return atomic_load(&bs->log->used_blocks) * BS_BLOCK;
+}
+
+bool bs_log_wants_checkpoint(const struct bs *bs)
+{
+	return bs_log_used_bytes(bs) >= atomic_load(&bs->log->trigger);
+}
+
+/* ---- appending ---- */
+
+static bool ring_has_room(const struct bs_log *log)
+{
+	uint64_t used = bs_ring_head(&log->ring) - bs_ring_tail(&log->ring);
+
+	return log->ring.size - used >= atomic_load(&log->txn_max);
+}
+
+static bool device_has_room(const struct bs *bs, uint32_t flags)
+{
+	const struct bs_log *log = bs->log;
+	uint64_t buffered = bs_ring_head(&log->ring) - bs_ring_tail(&log->ring);
+	uint64_t limit = atomic_load(&log->limit);
+
+	if (flags & BS_TXN_FREES)
+		limit += atomic_load(&log->slack);
+	return bs_log_used_bytes(bs) + buffered < limit;
+}
+
+int bs_log_room(struct bs *bs, uint32_t flags, uint64_t bytes)
+{
+	struct bs_log *log = bs->log;
+
+	if (bytes)
+		return bytes <= atomic_load(&log->txn_max) ? 0 : -E2BIG;
+	if (!log->ch || atomic_load(&bs->frozen))
+		return -EROFS;
+	return ring_has_room(log) && device_has_room(bs, flags) ? 0 : -EAGAIN;
+}
+
+/* Marks the ends of transactions: only the last record has BS_REC_END. Flags lie within 8 aligned bytes. */
+static void put_records(struct bs_log *log, uint64_t pos, const uint8_t *recs, uint32_t bytes, uint32_t count)
+{
+	uint32_t at = 0;
+
+	bs_ring_put(&log->ring, pos, recs, bytes);
+	for (uint32_t i = 0; i < count; i++) {
+		const struct bs_rec_disk *d = (const struct bs_rec_disk *)(recs + at);
+		uint64_t flags_at = (pos + at + offsetof(struct bs_rec_disk, flags)) % log->ring.size;
+
+		log->ring.data[flags_at] = i + 1 == count ? BS_REC_END : 0;
+		at += bs_rec_size(le32_get(d->len));
+	}
+	assert(at == bytes);
+}
+
+uint64_t bs_log_append(struct bs *bs, const void *recs, uint32_t bytes, uint32_t count)
+{
+	struct bs_log *log = bs->log;
+	uint64_t head = bs_ring_head(&log->ring), used = head - bs_ring_tail(&log->ring);
+
+	assert(count && bytes <= atomic_load(&log->txn_max) && log->ring.size - used >= bytes);
+	put_records(log, head, recs, bytes, count);
+	bs->lsn += count;
+	bs_ring_publish(&log->ring, head + bytes);
+	atomic_store(&log->lsn, bs->lsn);
+	bs_service_kick(bs, used + bytes > log->ring.size / 2 ? BS_KICK_COMMIT : BS_KICK_TIMER);
+	return bs->lsn;
+}
+
+void bs_log_data_written(struct bs *bs)
+{
+	atomic_fetch_add(&bs->data_gen, 1);
+	bs_service_kick(bs, BS_KICK_TIMER);
+}
+
+/* ---- waiting ---- */
+
+/* log->lock held; nodes are kept, so that a commit rarely allocates. */
+static struct bs_commit_waiter *new_waiter(struct bs_log *log, struct op *op)
+{
+	struct bs_commit_waiter *w = TAILQ_FIRST(&log->spare);
+
+	if (w)
+		TAILQ_REMOVE(&log->spare, w, link);
+	else
+		w = base_malloc(sizeof(*w));
+	if (!w)
+		return NULL;
+	memset(w, 0, sizeof(*w));
+	w->op = op;
+	w->async = op->done != NULL;
+	return w;
+}
+
+bool bs_log_satisfied(const struct bs_log *log, const struct bs_commit_waiter *w)
+{
+	return atomic_load(&log->durable_lsn) >= w->lsn && (!log->volatile_cache || log->flushed_gen >= w->gen);
+}
+
+static void commit_start(struct bs *bs, uint64_t lsn, struct op *op)
+{
+	struct bs_log *log = bs->log;
+	struct bs_commit_waiter *w = NULL;
+	uint64_t last = atomic_load(&log->lsn);
+	bool async = op->done != NULL, lead = false, watch = false;
+	int rc = 0;
+
+	op_move(op, bdev_channel_driver(log->ch));
+	pthread_mutex_lock(&log->lock);
+	if (atomic_load(&bs->frozen)) {
+		rc = -EROFS;
+	} else if (!(w = new_waiter(log, op))) {
+		rc = -ENOMEM;
+	} else {
+		w->lsn = lsn && lsn < last ? lsn : last;
+		w->gen = atomic_load(&bs->data_gen);
+		if (bs_log_satisfied(log, w)) {
+			TAILQ_INSERT_HEAD(&log->spare, w, link);
+			w = NULL;
+		} else {
+			TAILQ_INSERT_TAIL(&log->waiters, w, link);
+			watch = async && !log->watched;
+			log->n_async += async;
+			log->watched |= watch;
+			lead = bs_log_writer_claim(log);
+		}
+	}
+	pthread_mutex_unlock(&log->lock);
+	if (!w) {
+		op_child_done(op, rc);
+		return;
+	}
+	/* From here on op may go on in another thread. */
+	if (watch)
+		bs_service_kick(bs, BS_KICK_LOG);
+	if (lead)
+		bs_log_writer_start(log);
+}
+
+void bs_commit_start(struct bs *bs, uint64_t lsn, struct op *op)
+{
+	op_child_begin(op);
+	if (!bs->log->ch) {
+		op_child_done(op, -EROFS);
+		return;
+	}
+	commit_start(bs, lsn, op);
+}
+
+struct wait_op {
+	struct op op;
+	struct bs *bs;
+	uint64_t lsn;
+	bool room;
+};
+
+static enum op_next wait_op_step(struct op *op)
+{
+	struct wait_op *w = container_of(op, struct wait_op, op);
+
+	switch (op->step) {
+	case 0:
+		if (w->room)
+			bs_log_wait_room_start(w->bs, op);
+		else
+			bs_commit_start(w->bs, w->lsn, op);
+		return op_await(op, 1, 0);
+	case 1:
+		return op_finish(op);
+	}
+	return op_bug(op);
+}
+
+static int wait_op_run(struct bs *bs, uint64_t lsn, bool room)
+{
+	struct wait_op w = { .bs = bs, .lsn = lsn, .room = room };
+
+	if (!bs->log->ch)
+		return -EROFS;
+	op_init(&w.op, room ? "log-room" : "commit", wait_op_step, bdev_channel_driver(bs->log->ch), NULL, NULL);
+	op_start(&w.op);
+	return op_wait(&w.op);
+}
+
+int bs_commit(struct bs *bs, uint64_t lsn)
+{
+	return wait_op_run(bs, lsn, false);
+}
+
+int bs_log_wait_room(struct bs *bs)
+{
+	return wait_op_run(bs, 0, true);
+}
+
+void bs_log_wait_room_start(struct bs *bs, struct op *op)
+{
+	struct bs_log *log = bs->log;
+	struct bs_commit_waiter *w = NULL;
+	int rc = 0;
+
+	op_child_begin(op);
+	if (!log->ch) {
+		op_child_done(op, -EROFS);
+		return;
+	}
+	if (!ring_has_room(log)) {
+		commit_start(bs, 0, op);
+		return;
+	}
+	if (!bs_has_service(bs))
+		op_move(op, bdev_channel_driver(log->ch));
+	pthread_mutex_lock(&log->lock);
+	if (atomic_load(&bs->frozen))
+		rc = -EROFS;
+	else if (!device_has_room(bs, 0) && !(w = new_waiter(log, op)))
+		rc = -ENOMEM;
+	if (w)
+		TAILQ_INSERT_TAIL(&log->room_waiters, w, link);
+	pthread_mutex_unlock(&log->lock);
+	if (!w) {
+		op_child_done(op, rc);
+		return;
+	}
+	if (bs_has_service(bs))
+		bs_service_kick(bs, BS_KICK_CKPT);
+	else
+		bs_ckpt_start(bs);
+}
+
+/* Ends all waiters of a list with rc; nodes go back to the spare ones. */
+static void end_waiters(struct bs_log *log, struct bs_commit_waiters *list, int rc)
+{
+	struct bs_commit_waiters mine = TAILQ_HEAD_INITIALIZER(mine);
+	struct bs_commit_waiter *w;
+
+	pthread_mutex_lock(&log->lock);
+	TAILQ_CONCAT(&mine, list, link);
+	TAILQ_FOREACH(w, &mine, link)
+		log->n_async -= list == &log->waiters && w->async;
+	pthread_mutex_unlock(&log->lock);
+	TAILQ_FOREACH(w, &mine, link)
+		op_child_done(w->op, rc);
+	pthread_mutex_lock(&log->lock);
+	TAILQ_CONCAT(&log->spare, &mine, link);
+	pthread_mutex_unlock(&log->lock);
+}
+
+void bs_log_room_done(struct bs *bs, int rc)
+{
+	end_waiters(bs->log, &bs->log->room_waiters, rc);
+}
+
+void bs_log_fail_waiters(struct bs *bs, int rc)
+{
+	end_waiters(bs->log, &bs->log->waiters, rc);
+	end_waiters(bs->log, &bs->log->room_waiters, rc);
+}
+
+void bs_freeze(struct bs *bs, int rc, const char *why)
+{
+	int none = 0;
+
+	if (!atomic_compare_exchange_strong(&bs->frozen, &none, rc))
+		return;
+	log_err("%s: frozen, read-only from now on: %s: %s", bdev_info(bs->dev)->name, why, strerror(-rc));
+	if (bs->log)
+		bs_log_fail_waiters(bs, rc);
+}
+
+uint64_t bs_lsn(struct bs *bs)
+{
+	return atomic_load(&bs->log->lsn);
+}
+
+uint64_t bs_durable_lsn(struct bs *bs)
+{
+	return atomic_load(&bs->log->durable_lsn);
+}
+
+/* ---- segments ---- */
+
+void bs_log_get_pos(struct bs *bs, struct bs_log_pos *pos)
+{
+	pthread_mutex_lock(&bs->log->lock);
+	*pos = bs->log->pos;
+	pthread_mutex_unlock(&bs->log->lock);
+}
+
+void bs_log_release(struct bs *bs, const struct bs_log_pos *pos)
+{
+	struct bs_log *log = bs->log;
+	TAILQ_HEAD(, bs_segment) old = TAILQ_HEAD_INITIALIZER(old);
+	struct bs_segment *s;
+
+	pthread_mutex_lock(&log->lock);
+	while ((s = TAILQ_FIRST(&log->segments))->block != pos->segment) {
+		TAILQ_REMOVE(&log->segments, s, link);
+		TAILQ_INSERT_TAIL(&old, s, link);
+		log->n_segments--;
+	}
+	log->start_offset = pos->offset;
+	atomic_store(&log->used_blocks, (uint64_t)(log->n_segments - 1) * log->segment_blocks + log->pos.offset -
+					log->start_offset);
+	pthread_mutex_unlock(&log->lock);
+	while ((s = TAILQ_FIRST(&old))) {
+		TAILQ_REMOVE(&old, s, link);
+		bs_meta_give(bs, BS_META_LOG, s->block);
+		free(s);
+	}
+}
+
+void bs_device_get_stat(struct bs *bs, struct bs_stat *st)
+{
+	struct bs_log *log = bs->log;
+
+	st->lsn = atomic_load(&log->lsn);
+	st->durable_lsn = atomic_load(&log->durable_lsn);
+	st->log_bytes = bs_log_used_bytes(bs);
+	st->log_limit = atomic_load(&log->limit);
+	st->commits = atomic_load(&log->commits);
+	st->log_writes = atomic_load(&log->writes);
+	st->log_write_bytes = atomic_load(&log->write_bytes);
+	st->flushes = atomic_load(&log->flushes);
+	st->replayed_records = log->replayed_records;
+	st->replayed_bytes = log->replayed_bytes;
+	bs_ckpt_get_stat(bs, st);
+}

@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Replay: follows the log from where the superblock says, applies every complete transaction, and finds where the log goes on.
+ *
+ * At each position either the frame with the expected sequence number is there, or the successor segment says that it
+ * begins with it, or this is the end. It is the end only if nothing later is valid in this segment or its successor
+ * and the checkpoint's last LSN has been reached: a single write torn by a power cut is all that may be missing (R6).
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "blob/device.h"
+
+#define LOG_COMPONENT "blob"
+#include "base/log.h"
+
+#define TXN_BYTES_MAX (8 * MiB) /* no transaction we write comes near it */
+
+struct replay {
+	struct bs *bs;
+	struct base_err *err;
+	struct bdev_channel *ch;
+	uint8_t *buf, *other;        /* this segment, its successor */
+	struct bs_log_pos pos;
+	uint64_t lsn;                /* of the last record read */
+	bool started;                /* a frame was read */
+	uint8_t *txn;                /* records of the open transaction */
+	uint64_t txn_bytes, txn_cap, txn_lsn;
+};
+
+static int complain(struct replay *r, const char *code, uint64_t block, const char *what)
+{
+	struct bs_place place = { .pass = "log", .code = code, .block = block };
+
+	return bs_complain(r->bs, r->err, &place, "%s", what);
+}
+
+static int read_segment(struct replay *r, uint64_t block, void *buf)
+{
+	return bdev_io_sync(r->ch, BDEV_READ, buf, block * BS_BLOCK, (uint64_t)r->bs->log->segment_blocks * BS_BLOCK, 0);
+}
+
+static bool segment_fits(const struct bs *bs, uint64_t block)
+{
+	uint32_t n = bs->log->segment_blocks;
+
+	return block && block % n == 0 && block < bs->blocks && bs->blocks - block >= n;
+}
+
+static bool header_valid(const struct replay *r, const uint8_t *buf, uint64_t block, uint64_t nonce)
+{
+	const struct bs_segment_disk *h = (const struct bs_segment_disk *)buf;
+
+	if (le32_get(h->magic) != BS_MAGIC_SEGMENT || memcmp(h->uuid, r->bs->sb.uuid, sizeof(h->uuid)))
+		return false;
+	if (le64_get(h->address) != block || le64_get(h->nonce) != nonce)
+		return false;
+	return le32_get(h->crc) == bs_crc_skip(bs_crc_seed(nonce, 0, block), h, sizeof(*h),
+					       offsetof(struct bs_segment_disk, crc));
+}
+
+/* The frame at this place of a segment, whatever its sequence number, or NULL. */
+static const struct bs_frame_disk *frame_at(const struct replay *r, const uint8_t *seg, uint64_t block, uint64_t nonce,
+					    uint32_t offset)
+{
+	const struct bs_frame_disk *f = (const struct bs_frame_disk *)(seg + (uint64_t)offset * BS_BLOCK);
+	uint32_t blocks, left = r->bs->log->segment_blocks - offset;
+
+	if (!left || le32_get(f->magic) != BS_MAGIC_FRAME || memcmp(f->uuid, r->bs->sb.uuid, sizeof(f->uuid)))
+		return NULL;
+	blocks = le32_get(f->blocks);
+	if (!blocks || blocks > left || blocks > BS_FRAME_MAX / BS_BLOCK ||
+	    le32_get(f->bytes) > blocks * BS_BLOCK - sizeof(*f))
+		return NULL;
+	if (le32_get(f->crc) != bs_crc_skip(bs_crc_seed(nonce, le64_get(f->seq), block + offset), f,
+					    (size_t)blocks * BS_BLOCK, offsetof(struct bs_frame_disk, crc)))
+		return NULL;
+	return f;
+}
+
+/* ---- applying ---- */
+
+static int apply_txn(struct replay *r)
+{
+	struct bs *bs = r->bs;
+	uint64_t at = 0, lsn = r->txn_lsn;
+	int rc = 0;
+
+	pthread_mutex_lock(&bs->lock);
+	while (at < r->txn_bytes && !rc) {
+		struct bs_prep prep;
+		struct bs_rec rec;
+
+		at += (uint64_t)bs_rec_decode(r->txn + at, (uint32_t)(r->txn_bytes - at), bs->blocks, &rec);
+		memset(&prep, 0, sizeof(prep));
+		rc = bs_prep_make(bs, &rec, &prep);
+		if (!rc)
+			rc = bs_apply(bs, &rec, lsn++, &prep);
+		bs_prep_drop(&prep);
+		bs->log->replayed_records++;
+	}
+	pthread_mutex_unlock(&bs->lock);
+	r->txn_bytes = 0;
+	return rc;
+}
+
+static int keep_record(struct replay *r, const void *buf, uint32_t size)
+{
+	if (r->txn_bytes + size > r->txn_cap) {
+		uint64_t cap = MAX(2 * r->txn_cap, round_up(r->txn_bytes + size, 256 * KiB));
+		uint8_t *more = base_realloc(r->txn, cap);
+
+		if (!more)
+			return -ENOMEM;
+		r->txn = more;
+		r->txn_cap = cap;
+	}
+	if (!r->txn_bytes)
+		r->txn_lsn = r->lsn + 1;
+	memcpy(r->txn + r->txn_bytes, buf, size);
+	r->txn_bytes += size;
+	return 0;
+}
+
+static int apply_records(struct replay *r, const struct bs_frame_disk *f, uint64_t block)
+{
+	const uint8_t *p = (const uint8_t *)(f + 1);
+	uint32_t left = le32_get(f->bytes), n = 0;
+	int rc;
+
+	for (; left; n++) {
+		struct bs_rec rec;
+		int size = bs_rec_decode(p, left, r->bs->blocks, &rec);
+
+		if (size < 0)
+			return complain(r, "log-record", block, "a record of this frame is malformed");
+		if (r->txn_bytes + (uint64_t)size > TXN_BYTES_MAX)
+			return complain(r, "log-transaction", block, "a transaction has no end");
+		rc = keep_record(r, p, (uint32_t)size);
+		if (rc)
+			return rc;
+		r->lsn++;
+		if (rec.flags & BS_REC_END) {
+			rc = apply_txn(r);
+			if (rc == -EUCLEAN)
+				return complain(r, "log-apply", block, "a record of this frame contradicts what is there");
+			if (rc)
+				return rc;
+		}
+		p += size;
+		left -= (uint32_t)size;
+	}
+	if (n != le32_get(f->records))
+		return complain(r, "log-frame", block, "the frame does not hold as many records as it says");
+	return 0;
+}
+
+static int apply_frame(struct replay *r, const struct bs_frame_disk *f)
+{
+	uint64_t block = r->pos.segment + r->pos.offset, first = le64_get(f->first_lsn);
+	uint32_t flags = le32_get(f->flags);
+	int rc;
+
+	if (flags & ~(uint32_t)BS_FRAME_CONTINUES)
+		return complain(r, "log-frame", block, "unknown flags in a frame");
+	if (!r->started) {
+		if (!first || first > le64_get(r->bs->sb.ckpt_l0) + 1)
+			return complain(r, "log-lsn", block, "the log begins behind the checkpoint");
+		r->lsn = first - 1;
+	} else if (first != r->lsn + 1) {
+		return complain(r, "log-lsn", block, "the frame does not go on where the one before ended");
+	}
+	/* A transaction cut off by a crash: recovery went on behind it with a new one. What the first frame of all continues was
+	 * complete in memory when the checkpoint began. */
+	if (!(flags & BS_FRAME_CONTINUES))
+		r->txn_bytes = 0;
+	else if (r->started && !r->txn_bytes)
+		return complain(r, "log-frame", block, "the frame goes on with a transaction that was not begun");
+	r->started = true;
+	rc = apply_records(r, f, block);
+	r->pos.offset += le32_get(f->blocks);
+	r->pos.seq++;
+	r->bs->log->replayed_bytes += (uint64_t)le32_get(f->blocks) * BS_BLOCK;
+	return rc;
+}
+
+/* ---- walking ---- */
+
+static int add_segment(struct replay *r, uint64_t block)
+{
+	struct bs_log *log = r->bs->log;
+	struct bs_segment *s;
+
+	TAILQ_FOREACH(s, &log->segments, link)
+		if (s->block == block)
+			return complain(r, "log-loop", block, "the log comes back to a segment it has left");
+	s = bs_segment_new(log, block);
+	if (!s)
+		return -ENOMEM;
+	TAILQ_INSERT_TAIL(&log->segments, s, link);
+	log->n_segments++;
+	return 0;
+}
+
+static bool later_frame(const struct replay *r, const uint8_t *seg, uint64_t block, uint64_t nonce, uint32_t from,
+			uint64_t *where)
+{
+	for (uint32_t off = from; off < r->bs->log->segment_blocks; off++) {
+		const struct bs_frame_disk *f = frame_at(r, seg, block, nonce, off);
+
+		if (f && le64_get(f->seq) >= r->pos.seq) {
+			*where = block + off;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* No frame is at r->pos: 1: the log went on in the successor; 0: this is its end. */
+static int next_segment(struct replay *r)
+{
+	const struct bs_segment_disk *h = (const struct bs_segment_disk *)r->buf, *nh;
+	uint64_t next = le64_get(h->next_address), nonce = le64_get(h->next_nonce), where;
+	uint8_t *swap = r->buf;
+	int rc;
+
+	if (!segment_fits(r->bs, next))
+		return complain(r, "log-successor", r->pos.segment, "the segment's successor lies outside the store");
+	rc = read_segment(r, next, r->other);
+	if (rc)
+		return base_err_set(r->err, rc, "block %" PRIu64 ": cannot read the log: %s", next, strerror(-rc));
+	nh = (const struct bs_segment_disk *)r->other;
+	if (!header_valid(r, r->other, next, nonce) || le64_get(nh->first_seq) != r->pos.seq) {
+		if (later_frame(r, r->buf, r->pos.segment, r->pos.nonce, r->pos.offset, &where))
+			return complain(r, "log-hole", where, "a frame of the log is missing before this one");
+		if (header_valid(r, r->other, next, nonce))
+			return complain(r, "log-hole", next, "frames of the log are missing before this segment");
+		return 0;
+	}
+	if (later_frame(r, r->buf, r->pos.segment, r->pos.nonce, r->pos.offset, &where))
+		return complain(r, "log-hole", where, "a frame lies behind the end of its segment");
+	rc = add_segment(r, next);
+	if (rc)
+		return rc;
+	r->buf = r->other;
+	r->other = swap;
+	r->pos.segment = next;
+	r->pos.nonce = nonce;
+	r->pos.offset = 1;
+	return 1;
+}
+
+static int walk(struct replay *r)
+{
+	int rc = read_segment(r, r->pos.segment, r->buf);
+
+	if (rc)
+		return base_err_set(r->err, rc, "block %" PRIu64 ": cannot read the log: %s", r->pos.segment, strerror(-rc));
+	if (!header_valid(r, r->buf, r->pos.segment, r->pos.nonce))
+		return complain(r, "log-segment", r->pos.segment, "the log's first segment has no valid header");
+	rc = add_segment(r, r->pos.segment);
+	while (!rc) {
+		const struct bs_frame_disk *f = frame_at(r, r->buf, r->pos.segment, r->pos.nonce, r->pos.offset);
+
+		if (f && le64_get(f->seq) == r->pos.seq) {
+			rc = apply_frame(r, f);
+			continue;
+		}
+		rc = next_segment(r);
+		if (rc <= 0)
+			break;
+		rc = 0;
+	}
+	return rc;
+}
+
+/* The log goes on where replay ended. */
+static int settle(struct replay *r)
+{
+	const struct bs_segment_disk *h = (const struct bs_segment_disk *)r->buf;
+	const struct bs_sb_disk *sb = &r->bs->sb;
+	struct bs_log *log = r->bs->log;
+	uint64_t l1 = le64_get(sb->ckpt_l1), next = le64_get(h->next_address);
+
+	if (!r->started)
+		r->lsn = le64_get(sb->ckpt_l0);
+	if (r->lsn < l1)
+		return complain(r, "log-short", r->pos.segment + r->pos.offset, "the log ends before the checkpoint does");
+	if (r->started && le32_get(sb->clean))
+		return complain(r, "log-clean", r->pos.segment, "the store was closed in order and yet the log goes on");
+	log->next = bs_segment_new(log, next);
+	if (!log->next)
+		return -ENOMEM;
+	log->next_nonce = le64_get(h->next_nonce);
+	log->pos = r->pos;
+	log->start_offset = le32_get(sb->log_offset);
+	atomic_store(&log->used_blocks, (uint64_t)(log->n_segments - 1) * log->segment_blocks + r->pos.offset -
+					log->start_offset);
+	r->bs->lsn = r->lsn;
+	atomic_store(&log->lsn, r->lsn);
+	atomic_store(&log->durable_lsn, r->lsn);
+	return 0;
+}
+
+int bs_log_replay(struct bs *bs, struct base_err *err)
+{
+	size_t len = (size_t)bs->log->segment_blocks * BS_BLOCK;
+	struct replay r = { .bs = bs, .err = err };
+	uint8_t *a = dma_alloc(len, BS_BLOCK), *b = dma_alloc(len, BS_BLOCK);
+	int rc = -ENOMEM;
+
+	if (a && b) {
+		r.buf = a;
+		r.other = b;
+		r.pos = (struct bs_log_pos){ .segment = le64_get(bs->sb.log_segment), .nonce = le64_get(bs->sb.log_nonce),
+					     .seq = le64_get(bs->sb.log_seq), .offset = le32_get(bs->sb.log_offset) };
+		r.ch = bdev_channel_borrow(bs->dev);
+		rc = walk(&r);
+		if (!rc)
+			rc = settle(&r);
+		bdev_channel_return(r.ch);
+	}
+	free(r.txn);
+	dma_free(a);
+	dma_free(b);
+	return rc;
+}
