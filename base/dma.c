@@ -2,17 +2,22 @@
 /*
  * DMA memory. A header in front of each piece says who made it, so that memory from before a change of
  * allocator goes back where it came from. It costs one alignment unit: allocate large pieces and cut.
+ * Large plain pieces are mappings of their own: a cache's memory is not there before it is used, not even
+ * when it is asked for zeroed, and goes back to the system at once.
  */
 #include <assert.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/dma.h"
 #include "base/internal.h"
 #include "base/util.h"
 
 #define DMA_MIN_ALIGN 512u
+#define DMA_PAGE ((size_t)4096)
+#define DMA_MMAP_MIN ((size_t)4 * MiB)
 #define DMA_MAGIC 0x646d615f6d656d21ull
 
 struct dma_head {
@@ -22,17 +27,37 @@ struct dma_head {
 	size_t size; /* as given to ops->alloc */
 };
 
+/* An aligned mapping: more is mapped, and what stands over is given back. size and align: whole pages. */
+static void *map_aligned(size_t size, size_t align)
+{
+	size_t total = size + align, before;
+	char *p;
+
+	p = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p == MAP_FAILED)
+		return NULL;
+	before = round_up((uintptr_t)p, align) - (uintptr_t)p;
+	if (before)
+		munmap(p, before);
+	munmap(p + before + size, align - before);
+	return p + before;
+}
+
 static void *plain_alloc(size_t size, size_t align)
 {
 	void *p;
 
+	if (size >= DMA_MMAP_MIN)
+		return map_aligned(round_up(size, DMA_PAGE), MAX(align, DMA_PAGE));
 	return posix_memalign(&p, align, size) ? NULL : p;
 }
 
 static void plain_free(void *p, size_t size)
 {
-	(void)size;
-	free(p);
+	if (size >= DMA_MMAP_MIN)
+		munmap(p, round_up(size, DMA_PAGE));
+	else
+		free(p);
 }
 
 static const struct dma_ops plain_ops = { "plain", plain_alloc, plain_free };
@@ -52,8 +77,9 @@ void *dma_alloc(size_t size, size_t align)
 
 	align = MAX(align, (size_t)DMA_MIN_ALIGN);
 	assert(is_pow2(align) && size);
-	if (__builtin_add_overflow(size, align, &total) || base_alloc_fails())
+	if (size > SIZE_MAX / 4 || align > SIZE_MAX / 4 || base_alloc_fails())
 		return NULL;
+	total = size + align;
 	raw = ops->alloc(total, align);
 	if (!raw)
 		return NULL;
@@ -65,8 +91,13 @@ void *dma_alloc(size_t size, size_t align)
 void *dma_zalloc(size_t size, size_t align)
 {
 	void *p = dma_alloc(size, align);
+	const struct dma_head *head = p;
 
-	return p ? memset(p, 0, size) : NULL;
+	if (!p)
+		return NULL;
+	if (head[-1].ops == &plain_ops && head[-1].size >= DMA_MMAP_MIN)
+		return p; /* the system gives zeroes */
+	return memset(p, 0, size);
 }
 
 void dma_free(void *p)

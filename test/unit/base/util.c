@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Sizes, integers, clocks, memory, errors. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -140,7 +141,7 @@ TEST(alloc, the_nth_allocation_fails_once)
 
 TEST(dma, memory_is_aligned_and_writable_to_its_end)
 {
-	static const size_t aligns[] = { 1, 512, 4096, 65536, 2 * MiB };
+	static const size_t aligns[] = { 1, 512, 4096, 65536, 2 * MiB, 8 * MiB };
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(aligns); i++) {
 		char *p = dma_alloc(5000, aligns[i]);
@@ -152,6 +153,8 @@ TEST(dma, memory_is_aligned_and_writable_to_its_end)
 	}
 	dma_free(NULL);
 	EXPECT_EQ_PTR(NULL, dma_alloc(SIZE_MAX - 100, 4096));
+	EXPECT_EQ_PTR(NULL, dma_alloc(SIZE_MAX - 5000, 512));
+	EXPECT_EQ_PTR(NULL, dma_alloc(1ull << 60, 4096));
 }
 
 TEST(dma, zalloc_gives_zeroes)
@@ -167,6 +170,33 @@ TEST(dma, zalloc_gives_zeroes)
 	ASSERT_TRUE(p != NULL);
 	EXPECT_EQ_MEM(zero, p, 8192);
 	dma_free(p);
+}
+
+static long resident_pages(void)
+{
+	FILE *f = fopen("/proc/self/statm", "r");
+	long size, resident = 0;
+
+	ASSERT_TRUE(f != NULL);
+	EXPECT_EQ_INT(2, fscanf(f, "%ld %ld", &size, &resident));
+	fclose(f);
+	return resident;
+}
+
+TEST(dma, large_memory_takes_room_only_where_it_is_used_and_goes_back_at_once)
+{
+	const size_t size = 512 * MiB + 123;
+	long before = resident_pages();
+	char *p = dma_zalloc(size, 2 * MiB);
+
+	ASSERT_TRUE(p != NULL);
+	EXPECT_EQ_INT(0, (uintptr_t)p % (2 * MiB));
+	EXPECT_LT_INT(resident_pages() - before, 1024);
+	EXPECT_EQ_INT(0, p[0] | p[size / 2] | p[size - 1]);
+	memset(p + size - 64 * MiB, 1, 64 * MiB);
+	EXPECT_GT_INT(resident_pages() - before, 16000);
+	dma_free(p);
+	EXPECT_LT_INT(resident_pages() - before, 1024);
 }
 
 static int other_allocs, other_frees;
