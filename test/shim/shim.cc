@@ -116,7 +116,8 @@ bool test_has_failed(void)
 	return testing::Test::HasFailure();
 }
 
-void test_int(const struct test_place *p, const char *op, const char *ea, const char *eb, int64_t a, int64_t b)
+void test_int(const struct test_place *p, const char *op, const char *ea, const char *eb, int64_t a,
+	      int64_t b)
 {
 	bool ok;
 
@@ -133,8 +134,10 @@ void test_int(const struct test_place *p, const char *op, const char *ea, const 
 	else
 		ok = a < b;
 	if (!ok)
-		test_fail(p, "expected %s %s %s\n  %s is %" PRId64 " (0x%" PRIx64 ")\n  %s is %" PRId64
-			  " (0x%" PRIx64 ")", ea, op, eb, ea, a, (uint64_t)a, eb, b, (uint64_t)b);
+		test_fail(p,
+			  "expected %s %s %s\n  %s is %" PRId64 " (0x%" PRIx64 ")\n  %s is %" PRId64
+			  " (0x%" PRIx64 ")",
+			  ea, op, eb, ea, a, (uint64_t)a, eb, b, (uint64_t)b);
 }
 
 void test_bool(const struct test_place *p, const char *expr, bool want, bool is)
@@ -143,16 +146,17 @@ void test_bool(const struct test_place *p, const char *expr, bool want, bool is)
 		test_fail(p, "expected %s to be %s", expr, want ? "true" : "false");
 }
 
-void test_str(const struct test_place *p, const char *ea, const char *eb, const char *a, const char *b)
+void test_str(const struct test_place *p, const char *ea, const char *eb, const char *a,
+	      const char *b)
 {
 	if (a == b || (a && b && !strcmp(a, b)))
 		return;
-	test_fail(p, "expected %s to equal %s\n  %s is \"%s\"\n  %s is \"%s\"", ea, eb, ea, a ? a : "(null)",
-		  eb, b ? b : "(null)");
+	test_fail(p, "expected %s to equal %s\n  %s is \"%s\"\n  %s is \"%s\"", ea, eb, ea,
+		  a ? a : "(null)", eb, b ? b : "(null)");
 }
 
-void test_mem(const struct test_place *p, const char *ea, const char *eb, const void *a, const void *b,
-	      size_t len)
+void test_mem(const struct test_place *p, const char *ea, const char *eb, const void *a,
+	      const void *b, size_t len)
 {
 	const unsigned char *x = static_cast<const unsigned char *>(a);
 	const unsigned char *y = static_cast<const unsigned char *>(b);
@@ -161,11 +165,14 @@ void test_mem(const struct test_place *p, const char *ea, const char *eb, const 
 	while (i < len && x[i] == y[i])
 		i++;
 	if (i < len)
-		test_fail(p, "expected %zu bytes of %s and %s to be equal; byte %zu is 0x%02x and 0x%02x", len,
-			  ea, eb, i, x[i], y[i]);
+		test_fail(
+			p,
+			"expected %zu bytes of %s and %s to be equal; byte %zu is 0x%02x and 0x%02x",
+			len, ea, eb, i, x[i], y[i]);
 }
 
-void test_ptr(const struct test_place *p, const char *ea, const char *eb, const void *a, const void *b)
+void test_ptr(const struct test_place *p, const char *ea, const char *eb, const void *a,
+	      const void *b)
 {
 	if (a != b)
 		test_fail(p, "expected %s == %s\n  %s is %p\n  %s is %p", ea, eb, ea, a, eb, b);
@@ -181,8 +188,9 @@ void test_ok(const struct test_place *p, const char *expr, int64_t rc)
 void test_err(const struct test_place *p, const char *expr, int want, int64_t rc)
 {
 	if (rc != want)
-		test_fail(p, "expected %s to fail with %d (%s), it gave %" PRId64 " (%s)", expr, want,
-			  strerror(-want), rc, rc < 0 ? strerror(static_cast<int>(-rc)) : "no error");
+		test_fail(p, "expected %s to fail with %d (%s), it gave %" PRId64 " (%s)", expr,
+			  want, strerror(-want), rc,
+			  rc < 0 ? strerror(static_cast<int>(-rc)) : "no error");
 }
 
 } /* extern "C" */

@@ -41,18 +41,22 @@ void test_register(struct test_case *tc);
 /* main of a test program; a program with a main of its own may call it. */
 int test_main(int argc, char **argv);
 /* Notes a failure; if place->fatal, does not return. */
-void test_fail(const struct test_place *place, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void test_fail(const struct test_place *place, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
 void test_skip(const char *file, int line, const char *why) __attribute__((noreturn));
 /* Shown with every failure from now on in this test (a seed, a step); "" for none. */
 void test_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 bool test_has_failed(void);
 
-void test_int(const struct test_place *p, const char *op, const char *ea, const char *eb, int64_t a, int64_t b);
+void test_int(const struct test_place *p, const char *op, const char *ea, const char *eb, int64_t a,
+	      int64_t b);
 void test_bool(const struct test_place *p, const char *expr, bool want, bool is);
-void test_str(const struct test_place *p, const char *ea, const char *eb, const char *a, const char *b);
-void test_mem(const struct test_place *p, const char *ea, const char *eb, const void *a, const void *b,
-	      size_t len);
-void test_ptr(const struct test_place *p, const char *ea, const char *eb, const void *a, const void *b);
+void test_str(const struct test_place *p, const char *ea, const char *eb, const char *a,
+	      const char *b);
+void test_mem(const struct test_place *p, const char *ea, const char *eb, const void *a,
+	      const void *b, size_t len);
+void test_ptr(const struct test_place *p, const char *ea, const char *eb, const void *a,
+	      const void *b);
 void test_ok(const struct test_place *p, const char *expr, int64_t rc);
 void test_err(const struct test_place *p, const char *expr, int want, int64_t rc);
 
@@ -61,19 +65,20 @@ void test_err(const struct test_place *p, const char *expr, int want, int64_t rc
 #endif
 
 #ifndef TEST_SHIM_IMPLEMENTATION
-#define TEST(suite_, name_)                                                                        \
-	static void test_##suite_##_##name_(void);                                                 \
-	static struct test_case test_case_##suite_##_##name_ = {                                   \
-		#suite_, #name_, __FILE__, __LINE__, test_##suite_##_##name_, NULL                 \
-	};                                                                                         \
-	__attribute__((constructor)) static void test_register_##suite_##_##name_(void)            \
-	{                                                                                          \
-		test_register(&test_case_##suite_##_##name_);                                      \
-	}                                                                                          \
+#define TEST(suite_, name_)                                                             \
+	static void test_##suite_##_##name_(void);                                      \
+	static struct test_case test_case_##suite_##_##name_ = {                        \
+		#suite_, #name_, __FILE__, __LINE__, test_##suite_##_##name_, NULL      \
+	};                                                                              \
+	__attribute__((constructor)) static void test_register_##suite_##_##name_(void) \
+	{                                                                               \
+		test_register(&test_case_##suite_##_##name_);                           \
+	}                                                                               \
 	static void test_##suite_##_##name_(void)
 
 #define TEST_PLACE(fatal) (&(const struct test_place){ __FILE__, __LINE__, fatal })
-#define TEST_INT(fatal, op, a, b) test_int(TEST_PLACE(fatal), op, #a, #b, (int64_t)(a), (int64_t)(b))
+#define TEST_INT(fatal, op, a, b) \
+	test_int(TEST_PLACE(fatal), op, #a, #b, (int64_t)(a), (int64_t)(b))
 
 #define EXPECT_EQ_INT(a, b) TEST_INT(false, "==", a, b)
 #define EXPECT_NE_INT(a, b) TEST_INT(false, "!=", a, b)

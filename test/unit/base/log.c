@@ -69,7 +69,12 @@ TEST(log, a_component_has_its_own_level)
 
 TEST(log, a_specification_that_is_wrong_changes_nothing)
 {
-	static const char *const bad[] = { "loud", "x=loud", "=warn", "info,x=", "x==warn", "info;warn",
+	static const char *const bad[] = { "loud",
+					   "x=loud",
+					   "=warn",
+					   "info,x=",
+					   "x==warn",
+					   "info;warn",
 					   "a_component_with_far_too_long_a_name=warn" };
 
 	capture("testlog=debug");
@@ -126,7 +131,8 @@ static void run_child(const char *spec, char *out, size_t len)
 	ASSERT_GT_INT(n, 0);
 	self[n] = '\0';
 	snprintf(command, sizeof(command),
-		 "LOG_TEST_CHILD=1 BLOBFS_LOG='%s' '%s' --gtest_filter=log.reads_its_* 2>&1", spec, self);
+		 "LOG_TEST_CHILD=1 BLOBFS_LOG='%s' '%s' --gtest_filter=log.reads_its_* 2>&1", spec,
+		 self);
 	f = popen(command, "r");
 	ASSERT_TRUE(f != NULL);
 	n = (ssize_t)fread(out, 1, len - 1, f);

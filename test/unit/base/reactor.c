@@ -260,7 +260,8 @@ TEST(reactor, many_timers_fire_in_the_order_they_are_due)
 	ASSERT_OK(reactor_add_poller(r, "clock", move_clock, &now, &p));
 	for (unsigned int i = 0; i < N; i++) {
 		beats[i].r = r;
-		ASSERT_OK(reactor_add_timer(r, "one", 1 + i * 77 % N, 0, beat, &beats[i], &timers[i]));
+		ASSERT_OK(reactor_add_timer(r, "one", 1 + i * 77 % N, 0, beat, &beats[i],
+					    &timers[i]));
 	}
 	for (unsigned int i = 0; i < N; i += 3)
 		reactor_del_timer(timers[i]);

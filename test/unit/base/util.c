@@ -39,10 +39,11 @@ TEST(util, sizes_are_read_as_people_write_them)
 
 TEST(util, what_is_no_size_is_refused)
 {
-	static const char *const bad[] = { "", " ", "K", "-1", "+1", "1KK", "1.5", "1.K", ".5K", "12Q",
+	static const char *const bad[] = { "",    " ",     "K",    "-1",  "+1",
+					   "1KK", "1.5",   "1.K",  ".5K", "12Q",
 					   "1 K", "1Kib2", "0x10", "1e3", "1,5G" };
-	static const char *const huge[] = { "16E", "18446744073709551616", "99999999999999999999999",
-					    "18014398509481984K" };
+	static const char *const huge[] = { "16E", "18446744073709551616",
+					    "99999999999999999999999", "18014398509481984K" };
 	uint64_t bytes = 77;
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(bad); i++) {
