@@ -73,6 +73,16 @@ static bool is_ours(const char *dir, char *source, size_t size)
 	return ours;
 }
 
+int kmount_check_device(struct base_err *err)
+{
+	if (access("/dev/fuse", F_OK))
+		return base_err_set(err, -ENODEV, "/dev/fuse: %s (is the kernel module fuse loaded?)",
+				    strerror(errno));
+	if (access("/dev/fuse", R_OK | W_OK))
+		return base_err_set(err, -EACCES, "/dev/fuse: %s", strerror(errno));
+	return 0;
+}
+
 int kmount_check_dir(const char *dir, char **out, struct base_err *err)
 {
 	char source[256];
@@ -132,11 +142,9 @@ int kmount_session(struct fuse_session *se, const char *dir, dev_t *dev, struct 
 {
 	int rc;
 
-	if (access("/dev/fuse", F_OK))
-		return base_err_set(err, -ENODEV, "/dev/fuse: %s (is the kernel module fuse loaded?)",
-				    strerror(errno));
-	if (access("/dev/fuse", R_OK | W_OK))
-		return base_err_set(err, -EACCES, "/dev/fuse: %s", strerror(errno));
+	rc = kmount_check_device(err);
+	if (rc)
+		return rc;
 	said[0] = '\0';
 	fuse_set_log_func(keep_line);
 	rc = fuse_session_mount(se, dir);

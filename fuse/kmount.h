@@ -9,6 +9,8 @@
 
 #include "base/err.h"
 
+/* The kernel's FUSE is there and may be used. -ENODEV, -EACCES. */
+int kmount_check_device(struct base_err *err);
 /* An existing directory that no BlobFS is mounted at: its absolute path in *out (to be freed). -ENOENT, -ENOTDIR,
  * -EBUSY, -ENOTCONN (a dead mount). */
 int kmount_check_dir(const char *dir, char **out, struct base_err *err);
