@@ -40,6 +40,7 @@ endif
 FLAGS_nvme = $(DPDK_CFLAGS)
 FLAGS_fuse = $(FUSE_CFLAGS)
 FLAGS_rocksdb_env = $(FUSE_CFLAGS)
+FLAGS_test = $(FUSE_CFLAGS)
 LIBS := $(DPDK_LIBS) -luring -lisal -luuid -lurcu-memb -lurcu-cds -lurcu-common -lsodium
 TOOL_LIBS := -lblkid -luuid -ljson-c
 
@@ -69,11 +70,14 @@ tool_bins := $(foreach d,$(tool_dirs),$(B)/bin/$(tools_$(d)))
 # Test programs made from one directory each: test/unit, test/model, test/powercut …
 test_dirs := $(filter-out unit common shim check sh,$(patsubst test/%/,%,$(sort $(dir $(wildcard test/*/*.c)))))
 test_bins := $(B)/test/unit $(addprefix $(B)/test/,$(test_dirs))
+# A program of its own that gets the plugin by LD_PRELOAD, as the stock tools do.
+rocksdb_test_src := $(wildcard test/rocksdb/*.cc)
+rocksdb_test := $(if $(rocksdb_test_src),$(B)/test/rocksdb)
 tool_src := $(foreach d,$(tool_dirs),$(wildcard tools/$(d)/*.c))
 test_src := $(foreach d,$(test_dirs),$(wildcard test/$(d)/*.c))
 shim_src := test/shim/shim.cc test/shim/main.c
 all_objs := $(call obj,$(lib_src) $(fuse_src) $(mount_src) $(rocksdb_src) $(tool_src) \
-	$(tool_common_src) $(unit_src) $(test_common_src) $(test_src) $(shim_src))
+	$(tool_common_src) $(unit_src) $(test_common_src) $(test_src) $(shim_src) $(rocksdb_test_src))
 
 # A file that went leaves no newer one behind: what is linked depends on the list of files, too.
 files := $(B)/obj/files
@@ -91,7 +95,7 @@ all: lib tools
 lib: $(lib_so) $(lib_a) $(if $(fuse_src),$(fuse_a)) $(rocksdb_so)
 tools: $(tool_bins) $(mount_bin)
 unit: $(B)/test/unit
-tests: $(test_bins)
+tests: $(test_bins) $(rocksdb_test)
 
 $(CONFIG): configure VERSION
 	$(CONFIGURE_ENV) ./configure --build-dir=$(O) $(CONFIGURE_ARGS)
@@ -168,6 +172,11 @@ $(B)/test/$(1): $$(call obj,$$(wildcard test/$(1)/*.c) $$(test_common_src)) $$(s
 	$$(link_test)
 endef
 $(foreach d,$(test_dirs),$(eval $(call test_rule,$(d))))
+
+$(rocksdb_test): $(call obj,$(rocksdb_test_src))
+	@mkdir -p $(@D)
+	@echo "  LD   $@"
+	@$(CXX) $(ALL_LDFLAGS) $^ -o $@ -lrocksdb
 
 check: all tests
 	test/run --build $(B) $(if $(SAN),--no-sanitizers) $(RUN_ARGS)
