@@ -180,6 +180,10 @@ enum bs_txn_flags {
 	BS_TXN_FREES = 1 << 0, /* frees space or metadata: may use the last reserve, so that a delete on a full store succeeds */
 };
 BLOBFS_API int bs_txn_begin(struct bs *bs, uint32_t flags, struct bs_txn **out);
+/* The same inside an op: -EAGAIN instead of waiting; then bs_log_wait_room_start (a child of op, which it may move to the log's
+ * driver) and try again. May be called in any poll. */
+BLOBFS_API int bs_txn_try(struct bs *bs, uint32_t flags, struct bs_txn **out);
+BLOBFS_API void bs_log_wait_room_start(struct bs *bs, struct op *op);
 /* Applies everything and releases the lock; returns the LSN of the transaction's last record (0 if it was empty). */
 BLOBFS_API uint64_t bs_txn_end(struct bs_txn *txn);
 BLOBFS_API void bs_txn_cancel(struct bs_txn *txn);
@@ -247,7 +251,7 @@ struct bs_io {
 	struct op op_;         /* the store's from here */
 	struct op *parent;
 	struct bdev_channel *ch;
-	uint64_t priv[48];
+	uint64_t priv[96];
 };
 /* Starts io as a child of parent on ch; parent's op_child_done gets the result. */
 BLOBFS_API void bs_io_start(struct bdev_channel *ch, struct bs_io *io, struct op *parent);

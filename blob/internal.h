@@ -28,6 +28,9 @@
 #include "blob/format.h"
 
 #define BS_MAPLOCKS 256u
+/* libbsd's RB_GENERATE_STATIC needs a macro of the BSDs that glibc has not. */
+#define BS_RB_GENERATE(name, type, field, cmp) \
+	RB_GENERATE_INTERNAL(name, type, field, cmp, __attribute__((unused)) static)
 
 /* ---- record.c: encoding, decoding, validation, text ----
  * Decoding refuses: blob 0 or over BS_ID_MAX; a DEL of RUN that reaches over 2^40 blocks (to unmap "to the end" write count
@@ -64,28 +67,47 @@ void bs_run_from_disk(const struct bs_run_disk *d, struct bs_run *r);
 
 /* ---- runmap.c: one blob's runs; lookup costs a logarithm ---- */
 
-struct bs_chunk; /* up to 64 runs, in a red-black tree by first logical block */
+#define BS_CHUNK_RUNS 64u
+struct bs_chunk { /* runs in order, in a red-black tree by the first one's logical block; or extents in a list */
+	union {
+		RB_ENTRY(bs_chunk) node;
+		struct bs_chunk *next;
+	};
+	uint16_t n, cap;
+	struct bs_run run[];
+};
 RB_HEAD(bs_chunk_tree, bs_chunk);
 struct bs_runmap {
 	struct bs_chunk_tree chunks;
 	uint64_t runs, blocks; /* number of runs, of blocks mapped */
+	uint64_t unwritten;    /* of these blocks, how many are unwritten */
 };
-/* Memory set aside so that a change of the map cannot fail. */
-struct bs_runmap_spare {
-	struct bs_chunk *chunk[4];
-	unsigned n;
+/* Whole chunks set aside so that changes of maps cannot fail: one for each run put, one for each range deleted, and
+ * those that take up what becomes unmapped. The store keeps one such pool, under bs->lock. */
+struct bs_spare {
+	struct bs_chunk *list;
+	uint32_t n;
 };
-int bs_runmap_spare_fill(struct bs_runmap_spare *spare); /* -ENOMEM */
-void bs_runmap_spare_drop(struct bs_runmap_spare *spare);
+int bs_spare_fill(struct bs_spare *spare, uint32_t n); /* to at least n chunks; -ENOMEM */
+struct bs_chunk *bs_spare_take(struct bs_spare *spare); /* never called on an empty pool */
+void bs_spare_give(struct bs_spare *spare, struct bs_chunk *chunk);
+void bs_spare_trim(struct bs_spare *spare, uint32_t n); /* down to n */
 void bs_runmap_init(struct bs_runmap *map);
 void bs_runmap_free(struct bs_runmap *map);
 /* The run or hole at block, clipped to max. */
 void bs_runmap_lookup(const struct bs_runmap *map, uint64_t block, uint64_t max, struct bs_extent *out);
-/* Calls fn for each physical extent the change unmaps, in logical order. */
-typedef void (*bs_unmapped_fn)(uint64_t logical, uint64_t phys, uint64_t count, unsigned flags, void *arg);
-/* Maps a run over whatever was there; merges with neighbours. Cannot fail with a filled spare. */
-void bs_runmap_put(struct bs_runmap *map, const struct bs_run *run, struct bs_runmap_spare *spare, bs_unmapped_fn fn, void *arg);
-void bs_runmap_del(struct bs_runmap *map, uint64_t block, uint64_t count, struct bs_runmap_spare *spare, bs_unmapped_fn fn, void *arg);
+/* Where what becomes unmapped goes. NULL: nowhere. */
+struct bs_sink {
+	void (*extent)(struct bs_sink *sink, uint64_t phys, uint64_t count);
+	void (*chunk)(struct bs_sink *sink, struct bs_chunk *chunk); /* takes over a whole one */
+};
+/* Maps a run over whatever was there; merges with neighbours. Takes at most one chunk of the pool. */
+void bs_runmap_put(struct bs_runmap *map, const struct bs_run *run, struct bs_spare *spare, struct bs_sink *sink);
+/* Unmaps a range; at most one chunk of the pool. */
+void bs_runmap_del(struct bs_runmap *map, uint64_t block, uint64_t count, struct bs_spare *spare, struct bs_sink *sink);
+/* Takes some chunk out of a map that is only to be freed; NULL when it is empty. Counts are not kept. */
+struct bs_chunk *bs_runmap_pop(struct bs_runmap *map);
+uint64_t bs_runmap_end(const struct bs_runmap *map); /* block after the last one mapped */
 /* Copies up to n runs that end after `block`, in order (not clipped); returns how many. */
 unsigned bs_runmap_copy(const struct bs_runmap *map, uint64_t block, struct bs_run *out, unsigned n);
 
@@ -100,7 +122,21 @@ struct bs_item { /* an item of an upper layer's kind */
 };
 RB_HEAD(bs_item_tree, bs_item);
 
-struct bs_intent; /* a data write in flight (io.c) */
+enum bs_slice_kind { BS_SLICE_INPLACE, BS_SLICE_UNWRITTEN, BS_SLICE_NEW };
+struct bs_slice { /* part of a write that has one place */
+	uint64_t phys;
+	uint16_t off, count; /* blocks, from the write's first */
+	uint16_t kind;
+};
+struct bs_intent { /* a data write in flight that will be published */
+	LIST_ENTRY(bs_intent) link;
+	uint64_t block;
+	uint32_t count, n;
+	struct bs_slice *slice;              /* n of them, ascending */
+	uint64_t wanted[BS_IO_MAX / BS_BLOCK / 64]; /* blocks not unmapped since: one bit each */
+};
+/* Blocks are being unmapped: writes in flight there will not publish them. bs->lock held. */
+void bs_intents_unmap(struct bs_blob *blob, uint64_t block, uint64_t count);
 
 struct bs_blob {
 	RB_ENTRY(bs_blob) node;
@@ -110,11 +146,13 @@ struct bs_blob {
 	struct bs_runmap map;
 	LIST_HEAD(, bs_intent) intents; /* under bs->lock */
 	struct bs_ahead *ahead;         /* space reserved ahead for appends; NULL: none */
+	uint64_t item_bytes;            /* of its items, as records */
 	uint32_t n_items;
 	_Atomic uint32_t refs;          /* users' counts; plus one while it is in the tree */
 	uint8_t *user;                  /* header's user bytes */
 	uint8_t user_len;
 	bool deleted;
+	bool dying;                     /* deleted by the open transaction */
 };
 RB_HEAD(bs_blob_tree, bs_blob);
 
@@ -122,15 +160,31 @@ RB_HEAD(bs_blob_tree, bs_blob);
 struct bs_blob *bs_index_find(struct bs *bs, uint64_t id); /* not counted; under bs->lock or index_lock */
 struct bs_blob *bs_index_next(struct bs *bs, uint64_t id); /* lowest id >= id; same */
 void bs_index_free(struct bs *bs);
+void bs_index_insert(struct bs *bs, struct bs_blob *blob); /* takes over one count */
+void bs_index_remove(struct bs *bs, struct bs_blob *blob); /* gives it back: the caller puts it */
+struct bs_blob *bs_blob_new(struct bs *bs, uint64_t id);   /* not in the tree; one count; NULL: no memory */
+/* Items of a blob; its maplock or bs->lock held. */
+const struct bs_item *bs_item_find(const struct bs_blob *blob, unsigned kind, uint64_t key);
+/* The one after item; item NULL: the first at or after (kind, key). */
+const struct bs_item *bs_item_next(const struct bs_blob *blob, const struct bs_item *item, unsigned kind, uint64_t key);
+void bs_item_put(struct bs_blob *blob, struct bs_item *item); /* replaces one with the same key */
+void bs_item_del(struct bs_blob *blob, unsigned kind, uint64_t key);
+/* Bytes a checkpoint needs for a blob's runs, at most BS_CAPTURE_RUNS a record. */
+#define BS_CAPTURE_RUNS 128u
+uint64_t bs_runs_bytes(uint64_t runs);
+void bs_orphans_free(struct bs *bs);
 
 /* What bs_apply needs that could fail, prepared beforehand for one record. */
 struct bs_prep {
 	struct bs_blob *blob; /* for a header that makes a new blob: the new struct */
 	struct bs_item *item; /* for a put item */
 	uint8_t *user;        /* for a header */
-	struct bs_runmap_spare spare;
+	uint32_t chunks;      /* of the pool, for runs */
 };
+/* Also fills bs->spare for this record (bs->lock held), on top of what bs->spare_want says others need. */
 int bs_prep_make(struct bs *bs, const struct bs_rec *rec, struct bs_prep *prep);
+/* For the header of a blob that exists already as memory: takes it over if it succeeds. */
+int bs_prep_make_blob(struct bs *bs, const struct bs_rec *rec, struct bs_blob *blob, struct bs_prep *prep);
 void bs_prep_drop(struct bs_prep *prep);
 /*
  * Changes memory by one record: the one way, live and in replay. bs->lock held; takes maplocks. Blocks that become unmapped go to
@@ -154,52 +208,149 @@ uint32_t bs_capture(struct bs *bs, struct bs_cursor *cursor, void *buf, uint32_t
 
 /* ---- space.c: who owns which block ---- */
 
-struct bs_space;
+#define BS_BATCHES 8u
+struct bs_batch { /* freed together: usable when lsn is durable and the epoch has passed (space_free.c) */
+	struct bs_chunk *chunks, *roots; /* lists of chunks full of extents; of pointers to trees of chunks */
+	uint64_t blocks, lsn, epoch;
+};
+struct bs_space {
+	pthread_mutex_t lock;
+	uint64_t *bits;               /* one a block: somebody owns it */
+	uint64_t blocks, free_clusters, reserved;
+	uint64_t lead;                /* mask: first bit of each cluster in a word */
+	uint32_t cluster_blocks, region_words, unit_blocks;
+	uint64_t n_regions, n_units, unit_hint;
+	uint32_t *region_free;        /* clusters */
+	uint16_t *unit_used;          /* blocks, of each aligned unit of metadata space */
+	struct {
+		uint64_t region, pos; /* the frontier: block in the open region; region n_regions: none open */
+	} stream[BS_STREAMS];
+	struct bs_batch open, ring[BS_BATCHES];
+	unsigned first, closed;       /* of the ring */
+	uint64_t pending;             /* blocks in all batches, and in those being released */
+};
 int bs_space_create(struct bs *bs);  /* everything free but superblocks' clusters */
 void bs_space_destroy(struct bs *bs);
 /* Recovery: marks [block, block+count) owned; -EUCLEAN when some of it is owned or out of range (*bad: which block). */
 int bs_space_claim(struct bs *bs, uint64_t block, uint64_t count, uint64_t *bad);
 /* Whole clusters: a run of up to want clusters from stream's frontier, at least 1; *block first block, *got clusters. `reserved`: how many of them
- * may come out of reservations the caller holds (they are consumed). -ENOSPC when nothing is available beyond what is kept
- * for checkpoint and log. */
+ * may come out of reservations the caller holds (they are consumed). -ENOSPC when nothing is available (what log and
+ * checkpoints need is owned by them already: see meta.c). */
 int bs_space_alloc(struct bs *bs, enum bs_stream stream, uint64_t want, uint64_t reserved, uint64_t *block, uint64_t *got);
-/* For log segments and checkpoint pages: contiguous `blocks`, may use the kept reserve. */
+/* A unit of metadata space: `blocks` blocks (64 … 4096, a power of two, at least a cluster), contiguous and aligned to `blocks`, taken
+ * from free space whatever is reserved for others; -ENOSPC. Only meta.c calls it; under bs->lock or not. */
 int bs_space_alloc_meta(struct bs *bs, uint64_t blocks, uint64_t *block);
 /* One free block inside a cluster that the calling blob owns part of (fill rule): true if it was free and is now taken. */
 bool bs_space_take_block(struct bs *bs, uint64_t block);
+/* Segments and checkpoint pages are counted apart from data, so that the kept reserve is known exactly: free what bs_space_alloc_meta gave with
+ * bs_space_free_meta (usable at once: the caller waited for what had to be durable); recovery claims them with bs_space_claim_meta. */
+void bs_space_free_meta(struct bs *bs, uint64_t block, uint64_t count);
+int bs_space_claim_meta(struct bs *bs, uint64_t block, uint64_t count, uint64_t *bad);
 /* At once: blocks that never became visible or whose freeing is durable already (failed writes, unused preallocation). */
 void bs_space_free_now(struct bs *bs, uint64_t block, uint64_t count);
-/* R3: blocks unmapped by the record with this LSN: usable again once it is durable, the epoch has passed, and they are discarded. */
+void bs_space_clear(struct bs_space *s, uint64_t block, uint64_t count); /* space->lock held */
+void bs_space_drop_batches(struct bs_space *s);
+int bs_space_reserve(struct bs *bs, uint64_t clusters);
+void bs_space_unreserve(struct bs *bs, uint64_t clusters);
+uint64_t bs_space_avail(struct bs *bs); /* clusters nobody owns or has reserved */
+/* R3: what the record with this LSN unmapped: usable again once it is durable, the epoch has passed, and it is discarded. bs->lock
+ * held; chunks to keep extents in come from bs->spare. */
 void bs_space_unmapped(struct bs *bs, uint64_t block, uint64_t count, uint64_t lsn);
-/* Same for a whole run map of a deleted blob: takes it over. */
+void bs_space_unmapped_chunk(struct bs *bs, struct bs_chunk *chunk, uint64_t lsn);
+/* Same for a whole run map of a deleted blob: takes it over, in constant time. */
 void bs_space_unmapped_map(struct bs *bs, struct bs_runmap *map, uint64_t lsn);
 /* Releases what has become usable; returns blocks released. Called by the service, and before ENOSPC. */
 uint64_t bs_space_release(struct bs *bs);
+/* The same with discards (BS_DISCARD), as a child of op on ch: the service's way. */
+void bs_space_release_start(struct bs *bs, struct bdev_channel *ch, struct op *op);
 bool bs_space_pending(struct bs *bs);
-/* The reserve kept for the next full checkpoint and the log, in clusters, follows meta_bytes (R7): true if a transaction that adds
- * `add` bytes of items still leaves it. */
-bool bs_space_meta_fits(struct bs *bs, uint64_t add);
 void bs_space_get_stat(struct bs *bs, struct bs_stat *st);
-uint64_t bs_ckpt_need_blocks(uint64_t meta_bytes); /* ckpt.c: upper bound of a full checkpoint's size */
-uint64_t bs_log_limit_blocks(const struct bs *bs); /* log.c: what the log may hold at most */
+
+/* ---- place.c: new places for blocks of a blob ---- */
+
+struct bs_place_req {
+	struct bs_blob *blob;
+	enum bs_stream stream;
+	bool ahead;        /* appends may take more than they need, for those that follow */
+	uint64_t reserved; /* clusters the caller has reserved; what is used of them is subtracted */
+	/* Takes over a run. Non-zero: it does not, and bs_place ends with that. */
+	int (*fn)(void *arg, uint64_t logical, uint64_t phys, uint64_t count);
+	void *arg;
+};
+/* Finds places for [block, block + count): in clusters the blob owns part of, then in new ones. -ENOSPC, or fn's error: what
+ * fn got before is the caller's. bs->lock held. */
+int bs_place(struct bs *bs, struct bs_place_req *req, uint64_t block, uint64_t count);
+struct bs_ahead { /* clusters taken ahead of an append */
+	LIST_ENTRY(bs_ahead) link;
+	struct bs_blob *blob;
+	uint64_t group, block, left, size; /* for this logical group: first block, clusters left; of so many */
+};
+void bs_ahead_drop(struct bs_blob *blob); /* bs->lock held */
 
 /* Epochs: a data operation is inside one from its lookup to its completion. */
+int bs_epoch_create(struct bs *bs);
+void bs_epoch_destroy(struct bs *bs);
 unsigned bs_epoch_enter(struct bs *bs, struct bdev_channel *ch);
 void bs_epoch_leave(struct bs *bs, struct bdev_channel *ch, unsigned epoch);
+uint64_t bs_epoch_now(struct bs *bs);
+/* Moves the epoch on as far as operations inside allow. What was unmapped in epoch e is out of their sight when the epoch is e + 2. */
+uint64_t bs_epoch_advance(struct bs *bs);
+struct bs_epoch_waiter {
+	LIST_ENTRY(bs_epoch_waiter) link;
+	uint64_t epoch;
+	struct op *op;
+};
+/* As a child of op: done when the epoch has been reached. */
+void bs_epoch_wait_start(struct bs *bs, struct bs_epoch_waiter *w, uint64_t epoch, struct op *op);
+
+/* ---- meta.c: space of the log and of checkpoints (device half) ----
+ * Log segments and checkpoint pages lie in units (aligned extents of sb.segment_blocks). Enough units for the log's limit and for
+ * the next two checkpoints are owned at all times (allocated, so that fragmentation cannot take them): R7 costs the
+ * allocator nothing: its avail is simply free less reservations. */
+struct bs_meta;
+/* True if a change that adds `add` bytes of items (all of the transaction's so far) still leaves that; may take more units by
+ * bs_space_alloc_meta. bs->lock held. A transaction without BS_TXN_FREES is refused (-ENOSPC) where this is false. */
+bool bs_meta_fits(struct bs *bs, uint64_t add);
+
+/* ---- txn.c, for data I/O ---- */
+
+int bs_txn_create_store(struct bs *bs);
+void bs_txn_destroy_store(struct bs *bs);
+/* As bs_txn_begin; -EAGAIN where it would wait. */
+int bs_txn_try(struct bs *bs, uint32_t flags, struct bs_txn **out);
+/* Maps runs, ascending. alloc: their space is new and given back by a cancel. */
+#define BS_PUT_RUNS 256u
+int bs_txn_put_runs(struct bs_txn *txn, struct bs_blob *blob, const struct bs_run *run, uint32_t n, bool alloc);
+/* Blocking, not inside a poll: what bs_reclaim_start does. */
+int bs_reclaim(struct bs *bs);
 
 /* ---- log*.c ---- */
 
 struct bs_log;
-/* Room in the append buffer and below the log's limit for bytes; bs->lock held. -EAGAIN: must wait (bs_log_wait_room with nothing held);
- * -ENOMEM. After success the append of that many bytes cannot fail. */
-int bs_log_room(struct bs *bs, uint64_t bytes);
-int bs_log_wait_room(struct bs *bs);
-/* Appends encoded records of one whole transaction; bs->lock held; returns the LSN of the last. */
+/*
+ * bs->lock held. With bytes == 0 (bs_txn_begin): may a transaction begin? -EAGAIN: the buffer is full or the log at its limit (`flags`: enum
+ * bs_txn_flags; BS_TXN_FREES goes a little further): wait with nothing held, by bs_log_wait_room or, inside an op,
+ * bs_log_wait_room_start, and try again. -EROFS: frozen.
+ * With bytes > 0 (as a transaction grows: all its bytes so far): 0, or -E2BIG when it would be longer than a transaction may
+ * be; never -EAGAIN. After success the append of that many bytes cannot fail.
+ */
+int bs_log_room(struct bs *bs, uint32_t flags, uint64_t bytes);
+int bs_log_wait_room(struct bs *bs); /* not inside a poll */
+/* The same without blocking, as a child of op (op_child_begin is done here): done when there may be room again, or with an error (frozen,
+ * or the checkpoint that should make room failed). May move op to the log's driver. */
+void bs_log_wait_room_start(struct bs *bs, struct op *op);
+/* Appends encoded records of one whole transaction (BS_REC_END is set here, on the last); bs->lock held; sets bs->lsn to the LSN of the
+ * last, and returns it. The first has the LSN bs->lsn + 1. */
 uint64_t bs_log_append(struct bs *bs, const void *recs, uint32_t bytes, uint32_t count);
-/* A data write completed / a flush may be skipped if none did since the last (data_gen). */
+/* A data write completed (call it before its publication): the next commit flushes. A flush is skipped if none did since the last. */
 void bs_log_data_written(struct bs *bs);
+/* Somebody drives what no caller waits for (log channel, checkpoint). */
+bool bs_has_service(const struct bs *bs);
 /* R5. Any thread. */
 void bs_freeze(struct bs *bs, int rc, const char *why);
+
+/* Fills in what the device half knows: lsn, durable_lsn, log, checkpoint, commit, flush and replay numbers. */
+void bs_device_get_stat(struct bs *bs, struct bs_stat *st);
 
 /* ---- the store ---- */
 
@@ -214,6 +365,11 @@ struct bs {
 	pthread_rwlock_t index_lock;
 	struct bs_blob_tree blobs;
 	uint64_t n_blobs, n_items, n_runs, meta_bytes, next_id;
+	uint64_t n_mapped;         /* blocks mapped by runs */
+	uint64_t n_unwritten;      /* mapped blocks that are unwritten: each may become a run of its own */
+	struct bs_spare spare;     /* under lock */
+	uint32_t spare_want;       /* chunks the open transaction needs */
+	LIST_HEAD(, bs_ahead) aheads; /* space reserved ahead, under lock */
 	uint64_t lsn;              /* of the last record appended */
 	bool recovering;
 	struct bs_orphans *orphans;/* replay: absent blobs that records named */
@@ -221,11 +377,14 @@ struct bs {
 	_Atomic uint64_t data_gen; /* data writes completed */
 	_Atomic uint64_t data_read_bytes, data_write_bytes;
 	struct bs_txn *txn;        /* the one transaction there can be; under lock */
+	struct bs_epochs *epochs;
 	struct bs_space *space;
+	struct bs_meta *meta;
 	struct bs_log *log;
 	struct bs_ckpt *ckpt;
 	struct bs_service *service;
-	struct bs_sb_disk sb;      /* as last written */
+	struct bs_reporter *reporter; /* bs_check: where problems go */
+	struct bs_sb_disk sb;      /* as last written; under lock */
 };
 static inline pthread_rwlock_t *bs_maplock(struct bs *bs, uint64_t id)
 {

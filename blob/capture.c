@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Memory as records, for the checkpoint: in order of blob, kind and key, from a cursor on, as much as fits. The store changes between
+ * calls; replay puts right what a cursor has passed.
+ */
+#include <string.h>
+
+#include "blob/internal.h"
+
+struct page {
+	uint8_t *buf;
+	uint32_t len, used, count, need;
+	struct bs_cursor first;
+};
+
+static bool emit(struct page *p, struct bs_rec *rec)
+{
+	uint32_t size = bs_rec_size(rec->len);
+
+	if (size > p->len - p->used) {
+		p->need = size;
+		return false;
+	}
+	if (!p->count)
+		p->first = (struct bs_cursor){ .blob = rec->blob, .key = rec->key, .kind = rec->kind };
+	p->used += bs_rec_encode(rec, p->buf + p->used);
+	p->count++;
+	return true;
+}
+
+static bool emit_header(struct page *p, const struct bs_blob *blob)
+{
+	struct {
+		struct bs_header_disk head;
+		uint8_t user[BS_USER_MAX];
+	} value;
+	struct bs_rec rec = { .op = BS_REC_PUT, .kind = BS_KIND_HEADER, .blob = blob->id, .value = &value };
+
+	memset(&value, 0, sizeof(value));
+	value.head.size = le64_make(blob->size);
+	value.head.user_len = le32_make(blob->user_len);
+	if (blob->user_len)
+		memcpy(value.user, blob->user, blob->user_len);
+	rec.len = (uint32_t)sizeof(value.head) + blob->user_len;
+	return emit(p, &rec);
+}
+
+/* Runs from *key on, so many as a record takes: 0, all are out; negative: the page is full. */
+static int emit_runs(struct page *p, const struct bs_blob *blob, uint64_t *key)
+{
+	struct bs_run run[BS_CAPTURE_RUNS];
+	struct bs_run_disk disk[BS_CAPTURE_RUNS];
+	struct bs_rec rec = { .op = BS_REC_PUT, .kind = BS_KIND_RUN, .blob = blob->id, .value = disk };
+	uint32_t room = p->len - p->used, most = 1;
+	unsigned n;
+
+	if (room >= bs_rec_size(2 * sizeof(disk[0])))
+		most = MIN(BS_CAPTURE_RUNS, (room - (uint32_t)sizeof(struct bs_rec_disk)) / (uint32_t)sizeof(disk[0]));
+	n = bs_runmap_copy(&blob->map, *key, run, most);
+	if (!n)
+		return 0;
+	/* Runs may have grown together since the cursor was set: only what lies behind it. */
+	if (run[0].logical < *key) {
+		uint64_t cut = *key - run[0].logical;
+
+		bs_run_set(&run[0], *key, bs_run_phys(&run[0]) + cut, run[0].count - cut, run[0].flags);
+	}
+	for (unsigned i = 0; i < n; i++)
+		bs_run_to_disk(&run[i], &disk[i]);
+	rec.key = run[0].logical;
+	rec.len = n * (uint32_t)sizeof(disk[0]);
+	if (!emit(p, &rec))
+		return -1;
+	*key = run[n - 1].logical + (uint64_t)run[n - 1].count;
+	return 1;
+}
+
+/* False: the page is full. */
+static bool emit_items(struct page *p, const struct bs_blob *blob, struct bs_cursor *cursor)
+{
+	const struct bs_item *item = bs_item_next(blob, NULL, cursor->kind, cursor->key);
+
+	for (; item; item = bs_item_next(blob, item, 0, 0)) {
+		struct bs_rec rec = { .op = BS_REC_PUT, .kind = item->kind, .blob = blob->id, .key = item->key,
+				      .len = item->len, .value = item->value };
+
+		cursor->kind = item->kind;
+		cursor->key = item->key;
+		if (!emit(p, &rec))
+			return false;
+	}
+	return true;
+}
+
+/* All of one blob from the cursor on. False: the page is full. */
+static bool emit_blob(struct page *p, const struct bs_blob *blob, struct bs_cursor *cursor)
+{
+	int rc;
+
+	if (cursor->kind == BS_KIND_HEADER) {
+		if (!emit_header(p, blob))
+			return false;
+		cursor->kind = BS_KIND_RUN;
+		cursor->key = 0;
+	}
+	if (cursor->kind == BS_KIND_RUN) {
+		while ((rc = emit_runs(p, blob, &cursor->key)) > 0)
+			;
+		if (rc < 0)
+			return false;
+		cursor->kind = BS_KIND_RUN + 1;
+		cursor->key = 0;
+	}
+	return emit_items(p, blob, cursor);
+}
+
+uint32_t bs_capture(struct bs *bs, struct bs_cursor *cursor, void *buf, uint32_t len, struct bs_cursor *first,
+		    uint32_t *count, uint32_t *need)
+{
+	struct page p = { .buf = buf, .len = len };
+	struct bs_blob *blob;
+
+	while ((blob = bs_index_next(bs, cursor->blob))) {
+		if (blob->id != cursor->blob)
+			*cursor = (struct bs_cursor){ .blob = blob->id };
+		if (!emit_blob(&p, blob, cursor))
+			break;
+		*cursor = (struct bs_cursor){ .blob = blob->id + 1 };
+	}
+	*first = p.first;
+	*count = p.count;
+	*need = p.need;
+	return p.used;
+}

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Blobs by id, and the items of each. Who holds a count keeps a blob's memory, not its existence: a deleted blob
+ * is out of the tree and has no runs, and its items go with the last count, outside every lock.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "blob/internal.h"
+
+static int blob_cmp(const struct bs_blob *a, const struct bs_blob *b)
+{
+	return a->id < b->id ? -1 : a->id > b->id;
+}
+
+static int item_cmp(const struct bs_item *a, const struct bs_item *b)
+{
+	if (a->kind != b->kind)
+		return a->kind < b->kind ? -1 : 1;
+	return a->key < b->key ? -1 : a->key > b->key;
+}
+
+BS_RB_GENERATE(bs_blob_tree, bs_blob, node, blob_cmp)
+BS_RB_GENERATE(bs_item_tree, bs_item, node, item_cmp)
+
+/* ---- blobs ---- */
+
+struct bs_blob *bs_blob_new(struct bs *bs, uint64_t id)
+{
+	struct bs_blob *blob = base_calloc(1, sizeof(*blob));
+
+	if (!blob)
+		return NULL;
+	blob->bs = bs;
+	blob->id = id;
+	RB_INIT(&blob->items);
+	bs_runmap_init(&blob->map);
+	LIST_INIT(&blob->intents);
+	atomic_init(&blob->refs, 1);
+	return blob;
+}
+
+static void items_free(struct bs_blob *blob)
+{
+	struct bs_item *item, *next;
+
+	for (item = RB_MIN(bs_item_tree, &blob->items); item; item = next) {
+		next = RB_NEXT(bs_item_tree, &blob->items, item);
+		RB_REMOVE(bs_item_tree, &blob->items, item);
+		free(item);
+	}
+}
+
+static void blob_free(struct bs_blob *blob)
+{
+	assert(!blob->ahead && LIST_EMPTY(&blob->intents));
+	items_free(blob);
+	bs_runmap_free(&blob->map);
+	free(blob->user);
+	free(blob);
+}
+
+struct bs_blob *bs_index_find(struct bs *bs, uint64_t id)
+{
+	struct bs_blob *b = RB_ROOT(&bs->blobs);
+
+	while (b && b->id != id)
+		b = id < b->id ? RB_LEFT(b, node) : RB_RIGHT(b, node);
+	return b;
+}
+
+struct bs_blob *bs_index_next(struct bs *bs, uint64_t id)
+{
+	struct bs_blob *b = RB_ROOT(&bs->blobs), *best = NULL;
+
+	while (b) {
+		if (b->id >= id) {
+			best = b;
+			b = RB_LEFT(b, node);
+		} else {
+			b = RB_RIGHT(b, node);
+		}
+	}
+	return best;
+}
+
+void bs_index_insert(struct bs *bs, struct bs_blob *blob)
+{
+	pthread_rwlock_wrlock(&bs->index_lock);
+	RB_INSERT(bs_blob_tree, &bs->blobs, blob);
+	pthread_rwlock_unlock(&bs->index_lock);
+	bs->n_blobs++;
+}
+
+void bs_index_remove(struct bs *bs, struct bs_blob *blob)
+{
+	pthread_rwlock_wrlock(&bs->index_lock);
+	RB_REMOVE(bs_blob_tree, &bs->blobs, blob);
+	pthread_rwlock_unlock(&bs->index_lock);
+	bs->n_blobs--;
+}
+
+void bs_index_free(struct bs *bs)
+{
+	struct bs_blob *blob, *next;
+
+	for (blob = RB_MIN(bs_blob_tree, &bs->blobs); blob; blob = next) {
+		next = RB_NEXT(bs_blob_tree, &bs->blobs, blob);
+		RB_REMOVE(bs_blob_tree, &bs->blobs, blob);
+		bs_blob_put(blob);
+	}
+}
+
+struct bs_blob *bs_blob_get(struct bs *bs, uint64_t id)
+{
+	struct bs_blob *blob;
+
+	pthread_rwlock_rdlock(&bs->index_lock);
+	blob = bs_index_find(bs, id);
+	if (blob)
+		bs_blob_ref(blob);
+	pthread_rwlock_unlock(&bs->index_lock);
+	return blob;
+}
+
+void bs_blob_ref(struct bs_blob *blob)
+{
+	atomic_fetch_add_explicit(&blob->refs, 1, memory_order_relaxed);
+}
+
+void bs_blob_put(struct bs_blob *blob)
+{
+	if (blob && atomic_fetch_sub(&blob->refs, 1) == 1)
+		blob_free(blob);
+}
+
+uint64_t bs_blob_id(const struct bs_blob *blob)
+{
+	return blob->id;
+}
+
+int bs_foreach_blob(struct bs *bs, uint64_t from_id, int (*fn)(struct bs_blob *blob, void *arg), void *arg)
+{
+	struct bs_blob *blob;
+	int rc = 0;
+
+	while (!rc) {
+		pthread_rwlock_rdlock(&bs->index_lock);
+		blob = bs_index_next(bs, from_id);
+		if (blob)
+			bs_blob_ref(blob);
+		pthread_rwlock_unlock(&bs->index_lock);
+		if (!blob)
+			break;
+		from_id = blob->id + 1;
+		rc = fn(blob, arg);
+		bs_blob_put(blob);
+	}
+	return rc;
+}
+
+void bs_blob_get_info(struct bs_blob *blob, struct bs_blob_info *out)
+{
+	pthread_rwlock_t *lock = bs_maplock(blob->bs, blob->id);
+
+	pthread_rwlock_rdlock(lock);
+	out->id = blob->id;
+	out->size = blob->size;
+	out->mapped_blocks = blob->map.blocks;
+	out->runs = blob->map.runs;
+	out->items = blob->n_items;
+	out->lsn = blob->lsn;
+	out->user_len = blob->user_len;
+	if (blob->user_len)
+		memcpy(out->user, blob->user, blob->user_len);
+	out->deleted = blob->deleted;
+	pthread_rwlock_unlock(lock);
+}
+
+void bs_map_lookup(struct bs_blob *blob, uint64_t block, uint64_t max, struct bs_extent *out)
+{
+	pthread_rwlock_t *lock = bs_maplock(blob->bs, blob->id);
+
+	pthread_rwlock_rdlock(lock);
+	bs_runmap_lookup(&blob->map, block, max, out);
+	pthread_rwlock_unlock(lock);
+}
+
+/* ---- items; the blob's maplock held ---- */
+
+/* The first item at or after (kind, key). */
+static struct bs_item *item_from(const struct bs_blob *blob, unsigned kind, uint64_t key)
+{
+	struct bs_item *item = RB_ROOT(&blob->items), *best = NULL;
+
+	while (item) {
+		if (item->kind > kind || (item->kind == kind && item->key >= key)) {
+			best = item;
+			item = RB_LEFT(item, node);
+		} else {
+			item = RB_RIGHT(item, node);
+		}
+	}
+	return best;
+}
+
+const struct bs_item *bs_item_find(const struct bs_blob *blob, unsigned kind, uint64_t key)
+{
+	struct bs_item *item = RB_ROOT(&blob->items);
+
+	while (item) {
+		if (item->kind == kind && item->key == key)
+			return item;
+		if (item->kind > kind || (item->kind == kind && item->key > key))
+			item = RB_LEFT(item, node);
+		else
+			item = RB_RIGHT(item, node);
+	}
+	return NULL;
+}
+
+const struct bs_item *bs_item_next(const struct bs_blob *blob, const struct bs_item *item, unsigned kind, uint64_t key)
+{
+	if (item)
+		return RB_NEXT(bs_item_tree, &blob->items, (struct bs_item *)item);
+	return item_from(blob, kind, key);
+}
+
+static void item_out(struct bs_blob *blob, struct bs_item *item)
+{
+	RB_REMOVE(bs_item_tree, &blob->items, item);
+	blob->n_items--;
+	blob->item_bytes -= bs_rec_size(item->len);
+	free(item);
+}
+
+void bs_item_put(struct bs_blob *blob, struct bs_item *item)
+{
+	struct bs_item *old = RB_INSERT(bs_item_tree, &blob->items, item);
+
+	if (old) {
+		item_out(blob, old);
+		RB_INSERT(bs_item_tree, &blob->items, item);
+	}
+	blob->n_items++;
+	blob->item_bytes += bs_rec_size(item->len);
+}
+
+void bs_item_del(struct bs_blob *blob, unsigned kind, uint64_t key)
+{
+	struct bs_item *item = (struct bs_item *)bs_item_find(blob, kind, key);
+
+	if (item)
+		item_out(blob, item);
+}
+
+int bs_item_get(struct bs_blob *blob, unsigned kind, uint64_t key, void *value, uint32_t size)
+{
+	pthread_rwlock_t *lock = bs_maplock(blob->bs, blob->id);
+	const struct bs_item *item;
+	int rc = -ENOENT;
+
+	pthread_rwlock_rdlock(lock);
+	item = blob->deleted ? NULL : bs_item_find(blob, kind, key);
+	if (item) {
+		if (size && item->len)
+			memcpy(value, item->value, MIN(size, item->len));
+		rc = (int)item->len;
+	}
+	pthread_rwlock_unlock(lock);
+	return rc;
+}
+
+int bs_item_scan(struct bs_blob *blob, unsigned kind, uint64_t from, bs_item_fn fn, void *arg)
+{
+	pthread_rwlock_t *lock = bs_maplock(blob->bs, blob->id);
+	struct bs_item *item;
+	int rc = 0;
+
+	pthread_rwlock_rdlock(lock);
+	item = blob->deleted ? NULL : item_from(blob, kind, from);
+	while (item && item->kind == kind && !rc) {
+		rc = fn(item->key, item->value, item->len, arg);
+		item = RB_NEXT(bs_item_tree, &blob->items, item);
+	}
+	pthread_rwlock_unlock(lock);
+	return rc;
+}

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Data I/O: starting it, and reading. A request is inside an epoch from its look at the map until its last device I/O is done, so what
+ * it reads or overwrites is not given to anybody else meanwhile (R3).
+ *
+ * Reads and overwrites in place of one run, the common case, are a look at the map and one device I/O, without an op
+ * of their own, memory, or the store's lock.
+ */
+#include <errno.h>
+#include <stdatomic.h>
+
+#include "blob/io.h"
+
+void io_enter(struct io_req *r)
+{
+	r->epoch = bs_epoch_enter(r->bs, r->io->ch);
+	r->inside = true;
+}
+
+void io_leave(struct io_req *r)
+{
+	if (r->inside)
+		bs_epoch_leave(r->bs, r->io->ch, r->epoch);
+	r->inside = false;
+}
+
+/* ---- reads ---- */
+
+enum { READ_ROUND, READ_DONE };
+
+static void read_span(struct io_req *r, struct io_span *span)
+{
+	uint64_t at = r->io->offset + r->pos, in = at % BS_BLOCK;
+	struct bs_extent e;
+
+	bs_map_lookup(r->io->blob, at / BS_BLOCK, (r->io->length - r->pos + in) / BS_BLOCK, &e);
+	span->hole = e.flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN);
+	span->at = e.phys * BS_BLOCK + in;
+	span->len = e.count * BS_BLOCK - in;
+}
+
+static enum op_next read_step(struct op *op)
+{
+	struct bs_io *io = container_of(op, struct bs_io, op_);
+	struct io_req *r = io_req(io);
+
+	switch (op->step) {
+	case READ_ROUND:
+		op->on_error = READ_DONE;
+		io_round(r, BDEV_READ, read_span);
+		return op_await(op, r->pos < io->length ? READ_ROUND : READ_DONE, 0);
+	case READ_DONE:
+		io_leave(r);
+		io_drop(r);
+		atomic_fetch_add_explicit(&r->bs->data_read_bytes, io->length, memory_order_relaxed);
+		return op_finish(op);
+	}
+	return op_bug(op);
+}
+
+/* ---- one device I/O ---- */
+
+static void fast_read_done(struct bdev_io *dev, int rc)
+{
+	struct bs_io *io = dev->cb_arg;
+	struct io_req *r = io_req(io);
+
+	io_leave(r);
+	atomic_fetch_add_explicit(&r->bs->data_read_bytes, io->length, memory_order_relaxed);
+	op_child_done(io->parent, rc);
+}
+
+static void fast_write_done(struct bdev_io *dev, int rc)
+{
+	struct bs_io *io = dev->cb_arg;
+	struct io_req *r = io_req(io);
+
+	bs_log_data_written(r->bs);
+	io_leave(r);
+	if (io->reserved)
+		bs_space_unreserve(r->bs, io->reserved);
+	atomic_fetch_add_explicit(&r->bs->data_write_bytes, io->length, memory_order_relaxed);
+	op_child_done(io->parent, rc);
+}
+
+static bool start_fast(struct io_req *r)
+{
+	struct bs_io *io = r->io;
+	struct bs_extent e;
+
+	bs_map_lookup(io->blob, io->offset / BS_BLOCK, io->length / BS_BLOCK, &e);
+	if (e.count * BS_BLOCK < io->length)
+		return false;
+	if (io->op == BS_WRITE) {
+		if (e.flags || (io->flags & BS_IO_NEW) || io->publish)
+			return false;
+		io_whole(r, BDEV_WRITE, e.phys * BS_BLOCK, fast_write_done);
+		return true;
+	}
+	if (e.flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN)) {
+		io_zero(io);
+		io_leave(r);
+		op_child_done(io->parent, 0);
+	} else {
+		io_whole(r, BDEV_READ, e.phys * BS_BLOCK, fast_read_done);
+	}
+	return true;
+}
+
+/* ---- starting ---- */
+
+static int check(const struct bs_io *io)
+{
+	uint64_t limit = (1ull << BS_RUN_BITS) * BS_BLOCK, sum = 0;
+	bool data = io->op == BS_READ || io->op == BS_WRITE;
+
+	if (io->op > BS_UNMAP || io->offset % BS_BLOCK || io->length % BS_BLOCK || !io->length)
+		return -EINVAL;
+	if (io->offset >= limit || (io->op != BS_UNMAP && io->length > limit - io->offset))
+		return -EFBIG;
+	if (!data)
+		return 0;
+	if (io->length > BS_IO_MAX || io->iovcnt <= 0)
+		return -EINVAL;
+	for (int i = 0; i < io->iovcnt; i++) {
+		if (!io->iov[i].iov_len)
+			return -EINVAL;
+		sum += io->iov[i].iov_len;
+	}
+	return sum == io->length ? 0 : -EINVAL;
+}
+
+static int check_writable(const struct bs_io *io)
+{
+	struct bs *bs = io->blob->bs;
+
+	if (io->op == BS_READ)
+		return 0;
+	return (bs->flags & BS_RDONLY) || atomic_load(&bs->frozen) ? -EROFS : 0;
+}
+
+static void io_done(struct op *op, void *arg)
+{
+	struct bs_io *io = arg;
+
+	op_child_done(io->parent, op->rc);
+}
+
+static void req_init(struct io_req *r, struct bs_io *io)
+{
+	r->bs = io->blob->bs;
+	r->io = io;
+	r->inside = r->listed = r->retried = r->wrote = false;
+	r->pos = r->iov_at = 0;
+	r->iov = 0;
+	r->slice = 0;
+	r->slice_cap = IO_SLICES;
+	r->intent.n = 0;
+	r->intent.slice = r->own_slice;
+	r->more = NULL;
+}
+
+void bs_io_start(struct bdev_channel *ch, struct bs_io *io, struct op *parent)
+{
+	struct io_req *r = io_req(io);
+	op_fn fn = io->op == BS_READ ? read_step : io->op == BS_WRITE ? io_write_step : io_meta_step;
+	int rc = check(io);
+
+	op_child_begin(parent);
+	io->parent = parent;
+	io->ch = ch;
+	io->lsn = 0;
+	req_init(r, io);
+	if (!rc)
+		rc = check_writable(io);
+	if (rc) {
+		if (io->reserved)
+			bs_space_unreserve(r->bs, io->reserved);
+		op_child_done(parent, rc);
+		return;
+	}
+	if (io->op == BS_READ || io->op == BS_WRITE) {
+		io_enter(r);
+		if (start_fast(r))
+			return;
+	}
+	op_init(&io->op_, "io", fn, bdev_channel_driver(ch), io_done, io);
+	op_start(&io->op_);
+}
+
+/* ---- waiting ---- */
+
+struct sync_io {
+	struct op op;
+	struct bdev_channel *ch;
+	struct bs_io *io;
+};
+
+static enum op_next sync_step(struct op *op)
+{
+	struct sync_io *s = container_of(op, struct sync_io, op);
+
+	if (op->step)
+		return op_finish(op);
+	bs_io_start(s->ch, s->io, op);
+	return op_await(op, 1, 0);
+}
+
+static int io_once(struct bs *bs, struct bs_io *io)
+{
+	struct sync_io s = { .io = io, .ch = bdev_channel_borrow(bs->dev) };
+	int rc;
+
+	op_init(&s.op, "io-sync", sync_step, bdev_channel_driver(s.ch), NULL, NULL);
+	op_start(&s.op);
+	rc = op_wait(&s.op);
+	bdev_channel_return(s.ch);
+	return rc;
+}
+
+int bs_io_sync(struct bs *bs, struct bs_io *io)
+{
+	bool retried = false;
+	int rc;
+
+	/* With nobody to drive the log for the I/O, it is done here, between two attempts. */
+	for (;;) {
+		rc = io_once(bs, io);
+		if (bs_has_service(bs) || (rc != -EAGAIN && (rc != -ENOSPC || retried)))
+			return rc;
+		io->reserved = 0;
+		if (rc == -ENOSPC) {
+			retried = true;
+			rc = bs_reclaim(bs);
+		} else {
+			rc = bs_log_wait_room(bs);
+		}
+		if (rc)
+			return rc;
+	}
+}

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Before ENOSPC: what is only waiting to become free is made free. Space taken ahead is given back, a commit makes what was unmapped
+ * durable, operations that may still see it are waited for, and it is released.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "blob/internal.h"
+
+struct reclaim {
+	struct op op;
+	struct bs *bs;
+	struct op *parent;
+	struct bs_epoch_waiter waiter;
+};
+
+enum { COMMIT, EPOCH, RELEASE };
+
+static void drop_aheads(struct bs *bs)
+{
+	struct bs_ahead *a;
+
+	pthread_mutex_lock(&bs->lock);
+	while ((a = LIST_FIRST(&bs->aheads)))
+		bs_ahead_drop(a->blob);
+	pthread_mutex_unlock(&bs->lock);
+}
+
+static enum op_next reclaim_step(struct op *op)
+{
+	struct reclaim *r = container_of(op, struct reclaim, op);
+
+	switch (op->step) {
+	case COMMIT:
+		drop_aheads(r->bs);
+		if (!bs_space_pending(r->bs))
+			return op_finish(op);
+		bs_commit_start(r->bs, 0, op);
+		return op_await(op, EPOCH, 0);
+	case EPOCH:
+		/* Closes the batch: it gets the present epoch at the latest. */
+		bs_space_release(r->bs);
+		bs_epoch_wait_start(r->bs, &r->waiter, bs_epoch_now(r->bs) + 2, op);
+		return op_await(op, RELEASE, 0);
+	case RELEASE:
+		bs_space_release(r->bs);
+		return op_finish(op);
+	}
+	return op_bug(op);
+}
+
+static void reclaim_done(struct op *op, void *arg)
+{
+	struct reclaim *r = arg;
+	struct op *parent = r->parent;
+	int rc = op->rc;
+
+	free(r);
+	op_child_done(parent, rc);
+}
+
+void bs_reclaim_start(struct bs *bs, struct op *op)
+{
+	struct reclaim *r;
+
+	op_child_begin(op);
+	r = base_malloc(sizeof(*r));
+	if (!r) {
+		op_child_done(op, -ENOMEM);
+		return;
+	}
+	r->bs = bs;
+	r->parent = op;
+	op_init(&r->op, "reclaim", reclaim_step, atomic_load(&op->driver), reclaim_done, r);
+	op_start(&r->op);
+}
+
+int bs_reclaim(struct bs *bs)
+{
+	struct bdev_channel *ch = bdev_channel_borrow(bs->dev);
+	struct reclaim r = { .bs = bs };
+	int rc;
+
+	op_init(&r.op, "reclaim", reclaim_step, bdev_channel_driver(ch), NULL, NULL);
+	op_start(&r.op);
+	rc = op_wait(&r.op);
+	bdev_channel_return(ch);
+	return rc;
+}
+
+int bs_reserve(struct bs *bs, uint64_t clusters)
+{
+	return bs_space_reserve(bs, clusters);
+}
+
+void bs_unreserve(struct bs *bs, uint64_t clusters)
+{
+	bs_space_unreserve(bs, clusters);
+}

@@ -1,0 +1,422 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The runs of one blob: sorted chunks of up to BS_CHUNK_RUNS runs in a red-black tree. A chunk is as large as it
+ * needs to be (a file of one run has a chunk of one), and grows in steps.
+ *
+ * Invariants: runs ascend and do not overlap, across chunks too; no chunk in the tree is empty; two neighbours
+ * that could be one run are one run if the change that made them neighbours was a put.
+ *
+ * Changing a map cannot fail: where malloc does, a chunk comes from the pool the caller has filled.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "blob/internal.h"
+
+static const uint16_t caps[] = { 1, 2, 5, 13, 29, BS_CHUNK_RUNS };
+
+static int chunk_cmp(const struct bs_chunk *a, const struct bs_chunk *b)
+{
+	return a->run[0].logical < b->run[0].logical ? -1 : a->run[0].logical > b->run[0].logical;
+}
+
+BS_RB_GENERATE(bs_chunk_tree, bs_chunk, node, chunk_cmp)
+
+static uint64_t run_end(const struct bs_run *r)
+{
+	return (uint64_t)r->logical + r->count;
+}
+
+/* ---- chunks and the pool ---- */
+
+static struct bs_chunk *chunk_alloc(uint16_t cap)
+{
+	struct bs_chunk *c = base_malloc(sizeof(*c) + cap * sizeof(c->run[0]));
+
+	if (c) {
+		c->n = 0;
+		c->cap = cap;
+	}
+	return c;
+}
+
+int bs_spare_fill(struct bs_spare *spare, uint32_t n)
+{
+	while (spare->n < n) {
+		struct bs_chunk *c = chunk_alloc(BS_CHUNK_RUNS);
+
+		if (!c)
+			return -ENOMEM;
+		bs_spare_give(spare, c);
+	}
+	return 0;
+}
+
+struct bs_chunk *bs_spare_take(struct bs_spare *spare)
+{
+	struct bs_chunk *c = spare->list;
+
+	assert(c);
+	spare->list = c->next;
+	spare->n--;
+	c->n = 0;
+	return c;
+}
+
+void bs_spare_give(struct bs_spare *spare, struct bs_chunk *chunk)
+{
+	if (chunk->cap != BS_CHUNK_RUNS) {
+		free(chunk);
+		return;
+	}
+	chunk->next = spare->list;
+	spare->list = chunk;
+	spare->n++;
+}
+
+void bs_spare_trim(struct bs_spare *spare, uint32_t n)
+{
+	while (spare->n > n)
+		free(bs_spare_take(spare));
+}
+
+/* An empty chunk for at least n runs. */
+static struct bs_chunk *chunk_new(unsigned n, struct bs_spare *spare)
+{
+	struct bs_chunk *c;
+	unsigned i = 0;
+
+	while (caps[i] < n)
+		i++;
+	c = chunk_alloc(caps[i]);
+	return c ? c : bs_spare_take(spare);
+}
+
+/* ---- looking ---- */
+
+void bs_runmap_init(struct bs_runmap *map)
+{
+	memset(map, 0, sizeof(*map));
+	RB_INIT(&map->chunks);
+}
+
+void bs_runmap_free(struct bs_runmap *map)
+{
+	struct bs_chunk *c, *next;
+
+	for (c = RB_MIN(bs_chunk_tree, &map->chunks); c; c = next) {
+		next = RB_NEXT(bs_chunk_tree, &map->chunks, c);
+		RB_REMOVE(bs_chunk_tree, &map->chunks, c);
+		free(c);
+	}
+	bs_runmap_init(map);
+}
+
+struct bs_chunk *bs_runmap_pop(struct bs_runmap *map)
+{
+	struct bs_chunk *c = RB_ROOT(&map->chunks);
+
+	if (!c)
+		return NULL;
+	RB_REMOVE(bs_chunk_tree, &map->chunks, c);
+	return c;
+}
+
+/* The last chunk that starts at or before block, else NULL. */
+static struct bs_chunk *chunk_at(const struct bs_runmap *map, uint64_t block)
+{
+	struct bs_chunk *c = RB_ROOT(&map->chunks), *best = NULL;
+
+	while (c) {
+		if (c->run[0].logical <= block) {
+			best = c;
+			c = RB_RIGHT(c, node);
+		} else {
+			c = RB_LEFT(c, node);
+		}
+	}
+	return best;
+}
+
+/* Index of the first run that ends after block; n if there is none. */
+static unsigned run_after(const struct bs_chunk *c, uint64_t block)
+{
+	unsigned lo = 0, hi = c->n;
+
+	while (lo < hi) {
+		unsigned mid = (lo + hi) / 2;
+
+		if (run_end(&c->run[mid]) > block)
+			hi = mid;
+		else
+			lo = mid + 1;
+	}
+	return lo;
+}
+
+/* The first run that ends after block, with its chunk and index; NULL if there is none. */
+static struct bs_run *map_after(const struct bs_runmap *map, uint64_t block, struct bs_chunk **chunk, unsigned *index)
+{
+	struct bs_chunk *c = chunk_at(map, block);
+	unsigned i = 0;
+
+	if (!c)
+		c = RB_MIN(bs_chunk_tree, (struct bs_chunk_tree *)&map->chunks);
+	else if ((i = run_after(c, block)) == c->n) {
+		c = RB_NEXT(bs_chunk_tree, &map->chunks, c);
+		i = 0;
+	}
+	*chunk = c;
+	*index = i;
+	return c ? &c->run[i] : NULL;
+}
+
+void bs_runmap_lookup(const struct bs_runmap *map, uint64_t block, uint64_t max, struct bs_extent *out)
+{
+	struct bs_chunk *c;
+	unsigned i;
+	const struct bs_run *r = map_after(map, block, &c, &i);
+
+	out->block = block;
+	if (r && r->logical <= block) {
+		out->phys = bs_run_phys(r) + (block - r->logical);
+		out->count = MIN(max, run_end(r) - block);
+		out->flags = r->flags;
+		return;
+	}
+	out->phys = 0;
+	out->count = r ? MIN(max, r->logical - block) : max;
+	out->flags = BS_RUN_HOLE;
+}
+
+unsigned bs_runmap_copy(const struct bs_runmap *map, uint64_t block, struct bs_run *out, unsigned n)
+{
+	struct bs_chunk *c;
+	unsigned i, done = 0;
+
+	map_after(map, block, &c, &i);
+	while (c && done < n) {
+		unsigned take = MIN(c->n - i, n - done);
+
+		memcpy(&out[done], &c->run[i], take * sizeof(*out));
+		done += take;
+		i = 0;
+		c = RB_NEXT(bs_chunk_tree, &map->chunks, c);
+	}
+	return done;
+}
+
+uint64_t bs_runmap_end(const struct bs_runmap *map)
+{
+	struct bs_chunk *c = RB_MAX(bs_chunk_tree, (struct bs_chunk_tree *)&map->chunks);
+
+	return c ? run_end(&c->run[c->n - 1]) : 0;
+}
+
+/* ---- changing ---- */
+
+/* Blocks leave the map. */
+static void account_out(struct bs_runmap *map, const struct bs_run *r, uint64_t count)
+{
+	map->blocks -= count;
+	if (r->flags & BS_RUN_UNWRITTEN)
+		map->unwritten -= count;
+}
+
+static void sink_part(struct bs_runmap *map, const struct bs_run *r, uint64_t from, uint64_t count, struct bs_sink *sink)
+{
+	account_out(map, r, count);
+	if (sink)
+		sink->extent(sink, bs_run_phys(r) + (from - r->logical), count);
+}
+
+static void cut_head(struct bs_run *r, uint64_t n)
+{
+	bs_run_set(r, r->logical + n, bs_run_phys(r) + n, r->count - n, r->flags);
+}
+
+/* Room for one more run in c, which it may replace or split; *i is where the run is to go, and may move to another chunk. */
+static struct bs_chunk *chunk_room(struct bs_runmap *map, struct bs_chunk *c, unsigned *i, struct bs_spare *spare)
+{
+	struct bs_chunk *d;
+	unsigned keep;
+
+	if (c->n < c->cap)
+		return c;
+	if (c->n < BS_CHUNK_RUNS) {
+		d = chunk_new(c->n + 1u, spare);
+		d->n = c->n;
+		memcpy(d->run, c->run, c->n * sizeof(c->run[0]));
+		RB_REMOVE(bs_chunk_tree, &map->chunks, c);
+		RB_INSERT(bs_chunk_tree, &map->chunks, d);
+		free(c);
+		return d;
+	}
+	/* At the very end a map grows by appending: leave full chunks behind. */
+	keep = *i == c->n && !RB_NEXT(bs_chunk_tree, &map->chunks, c) ? c->n - 1u : c->n / 2u;
+	d = chunk_new(c->n - keep + 1u, spare);
+	d->n = (uint16_t)(c->n - keep);
+	memcpy(d->run, &c->run[keep], d->n * sizeof(c->run[0]));
+	c->n = (uint16_t)keep;
+	RB_INSERT(bs_chunk_tree, &map->chunks, d);
+	if (*i < keep)
+		return c;
+	*i -= keep;
+	/* Both chunks have room now, save for a small d that malloc gave: it was asked for one more. */
+	return d;
+}
+
+static void run_insert(struct bs_runmap *map, struct bs_chunk *c, unsigned i, const struct bs_run *r, struct bs_spare *spare)
+{
+	c = chunk_room(map, c, &i, spare);
+	memmove(&c->run[i + 1], &c->run[i], (c->n - i) * sizeof(c->run[0]));
+	c->run[i] = *r;
+	c->n++;
+	map->runs++;
+}
+
+static void run_remove(struct bs_runmap *map, struct bs_chunk *c, unsigned i, unsigned n)
+{
+	if (n == c->n) {
+		RB_REMOVE(bs_chunk_tree, &map->chunks, c);
+		free(c);
+	} else {
+		memmove(&c->run[i], &c->run[i + n], (c->n - i - n) * sizeof(c->run[0]));
+		c->n = (uint16_t)(c->n - n);
+	}
+	map->runs -= n;
+}
+
+/* Takes a small chunk's runs into the one before it, so that punching holes does not leave a tree of crumbs. */
+static void tidy(struct bs_runmap *map, uint64_t block)
+{
+	struct bs_chunk *c = chunk_at(map, block), *d;
+
+	if (!c)
+		return;
+	d = RB_NEXT(bs_chunk_tree, &map->chunks, c);
+	if (!d || c->n + d->n > c->cap || c->n + d->n > BS_CHUNK_RUNS * 3 / 4)
+		return;
+	RB_REMOVE(bs_chunk_tree, &map->chunks, d);
+	memcpy(&c->run[c->n], d->run, d->n * sizeof(d->run[0]));
+	c->n = (uint16_t)(c->n + d->n);
+	free(d);
+}
+
+/* A whole chunk lies in the range: it goes as it is. */
+static void sink_chunk(struct bs_runmap *map, struct bs_chunk *c, struct bs_sink *sink)
+{
+	RB_REMOVE(bs_chunk_tree, &map->chunks, c);
+	map->runs -= c->n;
+	for (unsigned i = 0; i < c->n; i++)
+		account_out(map, &c->run[i], c->run[i].count);
+	if (sink)
+		sink->chunk(sink, c);
+	else
+		free(c);
+}
+
+/* The part [block, end) of one chunk, i being its first run that ends after block. */
+static void del_in_chunk(struct bs_runmap *map, struct bs_chunk *c, unsigned i, uint64_t block, uint64_t end,
+			 struct bs_sink *sink)
+{
+	struct bs_run *r = &c->run[i];
+	unsigned j;
+
+	if (r->logical < block) {
+		sink_part(map, r, block, run_end(r) - block, sink);
+		r->count = block - r->logical;
+		i++;
+	}
+	for (j = i; j < c->n && run_end(&c->run[j]) <= end; j++)
+		;
+	if (j < c->n && c->run[j].logical < end) {
+		r = &c->run[j];
+		sink_part(map, r, r->logical, end - r->logical, sink);
+		cut_head(r, end - r->logical);
+	}
+	if (i == 0 && j == c->n) {
+		sink_chunk(map, c, sink);
+		return;
+	}
+	for (unsigned k = i; k < j; k++)
+		sink_part(map, &c->run[k], c->run[k].logical, c->run[k].count, sink);
+	if (j > i)
+		run_remove(map, c, i, j - i);
+}
+
+void bs_runmap_del(struct bs_runmap *map, uint64_t block, uint64_t count, struct bs_spare *spare, struct bs_sink *sink)
+{
+	uint64_t end = count > UINT64_MAX - block ? UINT64_MAX : block + count;
+	struct bs_chunk *c, *next;
+	struct bs_run right, *r;
+	unsigned i;
+
+	r = map_after(map, block, &c, &i);
+	if (!r || r->logical >= end || block == end)
+		return;
+	if (r->logical < block && run_end(r) > end) {
+		right = *r;
+		cut_head(&right, end - r->logical);
+		sink_part(map, r, block, end - block, sink);
+		r->count = block - r->logical;
+		run_insert(map, c, i + 1, &right, spare);
+		return;
+	}
+	for (; c && c->run[i].logical < end; c = next, i = 0) {
+		next = RB_NEXT(bs_chunk_tree, &map->chunks, c);
+		del_in_chunk(map, c, i, block, end, sink);
+	}
+	tidy(map, block);
+}
+
+static bool continues(const struct bs_run *a, const struct bs_run *b)
+{
+	return run_end(a) == b->logical && bs_run_phys(a) + a->count == bs_run_phys(b) && a->flags == b->flags;
+}
+
+/* Puts a run where nothing is mapped. */
+static void put_in_hole(struct bs_runmap *map, const struct bs_run *run, struct bs_spare *spare)
+{
+	struct bs_chunk *c = chunk_at(map, run->logical), *nc;
+	struct bs_run *prev = NULL, *next;
+	unsigned i = 0, ni;
+
+	if (c) {
+		i = run_after(c, run->logical); /* all runs before it end at or before ours */
+		prev = &c->run[i - 1];
+	}
+	next = map_after(map, run->logical, &nc, &ni);
+	if (next && !continues(run, next))
+		next = NULL;
+	if (prev && continues(prev, run)) {
+		prev->count += run->count;
+		if (next) {
+			prev->count += next->count;
+			run_remove(map, nc, ni, 1);
+		}
+	} else if (next) {
+		bs_run_set(next, run->logical, bs_run_phys(run), run->count + next->count, run->flags);
+	} else if (c) {
+		run_insert(map, c, i, run, spare);
+	} else if ((c = RB_MIN(bs_chunk_tree, &map->chunks))) {
+		run_insert(map, c, 0, run, spare);
+	} else {
+		c = chunk_new(1, spare);
+		c->run[0] = *run;
+		c->n = 1;
+		RB_INSERT(bs_chunk_tree, &map->chunks, c);
+		map->runs++;
+	}
+}
+
+void bs_runmap_put(struct bs_runmap *map, const struct bs_run *run, struct bs_spare *spare, struct bs_sink *sink)
+{
+	bs_runmap_del(map, run->logical, run->count, spare, sink);
+	put_in_hole(map, run, spare);
+	map->blocks += run->count;
+	if (run->flags & BS_RUN_UNWRITTEN)
+		map->unwritten += run->count;
+}

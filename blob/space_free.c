@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * From unmapped to free (R3). What transactions unmap gathers in the open batch, which knows the highest LSN among them. A release
+ * closes the batch: that gives it an epoch. It is freed when its LSN is durable, the epoch is two further (see
+ * epoch.c), and its discards, if any, are done. Until then its bits stay set.
+ *
+ * Taking extents in never fails: they lie in chunks of the store's pool, or come in the chunks that held them as runs, or as
+ * a whole tree of them, which a chunk of pointers refers to.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "blob/internal.h"
+
+#define DISCARDS 8u /* in flight */
+
+/* ---- gathering ---- */
+
+static void gathered(struct bs_space *s, uint64_t blocks, uint64_t lsn)
+{
+	s->open.blocks += blocks;
+	s->open.lsn = MAX(s->open.lsn, lsn);
+	s->pending += blocks;
+}
+
+void bs_space_unmapped(struct bs *bs, uint64_t block, uint64_t count, uint64_t lsn)
+{
+	struct bs_space *s = bs->space;
+	struct bs_chunk *c;
+
+	pthread_mutex_lock(&s->lock);
+	c = s->open.chunks;
+	if (!c || c->n == c->cap) {
+		c = bs_spare_take(&bs->spare);
+		c->next = s->open.chunks;
+		s->open.chunks = c;
+	}
+	bs_run_set(&c->run[c->n++], 0, block, count, 0);
+	gathered(s, count, lsn);
+	pthread_mutex_unlock(&s->lock);
+}
+
+void bs_space_unmapped_chunk(struct bs *bs, struct bs_chunk *chunk, uint64_t lsn)
+{
+	struct bs_space *s = bs->space;
+	uint64_t blocks = 0;
+
+	for (unsigned i = 0; i < chunk->n; i++)
+		blocks += chunk->run[i].count;
+	pthread_mutex_lock(&s->lock);
+	/* Behind the first one, which has room. */
+	if (s->open.chunks) {
+		chunk->next = s->open.chunks->next;
+		s->open.chunks->next = chunk;
+	} else {
+		chunk->next = NULL;
+		s->open.chunks = chunk;
+	}
+	gathered(s, blocks, lsn);
+	pthread_mutex_unlock(&s->lock);
+}
+
+void bs_space_unmapped_map(struct bs *bs, struct bs_runmap *map, uint64_t lsn)
+{
+	struct bs_space *s = bs->space;
+	struct bs_chunk *c;
+
+	pthread_mutex_lock(&s->lock);
+	c = s->open.roots;
+	if (!c || c->n == c->cap) {
+		c = bs_spare_take(&bs->spare);
+		c->next = s->open.roots;
+		s->open.roots = c;
+	}
+	static_assert(sizeof(map->chunks) <= sizeof(c->run[0]), "a run's place holds a tree's root");
+	memcpy(&c->run[c->n++], &map->chunks, sizeof(map->chunks));
+	gathered(s, map->blocks, lsn);
+	pthread_mutex_unlock(&s->lock);
+	bs_runmap_init(map);
+}
+
+/* ---- batches ---- */
+
+/* The next chunk of extents of a batch; the caller's then. NULL: it is empty. */
+static struct bs_chunk *batch_pop(struct bs_batch *b)
+{
+	struct bs_chunk *c = b->chunks;
+	struct bs_runmap map;
+
+	if (c) {
+		b->chunks = c->next;
+		return c;
+	}
+	while ((c = b->roots)) {
+		struct bs_chunk *leaf;
+
+		if (!c->n) {
+			b->roots = c->next;
+			free(c);
+			continue;
+		}
+		memcpy(&map.chunks, &c->run[c->n - 1], sizeof(map.chunks));
+		leaf = bs_runmap_pop(&map);
+		memcpy(&c->run[c->n - 1], &map.chunks, sizeof(map.chunks));
+		if (leaf)
+			return leaf;
+		c->n--;
+	}
+	return NULL;
+}
+
+void bs_space_drop_batches(struct bs_space *s)
+{
+	struct bs_chunk *c;
+
+	while ((c = batch_pop(&s->open)))
+		free(c);
+	for (; s->closed; s->closed--, s->first = (s->first + 1) % BS_BATCHES)
+		while ((c = batch_pop(&s->ring[s->first])))
+			free(c);
+}
+
+static void close_batch(struct bs *bs)
+{
+	struct bs_space *s = bs->space;
+	struct bs_batch *b = &s->ring[(s->first + s->closed) % BS_BATCHES];
+
+	if (!s->open.blocks || s->closed == BS_BATCHES)
+		return;
+	*b = s->open;
+	b->epoch = bs_epoch_now(bs);
+	memset(&s->open, 0, sizeof(s->open));
+	s->closed++;
+}
+
+/* Moves a batch that may be freed out of the ring. */
+static bool take_ready(struct bs *bs, struct bs_batch *out)
+{
+	struct bs_space *s = bs->space;
+	struct bs_batch *b;
+	uint64_t durable = bs_durable_lsn(bs), epoch;
+	bool ready = false;
+
+	pthread_mutex_lock(&s->lock);
+	close_batch(bs);
+	epoch = bs_epoch_advance(bs);
+	b = &s->ring[s->first];
+	if (s->closed && b->lsn <= durable && b->epoch + 2 <= epoch) {
+		*out = *b;
+		s->first = (s->first + 1) % BS_BATCHES;
+		s->closed--;
+		ready = true;
+	}
+	pthread_mutex_unlock(&s->lock);
+	return ready;
+}
+
+/* Frees one chunk's extents; the lock is held for so long only. */
+static uint64_t free_chunk(struct bs_space *s, struct bs_chunk *c)
+{
+	uint64_t blocks = 0;
+
+	pthread_mutex_lock(&s->lock);
+	for (unsigned i = 0; i < c->n; i++) {
+		bs_space_clear(s, bs_run_phys(&c->run[i]), c->run[i].count);
+		blocks += c->run[i].count;
+	}
+	s->pending -= blocks;
+	pthread_mutex_unlock(&s->lock);
+	free(c);
+	return blocks;
+}
+
+static uint64_t free_batch(struct bs_space *s, struct bs_batch *b)
+{
+	struct bs_chunk *c;
+	uint64_t blocks = 0;
+
+	while ((c = batch_pop(b)))
+		blocks += free_chunk(s, c);
+	return blocks;
+}
+
+uint64_t bs_space_release(struct bs *bs)
+{
+	struct bs_batch b;
+	uint64_t blocks = 0;
+
+	while (take_ready(bs, &b))
+		blocks += free_batch(bs->space, &b);
+	return blocks;
+}
+
+bool bs_space_pending(struct bs *bs)
+{
+	bool pending;
+
+	pthread_mutex_lock(&bs->space->lock);
+	pending = bs->space->pending;
+	pthread_mutex_unlock(&bs->space->lock);
+	return pending;
+}
+
+/* ---- with discards ---- */
+
+struct release {
+	struct op op;
+	struct bs *bs;
+	struct bdev_channel *ch;
+	struct op *parent;
+	struct bs_batch batch;
+	struct bs_chunk *chunk;
+	unsigned next; /* extent of the chunk */
+	struct bdev_io io[DISCARDS];
+};
+
+enum { TAKE, DISCARD, FREED };
+
+/* A discard is advice: one that fails leaves the blocks as they are. */
+static void discard_done(struct bdev_io *io, int rc)
+{
+	(void)rc;
+	op_child_done(io->cb_arg, 0);
+}
+
+static void submit_discards(struct release *r)
+{
+	for (unsigned i = 0; i < DISCARDS && r->next < r->chunk->n; i++, r->next++) {
+		const struct bs_run *run = &r->chunk->run[r->next];
+
+		memset(&r->io[i], 0, sizeof(r->io[i]));
+		bdev_io_init_buf(&r->io[i], BDEV_DISCARD, NULL, bs_run_phys(run) * BS_BLOCK, run->count * BS_BLOCK,
+				 discard_done, &r->op);
+		op_child_begin(&r->op);
+		bdev_submit(r->ch, &r->io[i]);
+	}
+	bdev_kick(r->ch);
+}
+
+static enum op_next release_step(struct op *op)
+{
+	struct release *r = container_of(op, struct release, op);
+
+	switch (op->step) {
+	case TAKE:
+		if (!take_ready(r->bs, &r->batch))
+			return op_finish(op);
+		r->chunk = batch_pop(&r->batch);
+		r->next = 0;
+		return op_goto(op, DISCARD);
+	case DISCARD:
+		if (!r->chunk)
+			return op_goto(op, TAKE);
+		submit_discards(r);
+		return op_await(op, FREED, 0);
+	case FREED:
+		if (r->next < r->chunk->n)
+			return op_goto(op, DISCARD);
+		free_chunk(r->bs->space, r->chunk);
+		r->chunk = batch_pop(&r->batch);
+		r->next = 0;
+		return op_goto(op, DISCARD);
+	}
+	return op_bug(op);
+}
+
+static void release_done(struct op *op, void *arg)
+{
+	struct release *r = arg;
+	struct op *parent = r->parent;
+
+	(void)op;
+	free(r);
+	op_child_done(parent, 0);
+}
+
+void bs_space_release_start(struct bs *bs, struct bdev_channel *ch, struct op *op)
+{
+	struct release *r = NULL;
+
+	op_child_begin(op);
+	if ((bs->flags & BS_DISCARD) && bdev_info(bs->dev)->discard)
+		r = base_calloc(1, sizeof(*r));
+	if (!r) {
+		bs_space_release(bs);
+		op_child_done(op, 0);
+		return;
+	}
+	r->bs = bs;
+	r->ch = ch;
+	r->parent = op;
+	op_init(&r->op, "release", release_step, bdev_channel_driver(ch), release_done, r);
+	op_start(&r->op);
+}
