@@ -6,6 +6,7 @@
 #include <csetjmp>
 #include <cstdarg>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <pthread.h>
 
@@ -109,6 +110,15 @@ void test_note(const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(note, sizeof(note), fmt, ap);
 	va_end(ap);
+}
+
+uint64_t test_scaled(uint64_t n)
+{
+	const char *scale = getenv("TEST_SCALE");
+	double scaled = scale ? static_cast<double>(n) * strtod(scale, nullptr)
+			      : static_cast<double>(n);
+
+	return scaled < 1 ? 1 : static_cast<uint64_t>(scaled);
 }
 
 bool test_has_failed(void)

@@ -10,7 +10,7 @@
  *
  * A failed EXPECT_ is noted and the test goes on; a failed ASSERT_ leaves the test at once by longjmp, from
  * any depth of calls (what the test holds then leaks; the process ends soon). In a thread the test has
- * made, a failed ASSERT_ ends that thread instead. The expected value comes first.
+ * made, a failed ASSERT_ ends that thread instead. The expected value comes first. _INT compares as int64_t.
  */
 #ifndef TEST_SHIM_TEST_H
 #define TEST_SHIM_TEST_H
@@ -47,6 +47,8 @@ void test_skip(const char *file, int line, const char *why) __attribute__((noret
 /* Shown with every failure from now on in this test (a seed, a step); "" for none. */
 void test_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 bool test_has_failed(void);
+/* n rounds of a long test, times $TEST_SCALE (1 when unset; less where a sanitizer slows it); at least 1. */
+uint64_t test_scaled(uint64_t n);
 
 void test_int(const struct test_place *p, const char *op, const char *ea, const char *eb, int64_t a,
 	      int64_t b);
