@@ -52,11 +52,14 @@ static const struct option_name *find(const char *opt)
 	return NULL;
 }
 
-static void add_kernel(struct mount_args *a, const char *opt)
+static int add_kernel(struct mount_args *a, const char *opt, struct base_err *err)
 {
 	size_t n = strlen(a->kernel);
 
+	if (n + strlen(opt) + 2 > sizeof(a->kernel))
+		return base_err_set(err, -EINVAL, "option %s: too many options", opt);
 	snprintf(a->kernel + n, sizeof(a->kernel) - n, "%s%s", n ? "," : "", opt);
+	return 0;
 }
 
 static int set_size(const char *opt, const char *value, uint64_t *out, struct base_err *err)
@@ -107,8 +110,7 @@ static int set_one(struct mount_args *a, const char *opt, struct base_err *err)
 	case IGNORED:
 		return 0;
 	case KERNEL:
-		add_kernel(a, opt);
-		return 0;
+		return add_kernel(a, opt, err);
 	case RW:
 	case RO:
 		set_readonly(a, o->kind == RO);
