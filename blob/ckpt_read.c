@@ -165,7 +165,7 @@ static int load_index(struct load *l, const struct bs_page_disk *p, uint32_t lev
 
 static int load_page(struct load *l, const struct bs_ckpt_entry *e, uint32_t level)
 {
-	const struct bs_page_disk *p;
+	const struct bs_page_disk *p = NULL;
 	int rc;
 
 	if (!l->page[level]) {
