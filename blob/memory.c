@@ -71,8 +71,3 @@ void bs_get_stat(struct bs *bs, struct bs_stat *st)
 	st->data_write_bytes = atomic_load(&bs->data_write_bytes);
 	bs_device_get_stat(bs, st);
 }
-
-struct bdev *bs_bdev(struct bs *bs)
-{
-	return bs->dev;
-}

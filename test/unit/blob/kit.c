@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "test/unit/blob/kit.h"
+
+void kit_open(struct kit *kit, const struct kit_opts *opts)
+{
+	struct kit_opts none = { .size = 0 };
+	struct bs_format_opts fo = { .size = sizeof(fo) };
+	struct bs_open_opts oo = { .size = sizeof(oo) };
+	struct base_err err = { "" };
+	struct bdev *ram;
+	char name[64];
+
+	if (!opts)
+		opts = &none;
+	snprintf(name, sizeof(name), "ram:%llu", (unsigned long long)(opts->size ? opts->size : 64 * MiB));
+	ASSERT_OK(bdev_open(name, NULL, &ram, &err));
+	kit->dev = ram;
+	if (opts->fault)
+		ASSERT_OK(bdev_fault_create(ram, &kit->dev));
+	fo.cluster_size = opts->cluster_size;
+	oo.flags = opts->flags;
+	ASSERT_OK(bs_format(kit->dev, &fo, &err));
+	ASSERT_OK(bs_open(kit->dev, &oo, &kit->bs, &err));
+}
+
+void kit_close(struct kit *kit)
+{
+	EXPECT_OK(bs_close(kit->bs));
+}
+
+uint64_t kit_seed(void)
+{
+	const char *env = getenv("BLOBFS_SEED");
+	uint64_t seed;
+
+	base_random(&seed, sizeof(seed));
+	if (env)
+		seed = strtoull(env, NULL, 0);
+	test_note("BLOBFS_SEED=%llu", (unsigned long long)seed);
+	return seed;
+}
+
+uint32_t kit_rand(uint64_t *state, uint32_t below)
+{
+	uint64_t x = *state += 0x9e3779b97f4a7c15ull;
+
+	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+	x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+	return (uint32_t)((x ^ (x >> 31)) >> 32) % below;
+}
+
+struct bs_blob *kit_create(struct bs *bs)
+{
+	struct bs_blob *blob;
+	struct bs_txn *txn;
+
+	ASSERT_OK(bs_txn_begin(bs, 0, &txn));
+	ASSERT_OK(bs_txn_create(txn, 0, NULL, 0, &blob));
+	bs_txn_end(txn);
+	return blob;
+}
+
+/* Ends a transaction as rc says. */
+static int end(struct bs_txn *txn, int rc)
+{
+	if (rc)
+		bs_txn_cancel(txn);
+	else
+		bs_txn_end(txn);
+	return rc;
+}
+
+int kit_delete(struct bs *bs, struct bs_blob *blob)
+{
+	struct bs_txn *txn;
+	int rc = bs_txn_begin(bs, BS_TXN_FREES, &txn);
+
+	if (!rc)
+		rc = end(txn, bs_txn_delete(txn, blob));
+	bs_blob_put(blob);
+	return rc;
+}
+
+int kit_put(struct bs *bs, struct bs_blob *blob, uint64_t key, const void *value, uint32_t len)
+{
+	struct bs_txn *txn;
+	int rc = bs_txn_begin(bs, 0, &txn);
+
+	return rc ? rc : end(txn, bs_txn_put(txn, blob, BS_KIND_USER, key, value, len));
+}
+
+int kit_prealloc(struct bs *bs, struct bs_blob *blob, uint64_t block, uint64_t count)
+{
+	struct bs_txn *txn;
+	int rc = bs_txn_begin(bs, 0, &txn);
+
+	return rc ? rc : end(txn, bs_txn_prealloc(txn, blob, block, count, BS_STREAM_UNKNOWN));
+}
+
+static int do_io(struct bs_blob *blob, enum bs_io_op what, uint64_t block, uint64_t count, void *buf, uint32_t flags)
+{
+	struct iovec iov = { buf, count * BS_BLOCK };
+	struct bs_io io = { .blob = blob, .op = what, .flags = flags, .offset = block * BS_BLOCK,
+			    .length = count * BS_BLOCK, .iov = &iov, .iovcnt = 1 };
+
+	return bs_io_sync(blob->bs, &io);
+}
+
+int kit_write_buf(struct bs_blob *blob, uint64_t block, uint64_t count, void *buf, uint32_t flags)
+{
+	return do_io(blob, BS_WRITE, block, count, buf, flags);
+}
+
+int kit_write(struct bs_blob *blob, uint64_t block, uint64_t count, uint8_t byte, uint32_t flags)
+{
+	void *buf = dma_alloc(count * BS_BLOCK, BS_BLOCK);
+	int rc;
+
+	ASSERT_TRUE(buf != NULL);
+	memset(buf, byte, count * BS_BLOCK);
+	rc = kit_write_buf(blob, block, count, buf, flags);
+	dma_free(buf);
+	return rc;
+}
+
+int kit_read(struct bs_blob *blob, uint64_t block, uint64_t count, void *buf)
+{
+	return do_io(blob, BS_READ, block, count, buf, 0);
+}
+
+int kit_unmap(struct bs_blob *blob, uint64_t block, uint64_t count)
+{
+	return do_io(blob, BS_UNMAP, block, count, NULL, 0);
+}
+
+int kit_zero(struct bs_blob *blob, uint64_t block, uint64_t count)
+{
+	return do_io(blob, BS_WRITE_ZEROES, block, count, NULL, 0);
+}
+
+int kit_byte(struct bs_blob *blob, uint64_t block)
+{
+	uint8_t *buf = dma_alloc(BS_BLOCK, BS_BLOCK);
+	int byte;
+
+	ASSERT_TRUE(buf != NULL);
+	ASSERT_OK(kit_read(blob, block, 1, buf));
+	byte = buf[0];
+	if (memcmp(buf, buf + 1, BS_BLOCK - 1))
+		byte = -1;
+	dma_free(buf);
+	return byte;
+}
+
+static enum op_next kit_step(struct op *op)
+{
+	struct kit_io *k = container_of(op, struct kit_io, op);
+
+	if (op->step)
+		return op_finish(op);
+	bs_io_start(k->ch, &k->io, op);
+	return op_await(op, 1, 0);
+}
+
+void kit_start(struct kit_io *k, struct bs_blob *blob, enum bs_io_op what, uint64_t block, uint64_t count, void *buf)
+{
+	memset(k, 0, sizeof(*k));
+	ASSERT_OK(bdev_channel_create(bs_bdev(blob->bs), &k->ch));
+	k->iov = (struct iovec){ buf, count * BS_BLOCK };
+	k->io = (struct bs_io){ .blob = blob, .op = what, .offset = block * BS_BLOCK, .length = count * BS_BLOCK,
+				.iov = &k->iov, .iovcnt = 1 };
+	op_init(&k->op, "kit", kit_step, bdev_channel_driver(k->ch), NULL, NULL);
+	op_start(&k->op);
+	bdev_kick(k->ch);
+}
+
+int kit_wait(struct kit_io *k)
+{
+	int rc = op_wait(&k->op);
+
+	bdev_channel_destroy(k->ch);
+	return rc;
+}
+
+uint8_t *kit_dump(struct bs *bs, size_t *len)
+{
+	struct bs_cursor cursor = { 0 }, first;
+	size_t cap = 1 << 16;
+	uint8_t *buf = malloc(cap);
+	uint32_t n, count, need;
+
+	*len = 0;
+	pthread_mutex_lock(&bs->lock);
+	for (;;) {
+		if (cap - *len < 2 * BS_REC_MAX)
+			buf = realloc(buf, cap = cap * 2 + 2 * BS_REC_MAX);
+		n = bs_capture(bs, &cursor, buf + *len, (uint32_t)BS_REC_MAX, &first, &count, &need);
+		if (!n)
+			break;
+		*len += n;
+	}
+	pthread_mutex_unlock(&bs->lock);
+	return buf;
+}
