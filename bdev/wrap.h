@@ -54,13 +54,16 @@ BLOBFS_API uint64_t bdev_powercut_undecided(struct bdev *dev, uint64_t event);
 struct bdev_cut {
 	uint64_t event;
 	uint64_t seed;    /* chooses the subset when mask is not used */
-	const uint8_t *mask; /* bit i: undecided write i survives; NULL: by seed */
+	const uint8_t *mask; /* bit i (of byte i / 8): undecided write i, counted by submission, survives; NULL: by seed */
 	uint32_t torn;    /* tear at this many bytes, 0: writes are whole */
 };
-/* Makes a new ram device with the surviving content. The same arguments give the same bytes. */
+/* Makes a new ram device with the surviving content. The same arguments give the same bytes. A torn write of a mask
+ * has those of its units that the seed chooses. A state costs by what was written since the last flush
+ * before the cut, not by the device's size, when cuts are visited in rising order. */
 BLOBFS_API int bdev_powercut_state(struct bdev *dev, const struct bdev_cut *cut, struct bdev **out);
-/* Forgets the record so far; the present content becomes the base of what follows (all durable). */
-BLOBFS_API void bdev_powercut_reset(struct bdev *dev);
+/* Forgets the record so far, events count from 0 again; the present content becomes the base of what follows (all
+ * durable). What is in flight stays undecided from cut 0 on. -ENOMEM, or the error of reading `base`. */
+BLOBFS_API int bdev_powercut_reset(struct bdev *dev);
 /* Self-test of the tests: lies about flushes from now on (they complete, nothing becomes durable). */
 BLOBFS_API void bdev_powercut_lie(struct bdev *dev, bool lie);
 

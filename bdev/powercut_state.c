@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * powercut: a state of the medium after a cut, made from the record.
+ *
+ * Certain at a cut: writes that completed before the submission of a flush that completed by then (the flush
+ * point), and FUA writes that completed. Undecided: every other write submitted by then. Not there: the rest.
+ *
+ * Order: what completed before another was submitted lies under it, always; it was overwritten in the
+ * device's cache. Of those complete, the order of completion is that of the cache. A write still in flight
+ * may come anywhere after what was complete when it was submitted.
+ *
+ * The writes up to the flush point are certain at every later cut too, and lie under all others. So they are applied
+ * once, to a shared medium, which states map copy-on-write; a state adds the few others.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "bdev/powercut.h"
+#include "bdev/ram.h"
+
+/* ---- choices, all by seed ---- */
+
+static uint64_t mix(uint64_t x)
+{
+	x += 0x9e3779b97f4a7c15ull;
+	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+	x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+	return x ^ (x >> 31);
+}
+
+static uint64_t chance(uint64_t seed, uint64_t a, uint64_t b)
+{
+	return mix(mix(mix(seed) ^ a) ^ b);
+}
+
+/* Of 8 undecided things how many survive: half as a rule, but nearly all and nearly none are tried too. */
+static unsigned survivors_of_8(uint64_t seed)
+{
+	static const unsigned of[8] = { 4, 4, 4, 4, 1, 7, 0, 8 };
+
+	return of[chance(seed, UINT64_MAX, 0) % 8];
+}
+
+/* ---- what is in doubt ---- */
+
+struct survivor {
+	const struct pc_write *write;
+	uint64_t key;    /* order of application */
+	uint64_t number; /* among the undecided; UINT64_MAX: certain */
+};
+
+struct survey {
+	const struct bdev_cut *cut;
+	struct survivor *list;
+	size_t n;
+	uint64_t undecided;
+};
+
+uint64_t powercut_flush_point(const struct powercut *pc, uint64_t event)
+{
+	size_t lo = 0, hi = pc->nflushes;
+
+	while (lo < hi) {
+		size_t mid = (lo + hi) / 2;
+
+		if (pc->flushes[mid].complete <= event)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo ? pc->flushes[lo - 1].submit : 0;
+}
+
+static bool before_flush(const struct pc_write *r, uint64_t flush)
+{
+	return r->complete && r->complete < flush;
+}
+
+/* The place of a write among the others: twice the event, odd ones for those in flight at the cut. */
+static uint64_t order_key(const struct pc_write *r, const struct bdev_cut *cut, uint64_t number)
+{
+	uint64_t span;
+
+	if (r->complete && r->complete <= cut->event)
+		return 2 * r->complete;
+	if (cut->mask)
+		return 2 * cut->event + 1;
+	span = cut->event - r->submit + 1;
+	return 2 * (r->submit + chance(cut->seed, number, 1ull << 40) % span) + 1;
+}
+
+/* Whether a surviving write is decided unit by unit. By seed, every other one is whole all the same. */
+static bool is_torn(const struct bdev_cut *cut, uint64_t number)
+{
+	if (!cut->torn || number == UINT64_MAX)
+		return false;
+	return cut->mask || chance(cut->seed, number, 1ull << 41) % 2;
+}
+
+static bool is_chosen(const struct bdev_cut *cut, uint64_t number)
+{
+	if (cut->mask)
+		return cut->mask[number / 8] >> (number % 8) & 1;
+	return is_torn(cut, number) || chance(cut->seed, number, 0) % 8 < survivors_of_8(cut->seed);
+}
+
+/* Counts the undecided writes of a cut; with a list, fills it with those that survive. Lock held. */
+static void survey(const struct powercut *pc, size_t from, struct survey *s)
+{
+	uint64_t event = s->cut->event, flush = powercut_flush_point(pc, event);
+
+	for (size_t i = from; i < pc->nwrites && pc->writes[i]->submit <= event; i++) {
+		const struct pc_write *r = pc->writes[i];
+		uint64_t number = UINT64_MAX;
+
+		if (before_flush(r, flush))
+			continue;
+		if (!(r->fua && r->complete && r->complete <= event)) {
+			number = s->undecided++;
+			if (!s->list || !is_chosen(s->cut, number))
+				continue;
+		}
+		if (s->list)
+			s->list[s->n++] = (struct survivor){ r, order_key(r, s->cut, number), number };
+	}
+}
+
+static int by_key(const void *a, const void *b)
+{
+	const struct survivor *x = a, *y = b;
+
+	if (x->key != y->key)
+		return x->key < y->key ? -1 : 1;
+	return x->number < y->number ? -1 : x->number > y->number;
+}
+
+/* ---- application ---- */
+
+static void apply(char *mem, const struct pc_write *r, uint64_t at, uint64_t len)
+{
+	if (r->data)
+		memcpy(mem + r->offset + at, r->data + at, len);
+	else
+		memset(mem + r->offset + at, 0, len);
+}
+
+static void apply_survivor(char *mem, const struct survivor *s, const struct bdev_cut *cut)
+{
+	const struct pc_write *r = s->write;
+	unsigned of_8 = cut->mask ? 4 : survivors_of_8(cut->seed);
+
+	if (!is_torn(cut, s->number)) {
+		apply(mem, r, 0, r->length);
+		return;
+	}
+	/* Units lie at multiples of their size on the device, wherever the write begins. */
+	for (uint64_t at = 0, len; at < r->length; at += len) {
+		uint64_t unit = (r->offset + at) / cut->torn;
+
+		len = MIN((unit + 1) * cut->torn - (r->offset + at), r->length - at);
+		if (chance(cut->seed, s->number, unit + 1) % 8 < of_8)
+			apply(mem, r, at, len);
+	}
+}
+
+/* ---- the shared medium ---- */
+
+/* Brings a medium to a flush point at or after its own. Lock held. */
+static void roll(const struct powercut *pc, struct medium *m, uint64_t flush)
+{
+	while (m->applied < pc->ndone && pc->done[m->applied]->complete < flush) {
+		const struct pc_write *r = pc->done[m->applied++];
+
+		apply(m->map, r, 0, r->length);
+	}
+	while (m->low < pc->nwrites && before_flush(pc->writes[m->low], flush))
+		m->low++;
+}
+
+/* The medium of this flush point: the last state's, unless the cut lies before that one or states still show it. */
+static int rolled_to(struct powercut *pc, uint64_t flush, struct medium **out)
+{
+	struct medium *m = pc->rolled;
+	bool behind = m && m->applied && pc->done[m->applied - 1]->complete >= flush;
+	bool ahead = m && m->applied < pc->ndone && pc->done[m->applied]->complete < flush;
+	int rc;
+
+	if (!m || behind || (ahead && atomic_load(&m->refs) > 1)) {
+		rc = medium_copy(m && !behind ? m : pc->pristine, &m);
+		if (rc)
+			return rc;
+		medium_put(pc->rolled);
+		pc->rolled = m;
+	}
+	roll(pc, m, flush);
+	*out = m;
+	return 0;
+}
+
+struct state {
+	struct medium *medium;
+	void *mem;
+};
+
+static void release_state(void *arg)
+{
+	struct state *st = arg;
+
+	munmap(st->mem, st->medium->size);
+	medium_put(st->medium);
+	free(st);
+}
+
+/* The surviving writes over a private map of the medium. Lock held. */
+static int build(struct powercut *pc, struct survey *s, struct state *st)
+{
+	int rc = rolled_to(pc, powercut_flush_point(pc, s->cut->event), &st->medium);
+
+	if (rc)
+		return rc;
+	s->list = base_malloc((pc->nwrites - st->medium->low + 1) * sizeof(*s->list));
+	if (!s->list)
+		return -ENOMEM;
+	st->mem = mmap(NULL, pc->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, st->medium->fd, 0);
+	if (st->mem == MAP_FAILED) {
+		rc = -errno;
+	} else {
+		survey(pc, st->medium->low, s);
+		qsort(s->list, s->n, sizeof(*s->list), by_key);
+		for (size_t i = 0; i < s->n; i++)
+			apply_survivor(st->mem, &s->list[i], s->cut);
+		atomic_fetch_add(&st->medium->refs, 1);
+	}
+	free(s->list);
+	return rc;
+}
+
+int bdev_powercut_state(struct bdev *dev, const struct bdev_cut *cut, struct bdev **out)
+{
+	struct powercut *pc = dev->priv;
+	struct survey s = { .cut = cut };
+	struct state *st = base_calloc(1, sizeof(*st));
+	int rc;
+
+	if (!st)
+		return -ENOMEM;
+	pthread_mutex_lock(&pc->lock);
+	rc = cut->event <= pc->events ? build(pc, &s, st) : -EINVAL;
+	pthread_mutex_unlock(&pc->lock);
+	if (rc) {
+		free(st);
+		return rc;
+	}
+	rc = ram_over(st->mem, pc->size, release_state, st, out);
+	if (rc)
+		release_state(st);
+	return rc;
+}
+
+uint64_t bdev_powercut_undecided(struct bdev *dev, uint64_t event)
+{
+	struct powercut *pc = dev->priv;
+	struct bdev_cut cut = { .event = event };
+	struct survey s = { .cut = &cut };
+
+	pthread_mutex_lock(&pc->lock);
+	survey(pc, 0, &s);
+	pthread_mutex_unlock(&pc->lock);
+	return s.undecided;
+}
