@@ -24,12 +24,13 @@
 #define LOG_COMPONENT "op"
 #include "base/log.h"
 
-/* What this thread is doing. */
+/* What this thread is doing. Looked at several times an op, so by the fast way, also from a shared library;
+ * it is small enough for the room kept for libraries that are loaded later. */
 static _Thread_local struct {
 	unsigned int depth; /* polls entered */
 	struct op *head, **tail;
 	struct op *waiting; /* the op whose op_wait this thread is in */
-} self;
+} self __attribute__((tls_model("initial-exec")));
 
 static void list_push(struct op *op)
 {
