@@ -24,13 +24,13 @@
 #define LOG_COMPONENT "op"
 #include "base/log.h"
 
-/* What this thread is doing. Looked at several times an op, so by the fast way, also from a shared library;
- * it is small enough for the room kept for libraries that are loaded later. */
+/* What this thread is doing. (The fast TLS model is not for us: with it, what the EAL keeps for each thread
+ * would have to fit into the room glibc keeps for libraries loaded later, and dlopen fails.) */
 static _Thread_local struct {
 	unsigned int depth; /* polls entered */
 	struct op *head, **tail;
 	struct op *waiting; /* the op whose op_wait this thread is in */
-} self __attribute__((tls_model("initial-exec")));
+} self;
 
 static void list_push(struct op *op)
 {

@@ -105,6 +105,11 @@ for how in "gcc -std=c11 $tmp/t.c" "g++ -std=c++17 $tmp/t.cc"; do
 	# shellcheck disable=SC2086
 	check "$name" 0 $how $flags -o "$tmp/t" && check "$name" 0 "$tmp/t" && echo "ok setup/$name"
 done
+if python3 -c "import ctypes, sys; ctypes.CDLL(sys.argv[1]).op_start" "$inst/lib/libblobfs.so"; then
+	echo "ok setup/the_library_can_be_loaded_by_a_running_program"
+else
+	bad the_library_can_be_loaded_by_a_running_program "dlopen failed"
+fi
 for program in sbin/mkfs.blobfs sbin/fsck.blobfs sbin/mount.blobfs bin/blobfs lib/librocksdb_blobfs.so; do
 	if [ ! -e "$inst/$program" ]; then
 		bad "installed_$program" "it is not there"
