@@ -262,8 +262,7 @@ static int run_steps(struct bs *bs, struct base_err *err)
 	if (!rc)
 		return 0;
 	log_debug("%s: open: step '%s' failed: %s", bdev_info(bs->dev)->name, steps[i].name, strerror(-rc));
-	/* A step that failed half-way undoes itself through its own undo: all of them bear being called early. */
-	undo(bs, i + 1);
+	undo(bs, i); /* a step that fails leaves nothing that the undos before it would not take away */
 	if (err && !err->text[0])
 		base_err_set(err, rc, "%s: %s: %s", bdev_info(bs->dev)->name, steps[i].name, strerror(-rc));
 	return rc;

@@ -27,7 +27,6 @@ struct bs_service {
 	_Atomic unsigned bits;
 	_Atomic bool timer_set, busy, stopping;
 	struct op op;              /* commit, then release */
-	bool again;
 };
 
 enum { S_COMMIT, S_RELEASE, S_DONE };
@@ -68,7 +67,7 @@ static void commit_now(struct bs_service *s)
 	if (atomic_load(&s->stopping) || atomic_load(&s->bs->frozen))
 		return;
 	if (atomic_exchange(&s->busy, true)) {
-		s->again = true;
+		bs_service_kick(s->bs, BS_KICK_TIMER);
 		return;
 	}
 	op_init(&s->op, "service-commit", service_step, bdev_channel_driver(s->ch), service_done, s);
@@ -135,10 +134,6 @@ static int on_round(void *arg)
 	struct bs_service *s = arg;
 	unsigned bits = atomic_load_explicit(&s->bits, memory_order_relaxed);
 
-	if (s->again && !atomic_load(&s->busy)) {
-		s->again = false;
-		commit_now(s);
-	}
 	if (!bits)
 		return 0;
 	bits = atomic_exchange(&s->bits, 0);
