@@ -2,10 +2,10 @@
 /*
  * A bell: an eventfd that is written at most once between two looks.
  *
- * SILENT → RINGING (a ringer writes the descriptor) → RUNG → SILENT (bell_quiet has read it). A second ringer
- * that finds RINGING or RUNG may go: whoever looks does so after bell_quiet, and so sees what was done before
- * ringing, or finds the descriptor readable again. In RINGING bell_quiet leaves the descriptor
- * alone, since the write may still be to come.
+ * SILENT → RUNG (whoever makes it RUNG writes the descriptor) → SILENT (bell_quiet has read it). A second ringer
+ * that finds RUNG may go: the write is still to come, or not read yet, or was read by one who looks
+ * around only after it is SILENT again. While the write is still to come bell_quiet finds nothing to read and leaves it at
+ * RUNG, so that no write is ever left unread.
  */
 #include <errno.h>
 #include <poll.h>
@@ -14,7 +14,7 @@
 
 #include "bdev/internal.h"
 
-enum { SILENT, RINGING, RUNG };
+enum { SILENT, RUNG };
 
 int bell_init(struct bell *b)
 {
@@ -33,25 +33,25 @@ void bell_ring(struct bell *b)
 	unsigned state = SILENT;
 	uint64_t one = 1;
 
-	if (!atomic_compare_exchange_strong(&b->state, &state, RINGING))
+	if (!atomic_compare_exchange_strong(&b->state, &state, RUNG))
 		return;
-	/* It was read before it became SILENT, so that the counter is far from full. */
+	/* The last one was read before it became SILENT: the counter is 0, the write cannot block. */
 	while (write(b->fd, &one, sizeof(one)) < 0 && errno == EINTR)
 		;
-	atomic_store(&b->state, RUNG);
 }
 
 void bell_quiet(struct bell *b)
 {
-	unsigned state = RUNG;
 	uint64_t n;
+	ssize_t got;
 
 	if (atomic_load(&b->state) != RUNG)
 		return;
-	/* Read first: a ringer that comes before SILENT needs no write, we look afterwards. */
-	while (read(b->fd, &n, sizeof(n)) < 0 && errno == EINTR)
-		;
-	atomic_compare_exchange_strong(&b->state, &state, SILENT);
+	do {
+		got = read(b->fd, &n, sizeof(n));
+	} while (got < 0 && errno == EINTR);
+	if (got > 0)
+		atomic_store(&b->state, SILENT);
 }
 
 void bell_wait(struct bell *b)
