@@ -27,17 +27,18 @@ static inline struct bfs *world_mount(struct world *w, uint32_t flags)
 {
 	struct bfs_mount_opts opts = { .size = sizeof(opts), .flags = flags, .cache_size = 8 * MiB };
 
-	ASSERT_OK(bfs_mount(w->device, &opts, &w->fs, &w->err));
+	bdev_ref(w->keep);
+	ASSERT_OK(bfs_mount_bdev(w->keep, &opts, &w->fs, &w->err));
 	return w->fs;
 }
 
 static inline struct bfs *world_make(struct world *w, const char *size, uint32_t hash_bits)
 {
-	static unsigned serial;
 	struct bfs_format_opts opts = { .size = sizeof(opts), .hash_bits = hash_bits, .label = "test" };
 
-	snprintf(w->device, sizeof(w->device), "ram:%s,name=names%u", size, serial++);
-	ASSERT_OK(bdev_open(w->device, NULL, &w->keep, &w->err));
+	snprintf(w->device, sizeof(w->device), "ram:%s", size);
+	if (bdev_open(w->device, NULL, &w->keep, &w->err))
+		FAIL("%s", w->err.text);
 	ASSERT_OK(bfs_format(w->keep, &opts, &w->err));
 	return world_mount(w, BFS_NO_SERVICE);
 }
