@@ -112,7 +112,7 @@ static uint32_t chunks_for(const struct bs *bs, const struct bs_rec *rec)
 		struct bs_run run;
 
 		bs_run_from_disk(&d[i], &run);
-		extents += (uint32_t)MIN((uint64_t)run.count, 2 * BS_CHUNK_RUNS);
+		extents += (uint32_t)MIN((uint64_t)run.count, 2 * BS_CHUNK_RUNS + 2);
 	}
 	return n + extents / BS_CHUNK_RUNS + 1;
 }

@@ -23,7 +23,8 @@ struct bs_epochs {
 	LIST_HEAD(, bs_epoch_waiter) waiters;
 	struct {
 		_Atomic uint32_t inside[2];
-		uint8_t pad[56];
+		_Atomic uint64_t read_bytes, write_bytes; /* counted here, where the line is ours anyway */
+		uint8_t pad[40];
 	} ch[CHANNELS] __attribute__((aligned(64)));
 };
 
@@ -40,6 +41,8 @@ int bs_epoch_create(struct bs *bs)
 	for (unsigned i = 0; i < CHANNELS; i++) {
 		atomic_init(&e->ch[i].inside[0], 0);
 		atomic_init(&e->ch[i].inside[1], 0);
+		atomic_init(&e->ch[i].read_bytes, 0);
+		atomic_init(&e->ch[i].write_bytes, 0);
 	}
 	bs->epochs = e;
 	return 0;
@@ -66,6 +69,24 @@ unsigned bs_epoch_enter(struct bs *bs, struct bdev_channel *ch)
 		if (atomic_load(&e->epoch) == now)
 			return now & 1;
 		atomic_fetch_sub(&e->ch[i].inside[now & 1], 1);
+	}
+}
+
+void bs_epoch_count(struct bs *bs, struct bdev_channel *ch, uint64_t read, uint64_t written)
+{
+	unsigned i = bdev_channel_index(ch) % CHANNELS;
+
+	if (read)
+		atomic_fetch_add_explicit(&bs->epochs->ch[i].read_bytes, read, memory_order_relaxed);
+	if (written)
+		atomic_fetch_add_explicit(&bs->epochs->ch[i].write_bytes, written, memory_order_relaxed);
+}
+
+void bs_epoch_get_stat(struct bs *bs, struct bs_stat *st)
+{
+	for (unsigned i = 0; i < CHANNELS; i++) {
+		st->data_read_bytes += atomic_load_explicit(&bs->epochs->ch[i].read_bytes, memory_order_relaxed);
+		st->data_write_bytes += atomic_load_explicit(&bs->epochs->ch[i].write_bytes, memory_order_relaxed);
 	}
 }
 

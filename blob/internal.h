@@ -252,6 +252,8 @@ void bs_space_clear(struct bs_space *s, uint64_t block, uint64_t count); /* spac
 void bs_space_drop_batches(struct bs_space *s);
 int bs_space_reserve(struct bs *bs, uint64_t clusters);
 void bs_space_unreserve(struct bs *bs, uint64_t clusters);
+/* A reservation that was consumed and whose space is about to be given back: it holds again. */
+void bs_space_rereserve(struct bs *bs, uint64_t clusters);
 uint64_t bs_space_avail(struct bs *bs); /* clusters nobody owns or has reserved */
 /* R3: what the record with this LSN unmapped: usable again once it is durable, the epoch has passed, and it is discarded. bs->lock
  * held; chunks to keep extents in come from bs->spare. */
@@ -292,6 +294,9 @@ int bs_epoch_create(struct bs *bs);
 void bs_epoch_destroy(struct bs *bs);
 unsigned bs_epoch_enter(struct bs *bs, struct bdev_channel *ch);
 void bs_epoch_leave(struct bs *bs, struct bdev_channel *ch, unsigned epoch);
+/* Bytes a data operation on ch has moved. */
+void bs_epoch_count(struct bs *bs, struct bdev_channel *ch, uint64_t read, uint64_t written);
+void bs_epoch_get_stat(struct bs *bs, struct bs_stat *st);
 uint64_t bs_epoch_now(struct bs *bs);
 /* Moves the epoch on as far as operations inside allow. What was unmapped in epoch e is out of their sight when the epoch is e + 2. */
 uint64_t bs_epoch_advance(struct bs *bs);
@@ -375,7 +380,6 @@ struct bs {
 	struct bs_orphans *orphans;/* replay: absent blobs that records named */
 	_Atomic int frozen;        /* negative errno: why */
 	_Atomic uint64_t data_gen; /* data writes completed */
-	_Atomic uint64_t data_read_bytes, data_write_bytes;
 	struct bs_txn *txn;        /* the one transaction there can be; under lock */
 	struct bs_epochs *epochs;
 	struct bs_space *space;

@@ -52,7 +52,7 @@ static enum op_next read_step(struct op *op)
 	case READ_DONE:
 		io_leave(r);
 		io_drop(r);
-		atomic_fetch_add_explicit(&r->bs->data_read_bytes, io->length, memory_order_relaxed);
+		bs_epoch_count(r->bs, io->ch, io->length, 0);
 		return op_finish(op);
 	}
 	return op_bug(op);
@@ -66,7 +66,7 @@ static void fast_read_done(struct bdev_io *dev, int rc)
 	struct io_req *r = io_req(io);
 
 	io_leave(r);
-	atomic_fetch_add_explicit(&r->bs->data_read_bytes, io->length, memory_order_relaxed);
+	bs_epoch_count(r->bs, io->ch, io->length, 0);
 	op_child_done(io->parent, rc);
 }
 
@@ -79,7 +79,7 @@ static void fast_write_done(struct bdev_io *dev, int rc)
 	io_leave(r);
 	if (io->reserved)
 		bs_space_unreserve(r->bs, io->reserved);
-	atomic_fetch_add_explicit(&r->bs->data_write_bytes, io->length, memory_order_relaxed);
+	bs_epoch_count(r->bs, io->ch, 0, io->length);
 	op_child_done(io->parent, rc);
 }
 
@@ -158,6 +158,8 @@ static void req_init(struct io_req *r, struct bs_io *io)
 	r->intent.n = 0;
 	r->intent.slice = r->own_slice;
 	r->more = NULL;
+	r->odd = NULL;
+	r->odd_n = 0;
 }
 
 void bs_io_start(struct bdev_channel *ch, struct bs_io *io, struct op *parent)

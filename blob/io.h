@@ -32,6 +32,8 @@ struct io_req { /* bs_io's private part */
 	struct bs_intent intent;
 	struct bs_slice own_slice[IO_SLICES];
 	struct bdev_io *more;
+	struct iovec *odd; /* of pieces that are neither whole iovecs nor part of one */
+	uint32_t odd_n;
 	struct bdev_io own[IO_OWN];
 };
 static_assert(sizeof(struct io_req) <= sizeof(((struct bs_io *)0)->priv), "bs_io.priv holds a request");

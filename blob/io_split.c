@@ -4,8 +4,8 @@
  * pieces, all in flight at once as far as memory goes: two are in the request, 62 more are allocated when they are needed; without
  * memory, or beyond these, it goes in rounds.
  *
- * iovecs are not copied: a piece is either whole iovecs of the caller's or part of one. A piece that would be neither is cut
- * at an iovec's end.
+ * iovecs are not copied where a piece is whole iovecs of the caller's or part of one. A piece that is neither is cut at an iovec's
+ * end, unless that would cut a block, which the device then could not write as one: such a piece gets iovecs of its own.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -40,6 +40,31 @@ void io_zero(const struct bs_io *io)
 		memset(io->iov[i].iov_base, 0, io->iov[i].iov_len);
 }
 
+/* Iovecs of its own for the next len bytes; false: no memory. */
+static bool take_odd(struct io_req *r, struct bdev_io *dev, uint64_t len)
+{
+	struct iovec *v;
+
+	if (!r->odd) {
+		r->odd = base_malloc(((size_t)r->io->iovcnt + IO_OWN + IO_MORE) * sizeof(*r->odd));
+		if (!r->odd)
+			return false;
+	}
+	v = &r->odd[r->odd_n];
+	dev->iov = v;
+	dev->iovcnt = 0;
+	while (len) {
+		const struct iovec *from = &r->io->iov[r->iov];
+		uint64_t n = MIN(len, from->iov_len - r->iov_at);
+
+		v[dev->iovcnt++] = (struct iovec){ (char *)from->iov_base + r->iov_at, n };
+		iov_forward(r, n);
+		len -= n;
+	}
+	r->odd_n += (uint32_t)dev->iovcnt;
+	return true;
+}
+
 /* Gives dev the iovecs of the next bytes, at most len; returns how many bytes. */
 static uint64_t take_iov(struct io_req *r, struct bdev_io *dev, uint64_t len)
 {
@@ -50,11 +75,14 @@ static uint64_t take_iov(struct io_req *r, struct bdev_io *dev, uint64_t len)
 	if (!r->iov_at)
 		while (r->iov + n < r->io->iovcnt && sum + v[n].iov_len <= len)
 			sum += v[n++].iov_len;
+	if (!n)
+		sum = MIN(len, v->iov_len - r->iov_at);
+	if (sum < len && sum % BS_BLOCK && take_odd(r, dev, len))
+		return len;
 	if (n) {
 		dev->iov = v;
 		dev->iovcnt = n;
 	} else {
-		sum = MIN(len, v->iov_len - r->iov_at);
 		dev->one.iov_base = (char *)v->iov_base + r->iov_at;
 		dev->one.iov_len = sum;
 		dev->iov = &dev->one;
@@ -89,6 +117,7 @@ void io_round(struct io_req *r, enum bdev_op op, io_span_fn span_fn)
 	struct io_span span = { .len = 0 };
 	unsigned n = 0;
 
+	r->odd_n = 0;
 	while (r->pos < r->io->length) {
 		if (!span.len)
 			span_fn(r, &span);
@@ -127,5 +156,6 @@ void io_drop(struct io_req *r)
 	free(r->more);
 	if (r->intent.slice != r->own_slice)
 		free(r->intent.slice);
+	free(r->odd);
 	r->more = NULL;
 }

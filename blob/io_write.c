@@ -132,11 +132,14 @@ static int plan(struct io_req *r)
 	LIST_INSERT_HEAD(&io->blob->intents, it, link);
 	r->listed = true;
 	rc = plan_extents(r, &req);
-	io->reserved = req.reserved;
 	if (!rc && must_publish(r) && !meta_fits(r))
 		rc = -ENOSPC;
-	if (rc)
+	if (rc) {
+		bs_space_rereserve(r->bs, io->reserved - req.reserved);
 		free_new(r);
+	} else {
+		io->reserved = req.reserved;
+	}
 	if (rc || !must_publish(r))
 		unlist(r);
 	return rc;
@@ -347,7 +350,7 @@ enum op_next io_write_step(struct op *op)
 			bs_space_unreserve(r->bs, io->reserved);
 		io->reserved = 0;
 		io_drop(r);
-		atomic_fetch_add_explicit(&r->bs->data_write_bytes, r->pos, memory_order_relaxed);
+		bs_epoch_count(r->bs, io->ch, 0, r->pos);
 		return op_finish(op);
 	}
 	return op_bug(op);

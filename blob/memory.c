@@ -67,7 +67,6 @@ void bs_get_stat(struct bs *bs, struct bs_stat *st)
 	st->used_blocks = bs->n_mapped;
 	bs_space_get_stat(bs, st);
 	pthread_mutex_unlock(&bs->lock);
-	st->data_read_bytes = atomic_load(&bs->data_read_bytes);
-	st->data_write_bytes = atomic_load(&bs->data_write_bytes);
+	bs_epoch_get_stat(bs, st);
 	bs_device_get_stat(bs, st);
 }

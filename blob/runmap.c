@@ -412,9 +412,51 @@ static void put_in_hole(struct bs_runmap *map, const struct bs_run *run, struct 
 	}
 }
 
+/* What a put unmaps is not gone where the new run has the same physical blocks (an unwritten run that is written now, or
+ * the other way round). */
+struct put_sink {
+	struct bs_sink sink, *to;
+	uint64_t lo, hi; /* physical blocks of the new run */
+};
+
+static void put_extent(struct bs_sink *sink, uint64_t phys, uint64_t count)
+{
+	struct put_sink *p = container_of(sink, struct put_sink, sink);
+	uint64_t end = phys + count;
+
+	if (phys < MIN(end, p->lo))
+		p->to->extent(p->to, phys, MIN(end, p->lo) - phys);
+	if (MAX(phys, p->hi) < end)
+		p->to->extent(p->to, MAX(phys, p->hi), end - MAX(phys, p->hi));
+}
+
+/* The same within a chunk; what is left is still sorted, and at most one run falls into two. */
+static void put_chunk(struct bs_sink *sink, struct bs_chunk *c)
+{
+	struct put_sink *p = container_of(sink, struct put_sink, sink);
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < c->n; i++) {
+		uint64_t phys = bs_run_phys(&c->run[i]), end = phys + c->run[i].count;
+
+		if (end <= p->lo || phys >= p->hi)
+			c->run[n++] = c->run[i];
+		else
+			put_extent(sink, phys, end - phys);
+	}
+	c->n = (uint16_t)n;
+	if (n)
+		p->to->chunk(p->to, c);
+	else
+		free(c);
+}
+
 void bs_runmap_put(struct bs_runmap *map, const struct bs_run *run, struct bs_spare *spare, struct bs_sink *sink)
 {
-	bs_runmap_del(map, run->logical, run->count, spare, sink);
+	struct put_sink p = { .sink = { put_extent, put_chunk }, .to = sink, .lo = bs_run_phys(run) };
+
+	p.hi = p.lo + run->count;
+	bs_runmap_del(map, run->logical, run->count, spare, sink ? &p.sink : NULL);
 	put_in_hole(map, run, spare);
 	map->blocks += run->count;
 	if (run->flags & BS_RUN_UNWRITTEN)

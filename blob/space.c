@@ -368,6 +368,13 @@ void bs_space_get_stat(struct bs *bs, struct bs_stat *st)
 	pthread_mutex_unlock(&s->lock);
 }
 
+void bs_space_rereserve(struct bs *bs, uint64_t clusters)
+{
+	pthread_mutex_lock(&bs->space->lock);
+	bs->space->reserved += clusters;
+	pthread_mutex_unlock(&bs->space->lock);
+}
+
 uint64_t bs_space_avail(struct bs *bs)
 {
 	struct bs_space *s = bs->space;

@@ -5,31 +5,58 @@
 
 #include "test/unit/blob/kit.h"
 
+static void open_store(struct kit *kit, uint32_t flags)
+{
+	struct bs_open_opts oo = { .size = sizeof(oo), .flags = flags };
+	struct base_err err = { "" };
+	int rc = bs_open(kit->dev, &oo, &kit->bs, &err);
+
+	test_note("%s", err.text);
+	ASSERT_OK(rc);
+}
+
+static void open_device(struct kit *kit)
+{
+	struct bdev *ram;
+
+	ASSERT_OK(bdev_open(kit->name, NULL, &ram, NULL));
+	kit->dev = ram;
+	if (kit->fault)
+		ASSERT_OK(bdev_fault_create(ram, &kit->dev));
+}
+
 void kit_open(struct kit *kit, const struct kit_opts *opts)
 {
+	static _Atomic unsigned number;
 	struct kit_opts none = { .size = 0 };
 	struct bs_format_opts fo = { .size = sizeof(fo) };
-	struct bs_open_opts oo = { .size = sizeof(oo) };
-	struct base_err err = { "" };
-	struct bdev *ram;
-	char name[64];
 
 	if (!opts)
 		opts = &none;
-	snprintf(name, sizeof(name), "ram:%llu", (unsigned long long)(opts->size ? opts->size : 64 * MiB));
-	ASSERT_OK(bdev_open(name, NULL, &ram, &err));
-	kit->dev = ram;
-	if (opts->fault)
-		ASSERT_OK(bdev_fault_create(ram, &kit->dev));
+	snprintf(kit->name, sizeof(kit->name), "ram:%llu,name=kit%u",
+		 (unsigned long long)(opts->size ? opts->size : 64 * MiB), number++);
+	kit->fault = opts->fault;
+	ASSERT_OK(bdev_open(kit->name, NULL, &kit->keep, NULL));
+	open_device(kit);
 	fo.cluster_size = opts->cluster_size;
-	oo.flags = opts->flags;
-	ASSERT_OK(bs_format(kit->dev, &fo, &err));
-	ASSERT_OK(bs_open(kit->dev, &oo, &kit->bs, &err));
+	ASSERT_OK(bs_format(kit->dev, &fo, NULL));
+	open_store(kit, opts->flags);
 }
 
 void kit_close(struct kit *kit)
 {
 	EXPECT_OK(bs_close(kit->bs));
+	bdev_close(kit->keep);
+}
+
+void kit_reopen(struct kit *kit, bool crash, uint32_t flags)
+{
+	if (crash)
+		bs_abandon(kit->bs);
+	else
+		ASSERT_OK(bs_close(kit->bs));
+	open_device(kit);
+	open_store(kit, flags);
 }
 
 uint64_t kit_seed(void)

@@ -8,8 +8,11 @@
 #include "test/shim/test.h"
 
 struct kit {
-	struct bdev *dev; /* as the store sees it */
+	struct bdev *dev;  /* as the store sees it */
 	struct bs *bs;
+	struct bdev *keep; /* ours: memory lives until it is closed */
+	char name[64];
+	bool fault;
 };
 
 struct kit_opts {
@@ -22,6 +25,8 @@ struct kit_opts {
 /* Formats and opens; a failure ends the test. opts may be NULL. */
 void kit_open(struct kit *kit, const struct kit_opts *opts);
 void kit_close(struct kit *kit);
+/* Opens the store again, closed in order before, or left as by a crash. */
+void kit_reopen(struct kit *kit, bool crash, uint32_t flags);
 
 /* A number that changes from run to run unless BLOBFS_SEED is set; printed with failures. */
 uint64_t kit_seed(void);

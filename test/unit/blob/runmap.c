@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Run maps against an array that says for each block where it is. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "test/unit/blob/kit.h"
+
+#define BLOCKS 2000u
+#define PHYS 100000u
+
+struct model {
+	uint32_t phys[BLOCKS]; /* 0: hole */
+	uint8_t flags[BLOCKS];
+	uint8_t gone[PHYS];    /* physical blocks the sink has got */
+	uint64_t sunk;
+};
+
+struct sink {
+	struct bs_sink sink;
+	struct model *m;
+};
+
+static void sink_extent(struct bs_sink *sink, uint64_t phys, uint64_t count)
+{
+	struct model *m = container_of(sink, struct sink, sink)->m;
+
+	for (uint64_t i = 0; i < count; i++)
+		m->gone[phys + i]++;
+	m->sunk += count;
+}
+
+static void sink_chunk(struct bs_sink *sink, struct bs_chunk *chunk)
+{
+	for (unsigned i = 0; i < chunk->n; i++)
+		sink_extent(sink, bs_run_phys(&chunk->run[i]), chunk->run[i].count);
+	free(chunk);
+}
+
+static void compare(const struct bs_runmap *map, const struct model *m)
+{
+	uint64_t blocks = 0, unwritten = 0, runs = 0;
+	struct bs_run all[BLOCKS];
+	struct bs_extent e;
+
+	for (uint64_t b = 0; b < BLOCKS; b++) {
+		bs_runmap_lookup(map, b, BLOCKS - b, &e);
+		ASSERT_EQ_INT(m->phys[b] ? m->flags[b] : BS_RUN_HOLE, e.flags);
+		if (m->phys[b])
+			ASSERT_EQ_INT(m->phys[b], e.phys);
+		for (uint64_t i = 0; i < e.count; i++)
+			ASSERT_EQ_INT(m->phys[b] ? e.phys + i : 0, m->phys[b + i]);
+		blocks += m->phys[b] != 0;
+		unwritten += m->phys[b] && (m->flags[b] & BS_RUN_UNWRITTEN);
+	}
+	ASSERT_EQ_INT(blocks, map->blocks);
+	ASSERT_EQ_INT(unwritten, map->unwritten);
+	runs = bs_runmap_copy(map, 0, all, BLOCKS);
+	ASSERT_EQ_INT(runs, map->runs);
+	for (uint64_t i = 1; i < runs; i++)
+		ASSERT_LE_INT((uint64_t)all[i - 1].logical + all[i - 1].count, (uint64_t)all[i].logical);
+}
+
+/* A random change of map and model. */
+static void change(struct bs_runmap *map, struct model *m, struct bs_spare *spare, uint64_t *seed)
+{
+	struct sink s = { { sink_extent, sink_chunk }, m };
+	uint32_t block = kit_rand(seed, BLOCKS), count = 1 + kit_rand(seed, kit_rand(seed, 8) ? 8 : 500);
+	uint32_t flags = kit_rand(seed, 2) ? BS_RUN_UNWRITTEN : 0, phys = 1 + kit_rand(seed, PHYS - 600);
+	uint64_t before = m->sunk, had = 0;
+	bool put = kit_rand(seed, 3);
+	struct bs_run run;
+
+	count = MIN(count, BLOCKS - block);
+	/* Often where the block before lies, so that runs grow together. */
+	if (block && m->phys[block - 1] && kit_rand(seed, 2)) {
+		phys = m->phys[block - 1] + 1;
+		flags = m->flags[block - 1];
+	}
+	memset(m->gone, 0, sizeof(m->gone));
+	/* Or just what is there, with other flags. */
+	if (m->phys[block] && !kit_rand(seed, 4))
+		phys = m->phys[block];
+	/* A put keeps what it maps itself. */
+	for (uint32_t i = 0; i < count; i++)
+		had += m->phys[block + i] && !(put && m->phys[block + i] - phys < count);
+	if (put) {
+		bs_run_set(&run, block, phys, count, flags);
+		bs_runmap_put(map, &run, spare, &s.sink);
+	} else {
+		bs_runmap_del(map, block, count, spare, &s.sink);
+		phys = 0;
+	}
+	ASSERT_EQ_INT(had, m->sunk - before);
+	for (uint32_t i = 0; i < count; i++) {
+		if (m->phys[block + i])
+			ASSERT_EQ_INT(!phys || m->phys[block + i] - phys >= count, m->gone[m->phys[block + i]] > 0);
+		m->phys[block + i] = phys ? phys + i : 0;
+		m->flags[block + i] = (uint8_t)flags;
+	}
+}
+
+static void random_changes(bool short_of_memory)
+{
+	struct model *m = calloc(1, sizeof(*m));
+	struct bs_spare spare = { NULL, 0 };
+	uint64_t seed = kit_seed();
+	struct bs_runmap map;
+
+	bs_runmap_init(&map);
+	for (int i = 0; i < 6000; i++) {
+		ASSERT_OK(bs_spare_fill(&spare, 1));
+		/* One chunk is all a change may take from the pool. */
+		if (short_of_memory)
+			base_fail_alloc_after(1 + kit_rand(&seed, 2));
+		change(&map, m, &spare, &seed);
+		base_fail_alloc_after(0);
+		if (i % 100 == 0)
+			compare(&map, m);
+	}
+	compare(&map, m);
+	bs_runmap_free(&map);
+	bs_spare_trim(&spare, 0);
+	free(m);
+}
+
+TEST(runmap, follows_an_array_through_random_changes)
+{
+	random_changes(false);
+}
+
+TEST(runmap, takes_at_most_one_spare_chunk_a_change_when_memory_is_short)
+{
+	random_changes(true);
+}
+
+/* n runs that cannot grow together, put in ascending order. */
+static void fill_map(struct bs_runmap *map, struct bs_spare *spare, uint64_t n)
+{
+	struct bs_run run;
+
+	for (uint64_t i = 0; i < n; i++) {
+		ASSERT_OK(bs_spare_fill(spare, 1));
+		bs_run_set(&run, i * 2, 1 + i * 3, 1, 0);
+		bs_runmap_put(map, &run, spare, NULL);
+	}
+}
+
+TEST(runmap, looks_up_in_a_million_runs_in_a_microsecond_or_so)
+{
+	struct bs_spare spare = { NULL, 0 };
+	struct bs_runmap map;
+	struct bs_extent e;
+	uint64_t seed = 1, start, sum = 0;
+
+	bs_runmap_init(&map);
+	fill_map(&map, &spare, 1000000);
+	EXPECT_EQ_INT(1000000, map.runs);
+	start = base_now_ns();
+	for (int i = 0; i < 100000; i++) {
+		uint64_t n = kit_rand(&seed, 1000000);
+
+		bs_runmap_lookup(&map, n * 2, 10, &e);
+		ASSERT_EQ_INT(1 + n * 3, e.phys);
+		sum += e.count;
+	}
+	EXPECT_EQ_INT(100000, sum);
+	/* Generous by a factor of twenty: it is the logarithm that is tested, under sanitizers too. */
+	EXPECT_LT_INT((base_now_ns() - start) / 100000, 20000);
+	bs_runmap_free(&map);
+	bs_spare_trim(&spare, 0);
+}
+
+TEST(runmap, an_append_makes_one_run_and_a_gap_makes_two)
+{
+	struct bs_spare spare = { NULL, 0 };
+	struct bs_runmap map;
+	struct bs_run run;
+
+	bs_runmap_init(&map);
+	ASSERT_OK(bs_spare_fill(&spare, 2));
+	for (uint64_t i = 0; i < 1000; i++) {
+		bs_run_set(&run, i * 4, 500 + i * 4, 4, 0);
+		bs_runmap_put(&map, &run, &spare, NULL);
+	}
+	EXPECT_EQ_INT(1, map.runs);
+	bs_runmap_del(&map, 100, 8, &spare, NULL);
+	EXPECT_EQ_INT(2, map.runs);
+	EXPECT_EQ_INT(3992, map.blocks);
+	/* The same blocks at the same place close the gap; as unwritten ones they do not. */
+	bs_run_set(&run, 100, 600, 8, BS_RUN_UNWRITTEN);
+	bs_runmap_put(&map, &run, &spare, NULL);
+	EXPECT_EQ_INT(3, map.runs);
+	bs_run_set(&run, 100, 600, 8, 0);
+	bs_runmap_put(&map, &run, &spare, NULL);
+	EXPECT_EQ_INT(1, map.runs);
+	bs_runmap_free(&map);
+	bs_spare_trim(&spare, 0);
+}
+
+TEST(runmap, a_small_file_costs_less_than_a_hundred_bytes)
+{
+	/* One run: a chunk of one. */
+	EXPECT_LE_INT(sizeof(struct bs_chunk) + sizeof(struct bs_run), 64);
+	EXPECT_LE_INT(sizeof(struct bs_blob), 176);
+}
+
+TEST(runmap, the_most_distant_blocks_can_be_mapped)
+{
+	struct bs_spare spare = { NULL, 0 };
+	uint64_t last = (1ull << BS_RUN_BITS) - 1;
+	struct bs_runmap map;
+	struct bs_extent e;
+	struct bs_run run;
+
+	bs_runmap_init(&map);
+	ASSERT_OK(bs_spare_fill(&spare, 2));
+	bs_run_set(&run, last, last - 1, 1, 0);
+	bs_runmap_put(&map, &run, &spare, NULL);
+	bs_runmap_lookup(&map, last, 100, &e);
+	EXPECT_EQ_INT(last - 1, e.phys);
+	EXPECT_EQ_INT(1, e.count);
+	bs_runmap_lookup(&map, 0, UINT64_MAX, &e);
+	EXPECT_EQ_INT(BS_RUN_HOLE, e.flags);
+	EXPECT_EQ_INT(last, e.count);
+	bs_runmap_del(&map, 1, UINT64_MAX, &spare, NULL);
+	EXPECT_EQ_INT(0, map.runs);
+	bs_runmap_free(&map);
+	bs_spare_trim(&spare, 0);
+}
