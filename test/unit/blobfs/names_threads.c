@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Many threads over the same few names: whatever comes of it is sound. */
+#include <pthread.h>
+
+#include "test/unit/blobfs/names.h"
+
+#define THREADS 4
+#define ROUNDS 3000
+#define NAMES 12
+
+struct worker {
+	struct bfs *fs;
+	uint64_t dir[3];
+	unsigned seed;
+	unsigned done;
+};
+
+static int count_entry(const struct bfs_dirent *e, void *arg)
+{
+	(void)e;
+	++*(unsigned *)arg;
+	return 0;
+}
+
+static void expect_one_of(int rc, const int *codes, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (rc == codes[i])
+			return;
+	}
+	FAIL("an unexpected result: %d", rc);
+}
+#define EXPECT_ONE_OF(rc, ...) \
+	expect_one_of(rc, (const int[]){ 0, __VA_ARGS__ }, ARRAY_SIZE(((const int[]){ 0, __VA_ARGS__ })))
+
+static void step(struct worker *w)
+{
+	char a[8], b[8];
+	uint64_t da = w->dir[rand_r(&w->seed) % 3], db = w->dir[rand_r(&w->seed) % 3];
+	struct bfs_attr attr;
+	unsigned n = 0;
+
+	snprintf(a, sizeof(a), "n%d", rand_r(&w->seed) % NAMES);
+	snprintf(b, sizeof(b), "n%d", rand_r(&w->seed) % NAMES);
+	switch (rand_r(&w->seed) % 10) {
+	case 0:
+		EXPECT_ONE_OF(bfs_mknod(w->fs, NULL, da, a, S_IFREG | 0644, 0, 0, NULL), -EEXIST);
+		break;
+	case 1:
+		EXPECT_ONE_OF(bfs_mkdir(w->fs, NULL, da, a, 0755, 0, NULL), -EEXIST);
+		break;
+	case 2:
+		EXPECT_ONE_OF(bfs_unlink(w->fs, NULL, da, a), -ENOENT, -EISDIR);
+		break;
+	case 3:
+		EXPECT_ONE_OF(bfs_rmdir(w->fs, NULL, da, a), -ENOENT, -ENOTDIR, -ENOTEMPTY);
+		break;
+	case 4:
+	case 5:
+		EXPECT_ONE_OF(bfs_rename(w->fs, NULL, da, a, db, b, 0), -ENOENT, -EISDIR, -ENOTDIR, -ENOTEMPTY, -EINVAL);
+		break;
+	case 6:
+		EXPECT_ONE_OF(bfs_rename(w->fs, NULL, da, a, db, b, RENAME_EXCHANGE), -ENOENT, -EINVAL);
+		break;
+	case 7: /* a reference, kept over what others do */
+		if (bfs_lookup(w->fs, NULL, da, a, &attr) || bfs_ref(w->fs, attr.ino))
+			break;
+		EXPECT_OK(bfs_getattr(w->fs, attr.ino, &attr));
+		EXPECT_ONE_OF(bfs_link(w->fs, NULL, attr.ino, db, b, 0, NULL), -EEXIST, -ENOENT, -EPERM);
+		EXPECT_OK(bfs_setattr(w->fs, NULL, attr.ino, &attr, BFS_SET_MTIME_NOW, NULL));
+		bfs_unref(w->fs, attr.ino, 1);
+		break;
+	case 8:
+		EXPECT_OK(bfs_readdir(w->fs, da, 0, true, count_entry, &n));
+		EXPECT_LE_INT(n, NAMES + 2);
+		break;
+	case 9:
+		EXPECT_ONE_OF(bfs_lookup(w->fs, NULL, da, a, &attr), -ENOENT);
+		break;
+	}
+	w->done++;
+}
+
+static void *run(void *arg)
+{
+	struct worker *w = arg;
+
+	for (int i = 0; i < ROUNDS; i++)
+		step(w);
+	return NULL;
+}
+
+TEST(bfs_names_threads, the_tree_stays_sound_whatever_the_order)
+{
+	struct worker worker[THREADS];
+	pthread_t thread[THREADS];
+	struct world w;
+	struct bfs *fs = world_make(&w, "64M", 0);
+	uint64_t dir[3] = { make_dir(fs, ROOT, "a"), make_dir(fs, ROOT, "b"), make_dir(fs, ROOT, "c") };
+	struct bfs_cache_stat st;
+	unsigned seed;
+
+	base_random(&seed, sizeof(seed));
+	test_note("seed %u", seed);
+	for (unsigned i = 0; i < THREADS; i++) {
+		worker[i] = (struct worker){ .fs = fs, .seed = seed + i };
+		memcpy(worker[i].dir, dir, sizeof(dir));
+		ASSERT_EQ_INT(0, pthread_create(&thread[i], NULL, run, &worker[i]));
+	}
+	for (unsigned i = 0; i < THREADS; i++) {
+		pthread_join(thread[i], NULL);
+		EXPECT_EQ_INT(ROUNDS, worker[i].done);
+	}
+	bfs_get_cache_stat(fs, &st);
+	EXPECT_LE_INT(st.inodes, 3); /* at most the directories, for their access times */
+	world_end(&w);
+}
