@@ -38,10 +38,34 @@ static void unescape(char *s)
 	*to = '\0';
 }
 
-/* Whether what is seen at dir, the topmost mount, is a BlobFS; its source then is in `source`. */
-static bool is_ours(const char *dir, char *source, size_t size)
+/* Splits a line of mountinfo: id parent major:minor root POINT options fields… - TYPE SOURCE options. */
+static bool split(char *line, char **point, char **type, char **source)
 {
-	char *line = NULL, *point, *rest;
+	char *p = line;
+
+	for (int i = 0; i < 4 && p; i++)
+		p = strchr(p, ' ') ? strchr(p, ' ') + 1 : NULL;
+	*point = p;
+	*type = p ? strstr(p, " - ") : NULL;
+	if (!*type)
+		return false;
+	*type += 3;
+	*source = strchr(*type, ' ');
+	if (!*source)
+		return false;
+	*(*source)++ = '\0';
+	(*source)[strcspn(*source, " \n")] = '\0';
+	p[strcspn(p, " ")] = '\0';
+	unescape(*point);
+	unescape(*source);
+	return true;
+}
+
+/* The topmost mount at `dir`, or any of `source` (the other is NULL): whether it is a BlobFS, and then its source or
+ * directory in `other`. */
+static bool is_ours(const char *dir, const char *source, char *other, size_t size)
+{
+	char *line = NULL, *point, *type, *src;
 	bool ours = false;
 	size_t cap = 0;
 	FILE *f = fopen("/proc/self/mountinfo", "re");
@@ -49,28 +73,24 @@ static bool is_ours(const char *dir, char *source, size_t size)
 	if (!f)
 		return false;
 	while (getline(&line, &cap, f) > 0) {
-		/* id parent major:minor root POINT options fields… - TYPE SOURCE superoptions */
-		point = line;
-		for (int i = 0; i < 4 && point; i++)
-			point = strchr(point, ' ') ? strchr(point, ' ') + 1 : NULL;
-		rest = point ? strchr(point, ' ') : NULL;
-		if (!rest)
+		bool blobfs;
+
+		if (!split(line, &point, &type, &src))
 			continue;
-		*rest++ = '\0';
-		unescape(point);
-		if (strcmp(point, dir))
+		blobfs = !strcmp(type, FUSE_FSTYPE);
+		if (dir ? strcmp(point, dir) : !blobfs || strcmp(src, source))
 			continue;
-		rest = strstr(rest, " - ");
-		ours = rest && !strncmp(rest, " - " FUSE_FSTYPE " ", strlen(" - " FUSE_FSTYPE " "));
-		if (ours) {
-			snprintf(source, size, "%s", rest + strlen(" - " FUSE_FSTYPE " "));
-			source[strcspn(source, " \n")] = '\0';
-			unescape(source);
-		}
+		ours = blobfs;
+		snprintf(other, size, "%s", dir ? src : point);
 	}
 	free(line);
 	fclose(f);
 	return ours;
+}
+
+bool kmount_source_is_mounted(const char *source, char *dir, size_t size)
+{
+	return is_ours(NULL, source, dir, size);
 }
 
 int kmount_check_device(struct base_err *err)
@@ -102,7 +122,7 @@ int kmount_check_dir(const char *dir, char **out, struct base_err *err)
 	*out = realpath(dir, NULL);
 	if (!*out)
 		return base_err_set(err, -errno, "%s: %s", dir, strerror(errno));
-	if (is_ours(*out, source, sizeof(source))) {
+	if (is_ours(*out, NULL, source, sizeof(source))) {
 		free(*out);
 		*out = NULL;
 		return base_err_set(err, -EBUSY, "%s: already mounted (%s)", dir, source);

@@ -17,6 +17,7 @@
 #include "base/log.h"
 
 #define NAME "mount.blobfs"
+#define PATIENCE_NS 3000000000ull
 enum { EXIT_USAGE = 1, EXIT_MOUNT = 32 }; /* as mount(8) */
 
 static const char usage[] =
@@ -84,6 +85,26 @@ static void check_first(const char *dir)
 	free(path);
 }
 
+/* umount(8) returns before the daemon of that mount has closed the device: a device that is held but not mounted is
+ * waited for a little. */
+static int open_device(struct mount_args *a, const char *device, struct bfs **fs, struct base_err *err)
+{
+	uint64_t until = base_now_ns() + PATIENCE_NS;
+	char dir[256];
+	int rc;
+
+	for (;;) {
+		rc = bfs_mount(device, &a->fs, fs, err);
+		if (rc != -EBUSY)
+			return rc;
+		if (kmount_source_is_mounted(a->fuse.fsname, dir, sizeof(dir)))
+			return base_err_set(err, rc, "%s: in use: mounted at %s", device, dir);
+		if (base_now_ns() > until)
+			return rc;
+		usleep(20000);
+	}
+}
+
 static struct bfs *mount_store(struct mount_args *a, const char *device)
 {
 	struct base_err err = { "" };
@@ -93,7 +114,7 @@ static struct bfs *mount_store(struct mount_args *a, const char *device)
 	/* What sync(2) pushed to us is durable within two seconds, whatever happens then. */
 	a->fs.writeback_ms = 500;
 	a->fs.commit_ms = 500;
-	rc = bfs_mount(device, &a->fs, &fs, &err);
+	rc = open_device(a, device, &fs, &err);
 	if (rc)
 		daemon_fail(EXIT_MOUNT, base_err_text(&err, rc));
 	return fs;
