@@ -123,6 +123,25 @@ void rig_delete(struct rig *r, uint64_t id)
 	bs_blob_put(blob);
 }
 
+void rig_fill(struct rig *r, uint64_t id, uint64_t block, uint64_t count)
+{
+	void *buf = dma_zalloc(count * BS_BLOCK, BS_BLOCK);
+	struct iovec iov = { buf, count * BS_BLOCK };
+	struct bs_io io;
+
+	memset(&io, 0, sizeof(io));
+	io.blob = bs_blob_get(r->bs, id);
+	io.op = BS_WRITE;
+	io.offset = block * BS_BLOCK;
+	io.length = count * BS_BLOCK;
+	io.iov = &iov;
+	io.iovcnt = 1;
+	ASSERT_TRUE(io.blob != NULL);
+	ASSERT_OK(bs_io_sync(r->bs, &io));
+	bs_blob_put(io.blob);
+	dma_free(buf);
+}
+
 bool rig_has(struct rig *r, uint64_t id, uint8_t fill, uint32_t len)
 {
 	struct bs_blob *blob = bs_blob_get(r->bs, id);

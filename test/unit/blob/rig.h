@@ -33,6 +33,8 @@ void rig_put_super(struct rig *r, struct bs_sb_disk *sb);
 /* One transaction: a new blob with one item (kind user, key 1, len bytes of fill); its id. */
 uint64_t rig_create(struct rig *r, uint8_t fill, uint32_t len);
 void rig_delete(struct rig *r, uint64_t id);
+/* Writes count blocks of a blob. */
+void rig_fill(struct rig *r, uint64_t id, uint64_t block, uint64_t count);
 /* Length of the item and its first byte are as rig_create made them; false: no such blob. */
 bool rig_has(struct rig *r, uint64_t id, uint8_t fill, uint32_t len);
 /* Everything the store holds, as a checksum over a dump. */
