@@ -192,7 +192,7 @@ int bfs_cred_check_mode(const struct bfs_cred *cred, uint32_t mode, uint32_t uid
 {
 	uint32_t granted;
 
-	if (!cred)
+	if (!cred || cred->flags & BFS_CRED_CHECKED)
 		return 0;
 	if (cred->uid == 0) /* all but executing what nobody may execute */
 		return (mask & X_OK) && !S_ISDIR(mode) && !(mode & 0111) ? -EACCES : 0;

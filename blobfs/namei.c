@@ -155,7 +155,7 @@ static void make_attributes(const struct make *m, const struct bfs_inode *dir, i
 		if (S_ISDIR(mode))
 			mode |= S_ISGID;
 		else if ((mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) && m->cred && m->cred->uid != 0 &&
-			 !bfs_cred_in_group(m->cred, dir->gid))
+			 !(m->cred->flags & BFS_CRED_CHECKED) && !bfs_cred_in_group(m->cred, dir->gid))
 			mode &= ~(uint32_t)S_ISGID;
 	}
 	inode->mode = mode;
