@@ -5,6 +5,9 @@
  * The lock is one of the open file description (F_OFD_SETLK): other processes see it, it goes when the process
  * dies, and it does not collide with the flock that udev takes on block devices. A block device opened
  * for writing is claimed with O_EXCL as well, so that a mounted one is refused.
+ *
+ * Both outlive a killed process for as long as the device has I/O of its under way, as they must: what is still to
+ * land would land in the next owner's data. So opening is patient for a moment before it says -EBUSY.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,6 +20,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "bdev/file.h"
@@ -25,6 +29,18 @@
 #include "base/log.h"
 
 #define FILE_MAX_IO (4 * MiB)
+#define PATIENCE 60 /* times 5 ms */
+
+/* True a limited number of times, a little later each: whether to try once more. */
+static bool be_patient(unsigned *tries)
+{
+	struct timespec ts = { .tv_nsec = 5000000 };
+
+	if ((*tries)++ >= PATIENCE)
+		return false;
+	nanosleep(&ts, NULL);
+	return true;
+}
 
 void file_identify(const char *name, char *key, size_t len)
 {
@@ -43,8 +59,12 @@ void file_identify(const char *name, char *key, size_t len)
 
 static int open_retry(const char *name, int flags, struct file *f)
 {
-	int fd = open(name, flags | (f->direct ? O_DIRECT : 0), 0644);
+	unsigned tries = 0;
+	int fd;
 
+	do {
+		fd = open(name, flags | (f->direct ? O_DIRECT : 0), 0644);
+	} while (fd < 0 && errno == EBUSY && be_patient(&tries));
 	if (fd < 0 && errno == EINVAL && f->direct) {
 		log_info("%s: direct I/O is refused, using the page cache", name);
 		f->direct = false;
@@ -91,14 +111,19 @@ static const char *open_problem(int rc)
 static int take_lock(const char *name, const struct bdev_opts *opts, struct file *f, struct base_err *err)
 {
 	struct flock lock = { .l_type = opts->flags & BDEV_RDONLY ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
+	unsigned tries = 0;
+	int rc;
 
 	if (opts->flags & BDEV_NO_LOCK)
 		return 0;
-	if (!fcntl(f->fd, F_OFD_SETLK, &lock)) {
+	do {
+		rc = fcntl(f->fd, F_OFD_SETLK, &lock);
+	} while (rc && (errno == EAGAIN || errno == EACCES) && be_patient(&tries));
+	if (!rc) {
 		f->locked = true;
 		return 0;
 	}
-	if (errno == EAGAIN || errno == EACCES)
+	if (tries > PATIENCE)
 		return base_err_set(err, -EBUSY, "%s: is in use by another program", name);
 	return base_err_set(err, -errno, "%s: cannot be locked: %s", name, strerror(errno));
 }

@@ -12,6 +12,9 @@
  *
  * When a thread exits, the kernel cancels what it submitted and has not started. Block I/O may be repeated:
  * it is submitted again by whoever reaps it.
+ *
+ * The file is not registered with the rings: the kernel takes a closed ring, or a dead process's, apart some time
+ * later, and a registered file would stay locked until then. As it is, only I/O under way holds it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -36,7 +39,6 @@ struct uring {
 struct uring_channel {
 	struct io_uring ring;
 	atomic_bool woken; /* a wake's completion is on its way or not reaped yet */
-	bool fixed_file;
 	unsigned tail;     /* of the submission queue, under the channel's lock */
 };
 
@@ -122,7 +124,6 @@ static void uring_forked(struct bdev *dev)
 
 static int uring_channel_create(struct bdev_channel *ch)
 {
-	struct uring *u = ch->dev->priv;
 	struct uring_channel *c = base_calloc(1, sizeof(*c));
 	int rc;
 
@@ -137,7 +138,6 @@ static int uring_channel_create(struct bdev_channel *ch)
 	for (unsigned i = 0; i < c->ring.sq.ring_entries; i++)
 		c->ring.sq.array[i] = i;
 	c->tail = *c->ring.sq.ktail;
-	c->fixed_file = !io_uring_register_files(&c->ring, &u->f.fd, 1);
 	ch->priv = c;
 	return 0;
 }
@@ -203,7 +203,7 @@ static bool prepare(struct bdev_channel *ch, struct bdev_io *io)
 	struct uring_channel *c = ch->priv;
 	struct uring *u = ch->dev->priv;
 	struct io_uring_sqe *sqe = next_sqe(c);
-	int fd = c->fixed_file ? 0 : u->f.fd;
+	int fd = u->f.fd;
 
 	if (!sqe)
 		return false;
@@ -222,8 +222,6 @@ static bool prepare(struct bdev_channel *ch, struct bdev_io *io)
 				 (unsigned)file_trim_mode(io), io->offset);
 		break;
 	}
-	if (c->fixed_file)
-		sqe->flags |= IOSQE_FIXED_FILE;
 	io_uring_sqe_set_data(sqe, io);
 	publish(c);
 	return true;

@@ -179,12 +179,15 @@ uint64_t wrapper_now(void)
 	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
-/* For the next one due; none disarms it. Either way the descriptor is quiet until then. */
+/* For the next one due; one that is due at any time needs none. Set anew, the descriptor is quiet until then. */
 static void set_timer(struct wrapper_channel *c)
 {
-	uint64_t due = c->later ? MAX(c->later->due_ns, 1ull) : 0;
+	uint64_t due = c->later ? c->later->due_ns : 0;
 	struct itimerspec ts = { .it_value = { (time_t)(due / 1000000000), (long)(due % 1000000000) } };
 
+	if (due == c->armed_ns)
+		return;
+	c->armed_ns = due;
 	timerfd_settime(c->timer, TFD_TIMER_ABSTIME, &ts, NULL);
 }
 
@@ -200,7 +203,7 @@ void wrapper_end(struct wrapped *w, int rc)
 		at = &(*at)->next;
 	w->next = *at;
 	*at = w;
-	if (c->timer >= 0 && c->later == w)
+	if (c->later == w)
 		set_timer(c);
 }
 
@@ -218,8 +221,7 @@ static void end_due(struct bdev_channel *ch)
 		channel_done(ch, w->up, w->rc);
 		wrapper_put(w);
 	}
-	if (c->timer >= 0)
-		set_timer(c);
+	set_timer(c);
 }
 
 /* ---- polling ---- */

@@ -30,7 +30,8 @@ struct wrapper_channel {
 	struct bdev_channel *below;
 	struct wrapped *free; /* those not in use */
 	struct wrapped *later;
-	int timer, epoll; /* -1 when nothing ever comes later */
+	uint64_t armed_ns; /* when the timer goes off; 0: never */
+	int timer, epoll; /* -1 when nothing ever comes later: due_ns is always 0 then */
 };
 
 /* Makes a wrapper over base: dev->priv is w, which begins with a struct wrapper, and info is the base's, to

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -206,6 +207,59 @@ TEST(bdev_open, closing_releases_the_lock_though_a_child_lives_on)
 	close(ends[1]);
 	waitpid(pid, &status, 0);
 	EXPECT_EQ_INT(0, status);
+	unlink(path);
+}
+
+/* Writes until it is killed, much in flight. */
+static void write_for_ever(const struct test_dev *t, int ready)
+{
+	struct bdev_channel *ch;
+	struct bdev_io io[32];
+	struct bdev *dev;
+	struct tally tally = { 0 };
+	char *buf = calloc(1, 65536);
+
+	if (try_open(path, t->flags, &dev, NULL))
+		_exit(1);
+	ch = bdev_channel_borrow(dev);
+	for (;;) {
+		for (unsigned i = 0; i < 32; i++) {
+			bdev_io_init_buf(&io[i], BDEV_WRITE, buf, i * 65536ull, 65536, tally_cb, &tally);
+			bdev_submit(ch, &io[i]);
+		}
+		bdev_kick(ch);
+		if (write(ready, "x", 1) != 1)
+			_exit(2);
+		while (bdev_channel_inflight(ch))
+			bdev_poll(ch);
+	}
+}
+
+FOR_EACH_MODULE(bdev_open, a_killed_process_leaves_no_lock)
+{
+	if (!strcmp(t->module, "ram"))
+		return;
+	make_file(4 << 20);
+	for (unsigned i = 0; i < 10; i++) {
+		int ends[2], status;
+		struct base_err err;
+		struct bdev *dev;
+		pid_t pid;
+		char c;
+
+		ASSERT_EQ_INT(0, pipe(ends));
+		pid = fork();
+		if (!pid)
+			write_for_ever(t, ends[1]);
+		close(ends[1]);
+		ASSERT_EQ_INT(1, read(ends[0], &c, 1));
+		kill(pid, SIGKILL);
+		ASSERT_EQ_INT(pid, waitpid(pid, &status, 0));
+		close(ends[0]);
+		if (try_open(path, t->flags, &dev, &err))
+			FAIL("%s", err.text);
+		bdev_close(dev);
+	}
 	unlink(path);
 }
 
