@@ -112,7 +112,7 @@ int bfs_access(struct bfs *fs, const struct bfs_cred *cred, uint64_t ino, int ma
 static int setattr_allowed(const struct bfs_cred *cred, const struct bfs_edit *e, const struct bfs_attr *attr,
 			   uint32_t mask)
 {
-	if (!cred || cred->uid == 0)
+	if (bfs_cred_privileged(cred))
 		return 0;
 	if ((mask & BFS_SET_UID) && (attr->uid != e->uid || cred->uid != e->uid))
 		return -EPERM;
@@ -147,7 +147,7 @@ static void edit_mode(const struct bfs_cred *cred, struct bfs_edit *e, const str
 	if (!(mask & BFS_SET_MODE))
 		return;
 	e->mode = (e->mode & S_IFMT) | (attr->mode & 07777);
-	if (cred && cred->uid != 0 && !bfs_cred_in_group(cred, e->gid))
+	if (!bfs_cred_privileged(cred) && !bfs_cred_in_group(cred, e->gid))
 		e->mode &= ~(uint32_t)S_ISGID;
 }
 

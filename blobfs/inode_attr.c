@@ -177,6 +177,11 @@ void bfs_inode_attr(struct bfs_inode *inode, struct bfs_attr *out)
 
 /* ---- permissions ---- */
 
+bool bfs_cred_privileged(const struct bfs_cred *cred)
+{
+	return !cred || cred->uid == 0 || (cred->flags & BFS_CRED_CHECKED);
+}
+
 bool bfs_cred_in_group(const struct bfs_cred *cred, uint32_t gid)
 {
 	if (cred->gid == gid)

@@ -61,10 +61,13 @@ struct bfs_inode { /* in core: while referenced, open, or dirty */
 	_Atomic uint32_t n_dirty, n_writing; /* pages; n_dirty grows under lock only */
 	_Atomic uint64_t data_end;        /* no data is mapped at or beyond it; changed inside a transaction */
 	_Atomic uint64_t stale_end;       /* R9: the device's block that holds this byte is garbage from it on; 0: none; the same */
+	_Atomic int stream;               /* of the file that wrote last */
 	uint64_t lowered_block;           /* what lowered_lsn is about; the same */
 	_Atomic uint64_t dirty_since;     /* ns; when the first of its dirty pages became so */
 	_Atomic uint32_t wb_error_seq;    /* one more with each write-back error; files compare (R2) */
 	_Atomic int wb_error;
+	_Atomic uint32_t wb_error_seen;   /* by an fsync by number */
+	uint64_t wb_pass;                 /* under fs->dirty_lock: the last pass of write-behind that came by */
 	LIST_ENTRY(bfs_inode) dirty_link; /* in fs->dirty: inodes with dirty pages or attributes; or in fs->undeleted */
 	bool on_dirty_list;               /* written under lock + dirty_lock + icache_lock: any of them makes it stable */
 };
@@ -74,7 +77,7 @@ struct bfs_file {
 	struct bfs_inode *inode;
 	int flags;
 	_Atomic int stream;
-	uint32_t wb_error_seen;
+	_Atomic uint32_t wb_error_seen;
 	struct bfs_ra { /* readahead state: file.c/readahead.c; racy by design, only a hint */
 		_Atomic uint64_t next, window, done;
 		_Atomic int advice;
@@ -161,6 +164,8 @@ void bfs_inode_accessed(struct bfs_inode *inode);
 int64_t bfs_now(void);
 int bfs_cred_check(const struct bfs_cred *cred, const struct bfs_inode *inode, int mask); /* R_OK, W_OK, X_OK; -EACCES */
 
+/* Root, or somebody for whom all was checked already. */
+bool bfs_cred_privileged(const struct bfs_cred *cred);
 bool bfs_cred_in_group(const struct bfs_cred *cred, uint32_t gid);
 int bfs_cred_check_mode(const struct bfs_cred *cred, uint32_t mode, uint32_t uid, uint32_t gid, int mask);
 /* Attributes of an inode in core or not, without bringing it there, and its blob, counted (may be NULL). Not inside a transaction.

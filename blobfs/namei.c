@@ -43,7 +43,7 @@ int bfs_may_delete(const struct bfs_cred *cred, const struct bfs_inode *dir, con
 {
 	int rc = bfs_cred_check(cred, dir, W_OK | X_OK);
 
-	if (rc || !cred || cred->uid == 0 || !(dir->mode & S_ISVTX))
+	if (rc || bfs_cred_privileged(cred) || !(dir->mode & S_ISVTX))
 		return rc;
 	return cred->uid == victim->uid || cred->uid == dir->uid ? 0 : -EPERM;
 }
@@ -154,8 +154,8 @@ static void make_attributes(const struct make *m, const struct bfs_inode *dir, i
 		inode->gid = dir->gid;
 		if (S_ISDIR(mode))
 			mode |= S_ISGID;
-		else if ((mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) && m->cred && m->cred->uid != 0 &&
-			 !(m->cred->flags & BFS_CRED_CHECKED) && !bfs_cred_in_group(m->cred, dir->gid))
+		else if ((mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) && !bfs_cred_privileged(m->cred) &&
+			 !bfs_cred_in_group(m->cred, dir->gid))
 			mode &= ~(uint32_t)S_ISGID;
 	}
 	inode->mode = mode;
@@ -273,7 +273,7 @@ int bfs_mknod(struct bfs *fs, const struct bfs_cred *cred, uint64_t dir, const c
 		break;
 	case S_IFCHR:
 	case S_IFBLK:
-		if (cred && cred->uid != 0)
+		if (!bfs_cred_privileged(cred))
 			return -EPERM;
 		break;
 	case S_IFDIR:

@@ -186,11 +186,12 @@ static int may_set(const struct bfs_cred *cred, const struct bfs_inode *inode, i
 	if (space == SPACE_USER) {
 		if (!S_ISREG(inode->mode) && !S_ISDIR(inode->mode))
 			return -EPERM;
-		if (S_ISDIR(inode->mode) && (inode->mode & S_ISVTX) && cred && cred->uid && cred->uid != inode->uid)
+		if (S_ISDIR(inode->mode) && (inode->mode & S_ISVTX) && !bfs_cred_privileged(cred) &&
+		    cred->uid != inode->uid)
 			return -EPERM;
 		return bfs_cred_check(cred, inode, W_OK);
 	}
-	return cred && cred->uid ? -EPERM : 0;
+	return bfs_cred_privileged(cred) ? 0 : -EPERM;
 }
 
 struct set {
