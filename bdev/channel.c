@@ -348,9 +348,9 @@ static void channel_wait(struct op_driver *driver, struct op *op)
 
 void channel_forked(struct bdev_channel *ch)
 {
-	pthread_mutex_init(&ch->lock, NULL);
 	io_list_init(&ch->queue);
 	io_list_init(&ch->done);
+	atomic_store(&ch->driver.ready, NULL);
 	atomic_store(&ch->remote, NULL);
 	atomic_store(&ch->remote_out, 0);
 	atomic_store(&ch->inflight, 0);

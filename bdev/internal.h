@@ -164,7 +164,7 @@ void channel_remote_begin(struct bdev_channel *ch);
 void channel_done_remote(struct bdev_io *io, int rc);
 /* Wrappers: module->wait of the channel below, which only the wrapper uses. */
 void channel_block(struct bdev_channel *ch);
-/* In the child of a fork. */
+/* In the child of a fork, with the lock held. */
 void channel_forked(struct bdev_channel *ch);
 
 /* ---- port.c ---- */

@@ -83,24 +83,32 @@ static const struct bdev_module dead_module = {
 	.fd = dead_fd,
 };
 
+/* All locks, so that the child finds everything whole. Newer devices first: a wrapper's lock comes before its base's. */
 static void before_fork(void)
 {
 	pthread_mutex_lock(&registry_lock);
-	for (struct bdev *d = registry; d; d = d->next)
+	for (struct bdev *d = registry; d; d = d->next) {
 		pthread_mutex_lock(&d->lock);
+		for (unsigned i = 0; i < BDEV_MAX_CHANNELS; i++)
+			if (d->channels[i])
+				pthread_mutex_lock(&d->channels[i]->lock);
+	}
 }
 
-static void after_fork_parent(void)
+static void unlock_all(void)
 {
-	for (struct bdev *d = registry; d; d = d->next)
+	for (struct bdev *d = registry; d; d = d->next) {
+		for (unsigned i = 0; i < BDEV_MAX_CHANNELS; i++)
+			if (d->channels[i])
+				pthread_mutex_unlock(&d->channels[i]->lock);
 		pthread_mutex_unlock(&d->lock);
+	}
 	pthread_mutex_unlock(&registry_lock);
 }
 
 static void after_fork_child(void)
 {
 	for (struct bdev *d = registry; d; d = d->next) {
-		pthread_mutex_init(&d->lock, NULL);
 		if (d->module->forked)
 			d->module->forked(d);
 		d->module = &dead_module;
@@ -109,13 +117,13 @@ static void after_fork_child(void)
 			if (d->channels[i])
 				channel_forked(d->channels[i]);
 	}
-	pthread_mutex_init(&registry_lock, NULL);
 	pthread_cond_init(&gone, NULL);
+	unlock_all();
 }
 
 static void watch_forks(void)
 {
-	pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+	pthread_atfork(before_fork, unlock_all, after_fork_child);
 }
 
 /* ---- the list ---- */
