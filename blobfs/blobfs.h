@@ -267,7 +267,7 @@ struct bfs_req {
 	struct bdev_channel *ch;
 	struct bfs_inode *inode;
 	void *work;
-	uint64_t priv[24];
+	uint64_t priv[48];
 };
 /* Never blocks on the device. */
 BLOBFS_API void bfs_submit(struct bfs_queue *q, struct bfs_req *req);

@@ -64,9 +64,10 @@ struct bfs_page {
 	_Atomic uint32_t state;
 	uint32_t pins;     /* under the shard's lock; of a detached page too (the shard it was of) */
 	uint32_t prev, next; /* in its queue or the free list */
-	uint32_t stale;    /* of a page being filled: bytes that count, the rest is zeroed */
+	uint32_t valid;    /* of a page being filled: bytes that count, the rest is zeroed */
 	uint8_t queue, freq;
-	uint16_t reserved;
+	uint8_t fresh;     /* not asked for since it came: the first time does not count */
+	uint8_t reserved;
 	uint64_t reserved2[2];
 };
 static_assert(sizeof(struct bfs_page) == 64, "page descriptor");
@@ -84,7 +85,6 @@ struct bfs_group {
 	bool in_dirty;     /* in dirty_groups: something is dirty or writing */
 	uint32_t page[GROUP_PAGES];
 };
-RB_PROTOTYPE(bfs_group_tree, bfs_group, node, )
 
 struct bfs_waiter {
 	struct bfs_waiter *next;
@@ -119,9 +119,10 @@ struct bfs_cache {
 	uint64_t *ghosts;
 	struct bfs_group **buckets;
 	uint64_t mem_handle;
+	uint64_t dirty_limit;     /* pages */
 	uint32_t cluster_shift;   /* log2 of pages in a cluster */
 	pthread_mutex_t free_lock;
-	uint32_t free_pages, n_free;
+	uint32_t free_pages, n_free, fresh_page, fresh_group; /* those never used yet begin there */
 	struct bfs_group *free_groups;
 	struct bfs_waiter *free_waiters;
 	_Atomic uint32_t n_free_waiters, rotor;
@@ -129,6 +130,8 @@ struct bfs_cache {
 	pthread_mutex_t unit_lock;
 	struct bfs_unit *free_units;
 	uint32_t n_units;
+	_Atomic uint32_t n_background; /* units that nobody waits for */
+	bool arena_is_dma;
 };
 
 static inline uint8_t *bfs_page_data(const struct bfs_cache *c, uint32_t page)
@@ -199,8 +202,8 @@ void bfs_page_wait(struct bfs_cache *c, uint32_t page, struct bfs_waiter *w, str
 /* Detaches the list of waiters; the caller wakes them when the shard is unlocked. */
 struct bfs_waiter *bfs_page_take_waiters(struct bfs_cache *c, uint32_t page, struct bfs_waiter *list);
 void bfs_waiters_wake(struct bfs_waiter *list);
-/* Waits until a page was freed, unpinned or cleaned. False: one can be had now. */
-bool bfs_wait_free(struct bfs_cache *c, struct bfs_waiter *w, struct op *op);
+/* op waits (as for a child) until a page was freed, unpinned or cleaned. */
+void bfs_wait_free(struct bfs_cache *c, struct bfs_waiter *w, struct op *op);
 void bfs_wake_free(struct bfs_cache *c);
 
 /* ---- copying to and from pages ---- */
@@ -214,6 +217,9 @@ void bfs_iter_advance(struct bfs_iter *it, size_t len);
 size_t bfs_iter_left(const struct bfs_iter *it);
 void bfs_copy_in(void *dst, struct bfs_iter *it, size_t len);  /* advances; it->iov NULL: zeroes */
 void bfs_copy_out(struct bfs_iter *it, const void *src, size_t len); /* src NULL: zeroes */
+void bfs_copy_zero(void *dst, size_t len);
+/* The memory of the next len bytes if it is in one piece, else NULL. */
+void *bfs_iter_direct(struct bfs_iter *it, size_t len);
 
 /* ---- unit.c: one device I/O and its pages ---- */
 enum bfs_unit_kind { UNIT_FILL, UNIT_WRITE, UNIT_USER };
@@ -232,7 +238,9 @@ struct bfs_unit {
 	int rc;
 	struct bfs_unit *next;
 	struct iovec iov[WINDOW_PAGES];
-	uint32_t page[WINDOW_PAGES]; /* USER: bounce pages, or BFS_NO_PAGE */
+	uint32_t page[WINDOW_PAGES]; /* USER: 1: iov[i] is a bounce buffer of ours */
+	struct bfs_iter at;          /* USER reads: where the first byte goes */
+	uint64_t from, to;           /* and which bytes are wanted */
 };
 /* -ENOMEM: NULL. */
 struct bfs_unit *bfs_unit_get(struct bfs_cache *c, enum bfs_unit_kind kind, struct bfs_inode *inode);
@@ -243,47 +251,60 @@ void bfs_units_free(struct bfs_cache *c);
 void bfs_unit_start(struct bfs_unit *u, struct bdev_channel *ch, struct op *parent);
 /* Pages missing from `number` on, at most to `last`, contiguous, in one window, allocated and inserted. *out NULL: the first one is there already.
  * -ENOMEM, -EBUSY: no page is free. */
-int bfs_fill_gather(struct bfs_inode *inode, uint64_t number, uint64_t last, struct bfs_unit **out);
-/* Sizes after data was written: the publish callback of every write. */
-int bfs_publish(struct bs_txn *txn, struct bs_io *io, void *arg);
+int bfs_fill_gather(struct bfs_inode *inode, uint64_t number, uint64_t last, struct bdev_channel *ch, struct bfs_unit **out);
 
 /* ---- writeback.c ---- */
 /* The next run of dirty pages at or after *next (up to last) becomes a unit; *next moves behind it. *out NULL: there is none.
  * -EAGAIN: bs_commit through inode->lowered_lsn first. -ENOMEM. */
-int bfs_wb_gather(struct bfs_inode *inode, uint64_t *next, uint64_t last, struct bfs_unit **out);
-/* True if lowered_lsn is not durable. */
-bool bfs_must_commit_first(struct bfs_inode *inode);
-/* Writes the header if times or size differ from it. datasync: only for the size. */
+int bfs_wb_gather(struct bfs_inode *inode, uint64_t *next, uint64_t last, struct bdev_channel *ch, struct bfs_unit **out);
+/* R9: is the lowering of the size that left garbage behind not yet durable? */
+bool bfs_lowering_pending(struct bfs_inode *inode);
+/* Sizes after data was written: the publish callback of every write. */
+int bfs_publish(struct bs_txn *txn, struct bs_io *io, void *arg);
+/* Writes the header if times (unless datasync) or size differ from it. -EAGAIN: bs_log_wait_room_start first. No lock held. */
 int bfs_inode_settle(struct bfs_inode *inode, bool datasync);
 
-/* A walk that writes back a range, a few units at a time, embedded in an op. */
-struct bfs_wb_walk {
+/* A walk writes back the dirty pages of a range, and can wait for every page of it that is in write-back, whoever began that. Part of
+ * an op. */
+struct bfs_walk {
 	struct bfs_inode *inode;
-	uint64_t next, last;
-	uint64_t wait;       /* page the waiting has come to */
-	uint32_t round;
-	int step;
+	struct bdev_channel *ch;
+	uint64_t next, last; /* pages */
+	uint64_t wait;       /* page that the waiting has come to */
+	uint32_t tries;      /* at this page */
+	bool wrote;
 	struct bfs_waiter waiter;
 };
-void bfs_walk_init(struct bfs_wb_walk *w, struct bfs_inode *inode, uint64_t first, uint64_t last);
-/* Starts what there is to start (at most `units` at a time) as children of op; 1: op has to wait and call again; 0: all was started;
- * negative: error. */
-int bfs_walk_start(struct bfs_wb_walk *w, struct bdev_channel *ch, struct op *op, unsigned units);
-/* Then: waits for every page of the range in write-back, started by whomever, writing again what was dirty while it was in write-back. 1: wait and
- * call again; 0: all over. */
-int bfs_walk_wait(struct bfs_wb_walk *w, struct bdev_channel *ch, struct op *op);
+void bfs_walk_init(struct bfs_walk *w, struct bfs_inode *inode, uint64_t first, uint64_t last, struct bdev_channel *ch);
+/* One step of op: goes on at `step`, where this is called again, until what is dirty was written; then, with `wait`, until nothing that
+ * was dirty when it began is in write-back any more; then at `then`. Errors of the device are the inode's. Moves op back to
+ * its channel. */
+enum op_next bfs_walk_run(struct bfs_walk *w, struct op *op, int step, int then, bool wait);
+/* Starts at most `units` as children of op: how many, or -EAGAIN, -ENOMEM as bfs_wb_gather. */
+int bfs_walk_start(struct bfs_walk *w, struct op *op, unsigned units);
 
-/* ---- writebehind.c ---- */
+/* ---- writebehind.c: many inodes ---- */
+void bfs_data_free(struct bfs *fs);
 /* Dirty pages pass half the limit: the service begins now. */
 void bfs_wb_kick(struct bfs *fs);
-bool bfs_wb_over_limit(struct bfs *fs);
+static inline bool bfs_wb_over_limit(struct bfs_cache *c, unsigned part) /* of the limit: 1, or a half: 2 */
+{
+	return atomic_load_explicit(&c->n_dirty, memory_order_relaxed) > c->dirty_limit / part;
+}
 /* Some inode with dirty pages, counted; NULL: none. */
 struct bfs_inode *bfs_wb_pick(struct bfs *fs);
 
 /* ---- readahead.c ---- */
-void bfs_readahead(struct bfs_file *file, uint64_t offset, uint64_t len, struct bdev_channel *ch);
+/* [offset, offset + len) is being read; missed: not all of it was cached. */
+void bfs_readahead(struct bfs_file *file, uint64_t offset, uint64_t len, bool missed);
+/* Where a read that has to wait stops reading: without a service it reads ahead itself. */
+uint64_t bfs_ra_end(const struct bfs_req *req, uint64_t end);
+bool bfs_ra_continues(struct bfs_file *file, uint64_t offset);
 /* Starts reading [first, last] without waiting; bytes started. */
 uint64_t bfs_readahead_range(struct bfs_inode *inode, uint64_t first, uint64_t last);
+
+/* ---- queue.c ---- */
+void bfs_queues_free(struct bfs *fs);
 
 /* ---- requests: each op function, with its state in req->priv ---- */
 #define BFS_REQ_STATE(req, type) \
@@ -294,32 +315,65 @@ static inline struct bfs_req *bfs_req_of(struct op *op)
 }
 /* Ends the request: result is what op->rc or the step said. */
 enum op_next bfs_req_end(struct bfs_req *req, int64_t result);
+/* op is its channel's again. */
+static inline void bfs_req_home(struct bfs_req *req)
+{
+	op_move(&req->op_, bdev_channel_driver(req->ch));
+}
 enum op_next bfs_read_cached(struct op *op);
 enum op_next bfs_read_uncached(struct op *op);
+enum op_next bfs_uncached_from(struct bfs_req *req, uint64_t done);
 enum op_next bfs_write_cached(struct op *op);
 enum op_next bfs_write_direct(struct op *op);
 enum op_next bfs_fsync_run(struct op *op);
+/* Goes on as an fsync (datasync) of the file; ends with `result` if that succeeds. */
+enum op_next bfs_fsync_after(struct bfs_req *req, int64_t result);
 enum op_next bfs_sync_run(struct op *op);
 enum op_next bfs_truncate_run(struct op *op);
 enum op_next bfs_fallocate_run(struct op *op);
 bool bfs_direct_fits(const struct bfs_req *req); /* aligned enough for direct I/O */
 
-/* ---- read.c, write.c: what needs no waiting ---- */
-/* Copies what is cached from offset on; bytes done; stops at the first page that is not. */
-size_t bfs_read_try(struct bfs_inode *inode, uint64_t offset, size_t len, struct bfs_iter *to, bool touch);
+/* In a transaction, inode->lock held, after bfs_tail_try: the size in core, and in the header if it may. */
+int bfs_raise_size(struct bs_txn *txn, struct bfs_inode *inode, uint64_t size);
 
-enum bfs_write_need { WRITE_DONE, WRITE_FILL, WRITE_WAIT, WRITE_PAGES, WRITE_SPACE };
+/* ---- read.c, write.c: what needs no waiting ---- */
+/* Copies what is cached from offset on; bytes done; stops at the first page that is not. sequential: goes on where the last read ended. */
+size_t bfs_read_try(struct bfs_inode *inode, uint64_t offset, size_t len, struct bfs_iter *to, bool sequential);
+
+enum bfs_write_need {
+	WRITE_DONE,
+	WRITE_FILL,  /* `page` must be read first */
+	WRITE_WAIT,  /* somebody is reading `page` */
+	WRITE_PAGES, /* no page is free */
+	WRITE_SPACE, /* the store is full */
+};
 struct bfs_write { /* one write under way */
 	struct bfs_inode *inode;
-	struct bfs_iter from;
-	uint64_t offset, left;
-	uint64_t done;
+	struct bfs_iter from; /* iov NULL: zeroes */
+	uint64_t offset, left, done;
+	uint64_t page;
 	bool append;
-	uint64_t page;   /* which page WRITE_FILL, WRITE_WAIT speak of */
-	uint32_t spares[2]; /* pages in hand */
+	bool keep_size;       /* only what lies below the size is written */
 };
-/* Writes as much as can be without waiting: WRITE_DONE when all is, else what is missing. */
+/* Writes as much as can be without waiting: WRITE_DONE when all is, or (left > 0) as the dirty limit is passed; else what is missing. */
 enum bfs_write_need bfs_write_try(struct bfs_write *w);
+/* R9: makes the size ready to be raised. inode->lock held; *page as above. */
+enum bfs_write_need bfs_tail_try(struct bfs_inode *inode, uint64_t *page);
+
+struct bfs_need { /* what a write waits for, part of an op */
+	struct bfs_unit *unit; /* keeps its pages until the next try is over */
+	struct bfs_walk walk;
+	struct bfs_waiter waiter;
+	bool reclaimed, walking;
+};
+void bfs_need_init(struct bfs_need *n);
+/* Sees to what is missing and goes on at `step` then, to try again; with -ENOSPC or another error op fails, to on_error. */
+enum op_next bfs_need_provide(struct bfs_need *n, struct bfs_inode *inode, enum bfs_write_need need, uint64_t page,
+			      struct bfs_req *req, int step);
+/* The dirty limit is passed: starts write-back for op to wait for. False: there is nothing to start. */
+bool bfs_need_throttle(struct bfs_need *n, struct bfs_inode *inode, struct bfs_req *req);
+/* After a try: pages may go again. Returns the error of the fill, if it failed. */
+int bfs_need_release(struct bfs_need *n);
 
 /* A request done by the calling thread, on a borrowed channel. */
 int64_t bfs_req_sync(struct bfs *fs, struct bfs_req *req);

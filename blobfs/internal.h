@@ -114,7 +114,7 @@ struct bfs {
 	uint64_t arena_size;
 	struct bfs_lock_table *locks;
 	struct bfs_wb *wb;            /* write-behind: writebehind.c */
-	LIST_HEAD(, bfs_queue) queues, idle_queues; /* under icache_lock: queue.c */
+	LIST_HEAD(, bfs_queue) idle_queues; /* under icache_lock: queue.c */
 };
 
 /* ---- inode.c ---- */

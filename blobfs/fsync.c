@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* fsync: write-back of the file's pages, all of it awaited, the header, then a commit of everything so far. */
+#include <sys/stat.h>
+
+#include "blobfs/data.h"
+
+struct fsync_state {
+	struct bfs_walk walk;
+	int64_t result;
+};
+
+enum { FSYNC_BEGIN, FSYNC_WALK, FSYNC_SETTLE, FSYNC_COMMITTED, FSYNC_FAILED };
+
+/* A write-back error, once to each open file, and once to those who sync by number. */
+static int take_error(struct bfs_req *req)
+{
+	struct bfs_inode *inode = req->inode;
+	uint32_t seq = atomic_load(&inode->wb_error_seq);
+	_Atomic uint32_t *seen = req->file ? &req->file->wb_error_seen : &inode->wb_error_seen;
+
+	return atomic_exchange(seen, seq) == seq ? 0 : atomic_load(&inode->wb_error);
+}
+
+static enum op_next settle(struct bfs_req *req)
+{
+	struct op *op = &req->op_;
+	int rc;
+
+	bfs_req_home(req);
+	rc = req->fs->opts.flags & BFS_RDONLY ? 0 : bfs_inode_settle(req->inode, req->flags & BFS_IO_DATASYNC);
+	if (rc == -EAGAIN) {
+		bs_log_wait_room_start(req->fs->bs, op);
+		return op_await(op, FSYNC_SETTLE, 0);
+	}
+	if (rc)
+		return op_fail(op, rc);
+	bs_commit_start(req->fs->bs, 0, op);
+	return op_await(op, FSYNC_COMMITTED, 0);
+}
+
+static enum op_next fsync_over(struct bfs_req *req, int64_t result, int rc)
+{
+	int error = take_error(req);
+
+	pthread_mutex_lock(&req->inode->lock);
+	bfs_inode_unmark_dirty(req->inode);
+	pthread_mutex_unlock(&req->inode->lock);
+	if (error)
+		rc = error;
+	return bfs_req_end(req, rc ? rc : result);
+}
+
+enum op_next bfs_fsync_run(struct op *op)
+{
+	struct bfs_req *req = bfs_req_of(op);
+	struct fsync_state *st = BFS_REQ_STATE(req, struct fsync_state);
+	uint64_t size;
+
+	switch (op->step) {
+	case FSYNC_BEGIN:
+		st->result = 0;
+		op->on_error = FSYNC_FAILED;
+		size = S_ISREG(req->inode->mode) ? atomic_load(&req->inode->size) : 0;
+		bfs_walk_init(&st->walk, req->inode, 0, size >> PAGE_SHIFT, req->ch);
+		return op_goto(op, FSYNC_WALK);
+	case FSYNC_WALK:
+		return bfs_walk_run(&st->walk, op, FSYNC_WALK, FSYNC_SETTLE, true);
+	case FSYNC_SETTLE:
+		return settle(req);
+	case FSYNC_COMMITTED:
+		return fsync_over(req, st->result, 0);
+	case FSYNC_FAILED:
+		return fsync_over(req, st->result, op->rc);
+	}
+	return op_bug(op);
+}
+
+enum op_next bfs_fsync_after(struct bfs_req *req, int64_t result)
+{
+	struct fsync_state *st = BFS_REQ_STATE(req, struct fsync_state);
+
+	st->result = result;
+	bfs_walk_init(&st->walk, req->inode, 0, atomic_load(&req->inode->size) >> PAGE_SHIFT, req->ch);
+	req->op_.fn = bfs_fsync_run;
+	req->op_.on_error = FSYNC_FAILED;
+	return op_goto(&req->op_, FSYNC_WALK);
+}
