@@ -1,0 +1,477 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Level 2: names and files of BlobFS, as programs use them, with fsync now and then, and a process that dies. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/falloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "test/powercut/files_model.h"
+
+struct load {
+	struct run *run;
+	struct bfs *fs;
+	struct files_model m;
+	uint64_t clock;
+};
+
+struct place { /* a name */
+	unsigned d, n;
+	uint64_t dir;
+	char name[8];
+	struct node *node; /* what is there now; NULL: nothing */
+	uint64_t index;
+};
+
+static void must(struct load *l, const char *what, int rc)
+{
+	if (rc)
+		broken(l->run, "%s: %s", what, strerror(-rc));
+}
+
+static uint64_t now_lsn(struct load *l)
+{
+	return bs_lsn(bfs_store(l->fs));
+}
+
+static uint64_t mark(struct load *l)
+{
+	return bdev_powercut_mark(l->run->dev);
+}
+
+static void mount_fs(struct load *l)
+{
+	struct bfs_mount_opts opts = { .size = sizeof(opts), .flags = BFS_NO_SERVICE, .cache_size = 1 * MiB,
+				       .dirty_limit = 256 * KiB };
+	struct base_err err = { "" };
+	int rc;
+
+	bdev_ref(l->run->dev);
+	rc = bfs_mount_bdev(l->run->dev, &opts, &l->fs, &err);
+	if (rc)
+		broken(l->run, "mount: %s", base_err_text(&err, rc));
+}
+
+static void *load_begin(struct run *run)
+{
+	struct bfs_format_opts opts = { .size = sizeof(opts), .cluster_size = 4096u << rng_below(&run->rng, 4) };
+	struct load *l = calloc(1, sizeof(*l));
+	struct base_err err = { "" };
+	struct bfs_attr a;
+	int rc;
+
+	if (!l)
+		broken(run, "out of memory");
+	l->run = run;
+	l->clock = 1000000000ull;
+	rc = bfs_format(run->dev, &opts, &err);
+	if (rc)
+		broken(run, "bfs_format: %s", base_err_text(&err, rc));
+	mount_fs(l);
+	l->m.dir_ino[0] = BFS_ROOT_INO;
+	must(l, "mkdir", bfs_mkdir(l->fs, NULL, BFS_ROOT_INO, "d1", 0755, 0, &a));
+	l->m.dir_ino[1] = a.ino;
+	must(l, "mkdir", bfs_mkdir(l->fs, NULL, BFS_ROOT_INO, "d2", 0755, 0, &a));
+	l->m.dir_ino[2] = a.ino;
+	must(l, "sync", bfs_sync(l->fs));
+	fm_ack(&l->m, now_lsn(l), mark(l));
+	return l;
+}
+
+static struct place any_place(struct load *l)
+{
+	struct place p = { .d = (unsigned)rng_below(&l->run->rng, FM_DIRS), .n = (unsigned)rng_below(&l->run->rng, FM_NAMES) };
+
+	p.dir = l->m.dir_ino[p.d];
+	snprintf(p.name, sizeof(p.name), "n%u", p.n);
+	p.index = fm_at(&l->m.names[p.d][p.n], UINT64_MAX);
+	p.node = p.index ? l->m.nodes[p.index - 1] : NULL;
+	return p;
+}
+
+/* A place that holds (or does not hold) something of this kind; false: a few tries found none. */
+static bool find_place(struct load *l, struct place *p, bool taken, int kind)
+{
+	for (int tries = 0; tries < 20; tries++) {
+		*p = any_place(l);
+		if (taken ? p->node && (kind < 0 || (int)p->node->kind == kind) : !p->node)
+			return true;
+	}
+	return false;
+}
+
+static void set_name(struct load *l, const struct place *p, uint64_t index)
+{
+	fm_set(&l->m.names[p->d][p->n], now_lsn(l), index);
+}
+
+static unsigned names_of(struct load *l, uint64_t index)
+{
+	unsigned names = 0;
+
+	for (unsigned d = 0; d < FM_DIRS; d++)
+		for (unsigned n = 0; n < FM_NAMES; n++)
+			names += fm_at(&l->m.names[d][n], UINT64_MAX) == index;
+	return names;
+}
+
+static void lost_name(struct load *l, uint64_t index)
+{
+	if (index && !names_of(l, index))
+		l->m.nodes[index - 1]->gone = true;
+}
+
+/* ---- names ---- */
+
+static void create(struct load *l)
+{
+	static const enum node_kind kinds[] = { N_FILE, N_FILE, N_FILE, N_FILE, N_DIR, N_SYMLINK };
+	enum node_kind kind = kinds[rng_below(&l->run->rng, ARRAY_SIZE(kinds))];
+	uint32_t mode = 0600 | (uint32_t)rng_below(&l->run->rng, 0100);
+	uint64_t hint = ++l->m.counter;
+	struct bfs_attr a;
+	struct node *f;
+	struct place p;
+	char target[256];
+
+	if (!find_place(l, &p, false, -1))
+		return;
+	fm_target(hint, target, sizeof(target));
+	if (kind == N_FILE)
+		must(l, "mknod", bfs_mknod(l->fs, NULL, p.dir, p.name, S_IFREG | mode, 0, 0, &a));
+	else if (kind == N_DIR)
+		must(l, "mkdir", bfs_mkdir(l->fs, NULL, p.dir, p.name, mode, 0, &a));
+	else
+		must(l, "symlink", bfs_symlink(l->fs, NULL, p.dir, p.name, target, 0, &a));
+	f = fm_node(&l->m, a.ino, kind, hint);
+	fm_set(&f->mode, now_lsn(l), mode);
+	set_name(l, &p, l->m.n_nodes);
+}
+
+static void link_name(struct load *l)
+{
+	struct place from, to;
+
+	if (!find_place(l, &from, true, N_FILE) || !find_place(l, &to, false, -1))
+		return;
+	must(l, "link", bfs_link(l->fs, NULL, from.node->ino, to.dir, to.name, 0, NULL));
+	set_name(l, &to, from.index);
+}
+
+static void remove_name(struct load *l)
+{
+	struct place p;
+
+	if (!find_place(l, &p, true, -1))
+		return;
+	if (p.node->kind == N_DIR)
+		must(l, "rmdir", bfs_rmdir(l->fs, NULL, p.dir, p.name));
+	else
+		must(l, "unlink", bfs_unlink(l->fs, NULL, p.dir, p.name));
+	set_name(l, &p, 0);
+	lost_name(l, p.index);
+}
+
+static void rename_name(struct load *l)
+{
+	struct place from, to;
+	bool exchange;
+	int rc;
+
+	if (!find_place(l, &from, true, -1))
+		return;
+	to = any_place(l);
+	if (from.d == to.d && from.n == to.n)
+		return;
+	if (to.node && (to.node->kind == N_DIR) != (from.node->kind == N_DIR))
+		return;
+	exchange = to.node && rng_chance(&l->run->rng, 30);
+	rc = bfs_rename(l->fs, NULL, from.dir, from.name, to.dir, to.name, exchange ? 2 : 0);
+	must(l, "rename", rc);
+	if (to.index == from.index)
+		return; /* two names of one inode: rename(2) does nothing */
+	set_name(l, &to, from.index);
+	set_name(l, &from, exchange ? to.index : 0);
+	lost_name(l, to.index);
+}
+
+static void attributes(struct load *l)
+{
+	uint64_t value = rng_chance(&l->run->rng, 30) ? 0 : ++l->m.counter;
+	struct bfs_attr a = { .mode = 0600 | (uint32_t)rng_below(&l->run->rng, 0100) };
+	struct place p;
+
+	if (!find_place(l, &p, true, (int)rng_below(&l->run->rng, 2)))
+		return;
+	if (rng_chance(&l->run->rng, 40)) {
+		must(l, "chmod", bfs_setattr(l->fs, NULL, p.node->ino, &a, BFS_SET_MODE, NULL));
+		fm_set(&p.node->mode, now_lsn(l), a.mode);
+		return;
+	}
+	if (value) {
+		must(l, "setxattr", bfs_setxattr(l->fs, NULL, p.node->ino, "user.k", &value, sizeof(value), 0));
+	} else {
+		int rc = bfs_removexattr(l->fs, NULL, p.node->ino, "user.k");
+
+		if (rc != -ENODATA)
+			must(l, "removexattr", rc);
+	}
+	fm_set(&p.node->xattr, now_lsn(l), value);
+}
+
+/* ---- data ---- */
+
+static void write_file(struct load *l)
+{
+	static uint8_t buf[FM_UNIT * FM_UNITS] __attribute__((aligned(4096)));
+	struct bfs_file *file;
+	struct place p;
+	uint64_t first, n, counter = ++l->m.counter, submitted = mark(l), size;
+	bool direct = rng_chance(&l->run->rng, 15), append = !direct && rng_chance(&l->run->rng, 35);
+
+	if (!find_place(l, &p, true, N_FILE))
+		return;
+	size = fm_now_size(p.node);
+	n = 1 + rng_below(&l->run->rng, rng_chance(&l->run->rng, 70) ? 80 : 500);
+	first = append ? size / FM_UNIT : rng_below(&l->run->rng, MIN(size / FM_UNIT + 100, FM_UNITS - 1));
+	if (direct)
+		first &= ~63ull, n = (n + 63) & ~63ull;
+	if (first >= FM_UNITS || (append && size % FM_UNIT))
+		return;
+	n = MIN(n, FM_UNITS - first);
+	for (uint64_t u = 0; u < n; u++)
+		fm_fill(buf + u * FM_UNIT, p.node->ino, first + u, counter);
+	must(l, "open", bfs_open(l->fs, NULL, p.node->ino, O_WRONLY | (direct ? O_DIRECT : 0), BS_STREAM_UNKNOWN, &file));
+	if ((append ? bfs_append(file, buf, n * FM_UNIT) : bfs_pwrite(file, buf, n * FM_UNIT, first * FM_UNIT)) !=
+	    (int64_t)(n * FM_UNIT))
+		broken(l->run, "write failed");
+	bfs_close(file);
+	fm_write(&l->m, p.node, first, n, counter, submitted);
+	if ((first + n) * FM_UNIT > size)
+		fm_size(&l->m, p.node, (first + n) * FM_UNIT, submitted);
+}
+
+static void truncate_file(struct load *l)
+{
+	uint64_t submitted = mark(l), units, size;
+	struct place p;
+
+	if (!find_place(l, &p, true, N_FILE))
+		return;
+	size = fm_now_size(p.node);
+	units = rng_chance(&l->run->rng, 60) ? rng_below(&l->run->rng, size / FM_UNIT + 1) : rng_below(&l->run->rng, FM_UNITS);
+	must(l, "truncate", bfs_truncate(l->fs, NULL, p.node->ino, units * FM_UNIT));
+	if (units * FM_UNIT < size)
+		fm_write(&l->m, p.node, units, FM_UNITS, 0, submitted);
+	fm_size(&l->m, p.node, units * FM_UNIT, submitted);
+}
+
+static void punch_file(struct load *l)
+{
+	uint64_t first = rng_below(&l->run->rng, FM_UNITS - 1), n = 1 + rng_below(&l->run->rng, FM_UNITS - first), submitted = mark(l);
+	int mode = rng_chance(&l->run->rng, 50) ? FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE :
+						  FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
+	struct bfs_file *file;
+	struct place p;
+	int rc;
+
+	if (!find_place(l, &p, true, N_FILE))
+		return;
+	if (rng_chance(&l->run->rng, 25))
+		mode = FALLOC_FL_KEEP_SIZE;
+	must(l, "open", bfs_open(l->fs, NULL, p.node->ino, O_WRONLY, BS_STREAM_UNKNOWN, &file));
+	rc = bfs_fallocate(file, mode, first * FM_UNIT, n * FM_UNIT);
+	must(l, "fallocate", rc);
+	bfs_close(file);
+	if (mode != FALLOC_FL_KEEP_SIZE)
+		fm_write(&l->m, p.node, first, n, 0, submitted);
+}
+
+/* ---- durability ---- */
+
+static void sync_file(struct load *l)
+{
+	uint64_t lsn = now_lsn(l), seq = l->m.seq;
+	struct bfs_file *file;
+	struct place p;
+
+	if (!find_place(l, &p, true, N_FILE))
+		return;
+	must(l, "open", bfs_open(l->fs, NULL, p.node->ino, O_WRONLY, BS_STREAM_UNKNOWN, &file));
+	must(l, "fsync", bfs_fsync(file, rng_chance(&l->run->rng, 50)));
+	bfs_close(file);
+	fm_synced(&l->m, p.node, seq, mark(l));
+	fm_ack(&l->m, lsn, mark(l));
+}
+
+static void sync_all(struct load *l)
+{
+	uint64_t lsn = now_lsn(l), seq = l->m.seq;
+	bool dir = rng_chance(&l->run->rng, 50);
+
+	must(l, "sync", dir ? bfs_fsync_ino(l->fs, BFS_ROOT_INO, false) : bfs_sync(l->fs));
+	fm_ack(&l->m, lsn, mark(l));
+	for (size_t i = 0; i < l->m.n_nodes && !dir; i++)
+		if (l->m.nodes[i]->kind == N_FILE && !l->m.nodes[i]->gone)
+			fm_synced(&l->m, l->m.nodes[i], seq, mark(l));
+}
+
+static void background(struct load *l)
+{
+	l->clock += 700000000ull * (1 + rng_below(&l->run->rng, 3));
+	base_set_fake_clock(l->clock);
+	must(l, "service", bfs_service_step(l->fs));
+	if (rng_chance(&l->run->rng, 20))
+		must(l, "checkpoint", bs_checkpoint(bfs_store(l->fs)));
+}
+
+static void remount(struct load *l)
+{
+	if (rng_chance(&l->run->rng, 70)) {
+		bfs_abandon(l->fs);
+	} else {
+		must(l, "unmount", bfs_unmount(l->fs));
+	}
+	mount_fs(l);
+	fm_adopt(&l->m, l->run, l->fs, now_lsn(l));
+}
+
+static void load_step(void *w)
+{
+	static const struct { unsigned weight; void (*fn)(struct load *l); } ops[] = {
+		{ 14, create }, { 4, link_name }, { 6, remove_name }, { 10, rename_name }, { 6, attributes },
+		{ 26, write_file }, { 7, truncate_file }, { 6, punch_file }, { 13, sync_file }, { 3, sync_all },
+		{ 4, background }, { 1, remount },
+	};
+	struct load *l = w;
+	uint64_t dice = rng_below(&l->run->rng, 100);
+
+	for (size_t i = 0; i < ARRAY_SIZE(ops); i++) {
+		if (dice < ops[i].weight) {
+			ops[i].fn(l);
+			return;
+		}
+		dice -= ops[i].weight;
+	}
+}
+
+static void load_end(void *w)
+{
+	struct load *l = w;
+
+	bfs_abandon(l->fs);
+	l->fs = NULL;
+}
+
+/* ---- verifying ---- */
+
+static void on_problem(const struct bs_problem *p, void *arg)
+{
+	finding(arg, "check: %s: %s: %s", p->pass, p->code, p->text);
+}
+
+static bool check_clean(struct run *run, struct bdev *dev)
+{
+	struct bfs_check_opts opts = { .size = sizeof(opts), .report = on_problem, .arg = run };
+	struct bfs_check_result result = { 0 };
+	struct base_err err = { "" };
+	int rc = bfs_check(dev, &opts, &result, &err);
+
+	if (rc)
+		return finding(run, "check: %s", base_err_text(&err, rc));
+	return result.problems == 0 || finding(run, "check: %" PRIu64 " problems", result.problems);
+}
+
+static bool mount_and_verify(struct load *l, struct run *run, uint64_t event, struct bdev *dev, uint32_t flags)
+{
+	struct bfs_mount_opts opts = { .size = sizeof(opts), .flags = flags, .cache_size = 512 * KiB };
+	struct base_err err = { "" };
+	struct bfs *fs;
+	uint64_t lsn;
+	bool ok;
+	int rc = bfs_mount_bdev(dev, &opts, &fs, &err);
+
+	if (rc) {
+		bdev_close(dev);
+		return finding(run, "mount: %s", base_err_text(&err, rc));
+	}
+	lsn = bs_lsn(bfs_store(fs));
+	ok = fm_verify(&l->m, run, fs, lsn, event);
+	rc = bfs_unmount(fs);
+	return ok && (!rc || finding(run, "unmount: %s", strerror(-rc)));
+}
+
+/* Mounted for writing, the store goes on: a file is written and synced, and is there after the next cut. */
+static bool go_on(struct load *l, struct run *run, uint64_t event, struct bdev *medium)
+{
+	struct bfs_mount_opts opts = { .size = sizeof(opts), .flags = BFS_NO_SERVICE, .cache_size = 512 * KiB };
+	struct bdev_cut cut = { .seed = run->seed ^ event, .torn = 512 };
+	struct base_err err = { "" };
+	struct bdev *dev, *state;
+	struct bfs_file *file;
+	struct bfs *fs;
+	uint64_t acked, events;
+	struct rng rng;
+	char data[5000], back[5000];
+	int64_t n;
+	int rc;
+
+	memset(data, 'x', sizeof(data));
+	if (bdev_powercut_create(medium, &dev))
+		broken(run, "cannot make the device");
+	bdev_ref(dev);
+	rc = bfs_mount_bdev(dev, &opts, &fs, &err);
+	if (rc)
+		return finding(run, "mount for writing: %s", base_err_text(&err, rc));
+	must(l, "open", bfs_open_path(fs, NULL, "/after", O_RDWR | O_CREAT, 0644, BS_STREAM_UNKNOWN, &file));
+	if (bfs_pwrite(file, data, sizeof(data), 0) != sizeof(data) || bfs_fsync(file, false))
+		return finding(run, "cannot write and sync after recovery");
+	acked = bdev_powercut_mark(dev);
+	bfs_close(file);
+	bfs_abandon(fs);
+	rng_seed(&rng, cut.seed);
+	events = bdev_powercut_events(dev);
+	cut.event = acked + rng_below(&rng, events - acked + 1);
+	rc = bdev_powercut_state(dev, &cut, &state);
+	if (rc)
+		broken(run, "cannot rebuild the medium: %s", strerror(-rc));
+	opts.flags = BFS_RDONLY;
+	rc = bfs_mount_bdev(state, &opts, &fs, &err);
+	if (rc)
+		return finding(run, "second mount: %s", base_err_text(&err, rc));
+	rc = bfs_open_path(fs, NULL, "/after", O_RDONLY, 0, BS_STREAM_UNKNOWN, &file);
+	if (rc)
+		return finding(run, "a file synced after recovery is lost");
+	n = bfs_pread(file, back, sizeof(back), 0);
+	bfs_close(file);
+	bfs_unmount(fs);
+	bdev_close(dev);
+	return (n == sizeof(back) && memcmp(back, data, sizeof(back)) == 0) ||
+	       finding(run, "a file synced after recovery has lost its bytes");
+}
+
+static bool load_verify(void *w, struct run *run, uint64_t event, struct bdev *(*open_state)(void *arg), void *arg)
+{
+	struct load *l = w;
+
+	if (!check_clean(run, open_state(arg)))
+		return false;
+	if (!mount_and_verify(l, run, event, open_state(arg), BFS_RDONLY))
+		return false;
+	return event % 4 || go_on(l, run, event, open_state(arg));
+}
+
+static void load_free(void *w)
+{
+	struct load *l = w;
+
+	fm_free(&l->m);
+	free(l);
+}
+
+const struct workload files_workload = {
+	.name = "files", .begin = load_begin, .step = load_step, .end = load_end, .verify = load_verify, .free = load_free,
+};

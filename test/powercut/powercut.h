@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The power-cut test: a seeded workload runs on the powercut device; then the medium is rebuilt as a cut at each event may
+ * have left it, and the store on it is recovered, checked and compared with what had been acknowledged before that event.
+ */
+#ifndef TEST_POWERCUT_H
+#define TEST_POWERCUT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/util.h"
+#include "bdev/bdev.h"
+#include "bdev/wrap.h"
+
+/* xorshift64*: the same seed gives the same run on every machine. */
+struct rng {
+	uint64_t s;
+};
+void rng_seed(struct rng *r, uint64_t seed);
+uint64_t rng_next(struct rng *r);
+static inline uint64_t rng_below(struct rng *r, uint64_t n) { return rng_next(r) % n; }
+static inline bool rng_chance(struct rng *r, unsigned percent) { return rng_below(r, 100) < percent; }
+
+struct run {
+	uint64_t seed;
+	uint64_t ops;
+	uint64_t device_size;
+	struct rng rng;     /* the workload's */
+	struct bdev *dev;   /* powercut over ram */
+	char why[512];      /* what a verification found */
+};
+/* Notes the first finding and returns false, so that `return finding(…)` reads. */
+bool finding(struct run *run, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* A failure of the test itself (the workload could not go on): says so and exits 2. */
+void broken(const struct run *run, const char *fmt, ...) __attribute__((format(printf, 2, 3), noreturn));
+
+struct workload {
+	const char *name;
+	/* Formats run->dev and makes the model. Events before its return are not cut. */
+	void *(*begin)(struct run *run);
+	void (*step)(void *w);
+	/* Lets go of the store as it stands (as if the process died) and keeps the model for verifying. */
+	void (*end)(void *w);
+	/* The medium at `event`, opened anew by open_state as often as needed. False: run->why says what is wrong. */
+	bool (*verify)(void *w, struct run *run, uint64_t event, struct bdev *(*open_state)(void *arg), void *arg);
+	void (*free)(void *w);
+};
+extern const struct workload store_workload; /* level 1: blobs and transactions */
+extern const struct workload files_workload; /* level 2: files and names */
+
+/* What is known of a moment: everything up to lsn was acknowledged as durable when `event` had happened. */
+struct ack {
+	uint64_t event, lsn;
+};
+
+/* A growing array of any struct: GROW(array, n, cap) makes room for one more. Exits 2 when memory is short. */
+void *grow(void *array, size_t n, size_t *cap, size_t size);
+#define GROW(array, n, cap) ((array) = grow((array), (n), &(cap), sizeof(*(array))))
+
+#endif

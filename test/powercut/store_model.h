@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Level 1's model: what each blob, item and block was at each LSN. */
+#ifndef TEST_POWERCUT_STORE_MODEL_H
+#define TEST_POWERCUT_STORE_MODEL_H
+
+#include "blob/blob.h"
+#include "test/powercut/powercut.h"
+
+#define SM_BLOCKS 64u /* of a blob that the workload touches */
+#define SM_ITEMS 6u
+#define SM_KIND (BS_KIND_USER + 3)
+
+/* What happened to a block. lsn is that of the record; 0: overwritten in place. */
+enum block_event { B_PUBLISH, B_IN_PLACE, B_UNMAP, B_ZERO };
+struct block_change {
+	enum block_event what;
+	uint64_t counter;   /* PUBLISH, IN_PLACE: what was written */
+	uint64_t lsn;
+	uint64_t submitted; /* event before which it was not on its way to the device */
+	uint64_t durable;   /* event at which a commit that covers it had been acknowledged; UINT64_MAX: none */
+};
+struct item_change {
+	uint64_t lsn, value; /* 0: deleted */
+};
+struct header_change {
+	uint64_t lsn, size, user;
+};
+
+struct block_history {
+	struct block_change *c;
+	size_t n, cap;
+};
+struct item_history {
+	struct item_change *c;
+	size_t n, cap;
+};
+struct model_blob {
+	uint64_t id, born, died; /* LSNs; died UINT64_MAX: alive */
+	struct header_change *headers;
+	size_t n_headers, headers_cap;
+	struct item_history items[SM_ITEMS];
+	struct block_history blocks[SM_BLOCKS];
+};
+struct txn_end {
+	uint64_t lsn, issued; /* event when it was appended */
+};
+
+struct store_model {
+	struct model_blob **blobs;
+	size_t n_blobs, blobs_cap;
+	struct txn_end *txns;
+	size_t n_txns, txns_cap;
+	struct ack *acks;
+	size_t n_acks, acks_cap;
+	uint64_t counter; /* of writes: each has its own */
+};
+
+struct model_blob *sm_new_blob(struct store_model *m, uint64_t id, uint64_t lsn);
+void sm_header(struct model_blob *b, uint64_t lsn, uint64_t size, uint64_t user);
+void sm_item(struct model_blob *b, unsigned key, uint64_t lsn, uint64_t value);
+struct block_change *sm_block(struct model_blob *b, uint64_t block, enum block_event what, uint64_t counter, uint64_t lsn,
+			      uint64_t submitted);
+void sm_txn(struct store_model *m, uint64_t lsn, uint64_t event);
+/* A commit of everything was acknowledged at `event`. */
+void sm_ack(struct store_model *m, uint64_t lsn, uint64_t event);
+/* The process died and recovery came back to lsn: what is above it never happened. */
+void sm_forget_after(struct store_model *m, uint64_t lsn);
+void sm_free(struct store_model *m);
+
+/* Fills one block with sectors that say whose they are. */
+void sm_fill(void *block, uint64_t blob, uint64_t number, uint64_t counter);
+/* The value of an item: `len` bytes made from `value`. */
+uint32_t sm_item_bytes(uint64_t value, uint8_t *out);
+/* Compares an opened store, recovered to its LSN, with the model at a cut. */
+bool sm_verify(const struct store_model *m, struct run *run, struct bs *bs, uint64_t lsn, uint64_t event);
+
+#endif
