@@ -168,7 +168,8 @@ $(B)/test/unit: $(call obj,$(unit_src) $(test_common_src) $(tool_common_src)) $(
 	$(link_test)
 
 define test_rule
-$(B)/test/$(1): $$(call obj,$$(wildcard test/$(1)/*.c) $$(test_common_src)) $$(shim_a) $$(lib_a) $$(files)
+$(B)/test/$(1): $$(call obj,$$(wildcard test/$(1)/*.c) $$(test_common_src)) $$(shim_a) \
+		$$(lib_a) $$(if $$(fuse_src),$$(fuse_a)) $$(files)
 	$$(link_test)
 endef
 $(foreach d,$(test_dirs),$(eval $(call test_rule,$(d))))
