@@ -178,7 +178,6 @@ struct sleeper {
 	pthread_t thread;
 	struct bdev_channel *ch;
 	atomic_bool stop;
-	atomic_uint rounds;
 };
 
 static void *sleep_on_descriptor(void *arg)
@@ -186,11 +185,13 @@ static void *sleep_on_descriptor(void *arg)
 	struct sleeper *s = arg;
 	struct pollfd p = { .fd = bdev_channel_fd(s->ch), .events = POLLIN };
 
-	while (!atomic_load(&s->stop)) {
+	for (;;) {
 		while (bdev_poll(s->ch))
 			;
-		poll(&p, 1, 20);
-		atomic_fetch_add(&s->rounds, 1);
+		/* Only now: a wake may have been consumed by the poll. */
+		if (atomic_load(&s->stop))
+			break;
+		poll(&p, 1, -1);
 	}
 	return NULL;
 }
@@ -212,6 +213,7 @@ FOR_EACH_MODULE(bdev_channel_threads, waiters_and_a_sleeper_on_the_descriptor_sh
 		EXPECT_OK(u[i].rc);
 	}
 	atomic_store(&s.stop, true);
+	bdev_channel_driver(s.ch)->wake(bdev_channel_driver(s.ch));
 	pthread_join(s.thread, NULL);
 	bdev_channel_destroy(s.ch);
 	dev_close(t);

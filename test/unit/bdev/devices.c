@@ -5,13 +5,23 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bdev/wrap.h"
 #include "test/unit/bdev/devices.h"
+
+static int wrap_delay(struct bdev *base, struct bdev **out)
+{
+	return bdev_delay_create(base, 20, 0, out);
+}
 
 const struct test_dev test_devs[] = {
 	{ .label = "ram", .module = "ram" },
-	{ .label = "uring", .module = "uring" },
-	{ .label = "uring buffered", .module = "uring", .flags = BDEV_BUFFERED },
-	{ .label = "psync", .module = "psync", .flags = BDEV_PSYNC },
+	{ .label = "uring", .module = "uring", .file = true },
+	{ .label = "uring buffered", .module = "uring", .flags = BDEV_BUFFERED, .file = true },
+	{ .label = "psync", .module = "psync", .flags = BDEV_PSYNC, .file = true },
+	{ .label = "fault over ram", .module = "fault", .wrap = bdev_fault_create },
+	{ .label = "delay over ram", .module = "delay", .wrap = wrap_delay },
+	{ .label = "powercut over ram", .module = "powercut", .wrap = bdev_powercut_create },
+	{ .label = "powercut over uring", .module = "powercut", .file = true, .wrap = bdev_powercut_create },
 	{ .label = NULL },
 };
 
@@ -22,7 +32,7 @@ void dev_open(struct test_dev *t, uint32_t depth, uint32_t channels)
 	struct base_err err;
 	char name[32];
 
-	if (!strcmp(t->module, "ram")) {
+	if (!t->file) {
 		snprintf(name, sizeof(name), "ram:%d", DEV_SIZE);
 		ASSERT_OK(bdev_open(name, &opts, &t->dev, &err));
 	} else {
@@ -30,6 +40,11 @@ void dev_open(struct test_dev *t, uint32_t depth, uint32_t channels)
 		unlink(t->path);
 		if (bdev_open(t->path, &opts, &t->dev, &err))
 			FAIL("%s", err.text);
+	}
+	if (t->wrap) {
+		struct bdev *base = t->dev;
+
+		ASSERT_OK(t->wrap(base, &t->dev));
 	}
 	ASSERT_STREQ(t->module, bdev_info(t->dev)->module);
 	ASSERT_EQ_INT(DEV_SIZE, bdev_info(t->dev)->size);

@@ -14,6 +14,8 @@ struct test_dev {
 	const char *label;
 	const char *module; /* as bdev_info says */
 	uint32_t flags;
+	bool file; /* else memory, alone or under a wrapper */
+	int (*wrap)(struct bdev *base, struct bdev **out);
 	struct bdev *dev;
 	char path[64]; /* "" when there is no file */
 };
