@@ -41,6 +41,8 @@ struct bs_sb_pair {
 	int chosen;              /* -1: none is good */
 };
 int bs_sb_read(struct bdev *dev, struct bs_sb_pair *pair, struct base_err *err);
+/* Block 0 holds something that is no superblock, perhaps another file system: only to be read. */
+bool bs_sb_overwritten(const struct bs_sb_pair *pair);
 /* Every field of the chosen one against what this code understands and the device can hold. */
 int bs_sb_validate(const struct bs_sb_disk *sb, const struct bdev *dev, bool writable, struct base_err *err);
 void bs_sb_seal(struct bs_sb_disk *sb); /* checksum */
@@ -158,7 +160,8 @@ void bs_log_get_pos(struct bs *bs, struct bs_log_pos *pos);
 void bs_log_release(struct bs *bs, const struct bs_log_pos *pos);
 void bs_log_room_done(struct bs *bs, int rc);
 struct bs_segment *bs_segment_new(struct bs_log *log, uint64_t block);
-void bs_log_fail_waiters(struct bs *bs, int rc);
+void bs_log_fail_commits(struct bs *bs, int rc);
+void bs_log_fail_waiters(struct bs *bs, int rc); /* those for room, too */
 /* log_write.c; log->lock held / not held */
 bool bs_log_writer_claim(struct bs_log *log);
 void bs_log_writer_start(struct bs_log *log);

@@ -411,9 +411,14 @@ void bs_log_room_done(struct bs *bs, int rc)
 	end_waiters(bs->log, &bs->log->room_waiters, rc);
 }
 
-void bs_log_fail_waiters(struct bs *bs, int rc)
+void bs_log_fail_commits(struct bs *bs, int rc)
 {
 	end_waiters(bs->log, &bs->log->waiters, rc);
+}
+
+void bs_log_fail_waiters(struct bs *bs, int rc)
+{
+	bs_log_fail_commits(bs, rc);
 	end_waiters(bs->log, &bs->log->room_waiters, rc);
 }
 

@@ -7,7 +7,7 @@
  *   writes   the header of a new segment if the frame does not fit in this one, then the frame, both with FUA,
  *   and lets those go on whose LSN and data are now durable.
  * One frame is in flight at a time: were there two, a cut could leave the second without the first (R6).
- * Any failure freezes the store: what the medium holds is unknown (R5).
+ * A failure of any of these I/Os freezes the store: what the medium holds is unknown (R5).
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -178,8 +178,10 @@ static enum op_next round_begin(struct bs_log *log, struct op *op)
 	op->on_error = W_FAIL;
 	if (log->with_frame) {
 		rc = seal(log);
-		if (rc)
-			return op_fail(op, rc);
+		if (rc) { /* no memory, no space: nothing was sealed or written, so the next commit may do better */
+			bs_log_fail_commits(log->bs, rc);
+			return op_finish(op);
+		}
 		/* Whatever completed before the records were sealed, waited for or not. */
 		log->with_flush = log->volatile_cache && atomic_load(&log->bs->data_gen) > log->flushed_gen;
 	}

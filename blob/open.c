@@ -42,6 +42,9 @@ static int step_super(struct bs *bs, struct base_err *err)
 			log_warn("%s: the superblock at block %" PRIu64 " is damaged; using the other", bdev_info(bs->dev)->name,
 				 where[i]);
 	}
+	if (writable(bs) && bs_sb_overwritten(&pair))
+		return base_err_set(err, -EUCLEAN, "%s: superblock: block 0 holds something else (another file system?); by the "
+				    "copy at block %u it can be opened read-only", bdev_info(bs->dev)->name, BS_SB_COPY_BLOCK);
 	rc = bs_sb_validate(&pair.sb[pair.chosen], bs->dev, writable(bs), err);
 	if (rc)
 		return rc;

@@ -53,6 +53,20 @@ static enum bs_sb_state sb_state(const struct bs_sb_disk *sb)
 	return le32_get(sb->crc) == sb_crc(sb) ? BS_SB_GOOD : BS_SB_TORN;
 }
 
+static bool is_zero(const void *buf, size_t len)
+{
+	const uint8_t *p = buf;
+
+	return !p[0] && !memcmp(p, p + 1, len - 1);
+}
+
+/* A superblock that a cut has torn still has its magic. Without it block 0 was made by somebody else, unless it is
+ * merely gone. */
+bool bs_sb_overwritten(const struct bs_sb_pair *pair)
+{
+	return pair->state[0] == BS_SB_FOREIGN && !is_zero(&pair->sb[0], sizeof(pair->sb[0]));
+}
+
 static void choose(struct bs_sb_pair *pair)
 {
 	bool good0 = pair->state[0] == BS_SB_GOOD, good1 = pair->state[1] == BS_SB_GOOD;

@@ -63,20 +63,50 @@ TEST(blob_super, what_is_no_store_is_called_so)
 
 TEST(blob_super, either_copy_alone_is_enough)
 {
-	uint8_t *junk = dma_zalloc(BS_BLOCK, BS_BLOCK);
+	uint8_t *zero = dma_zalloc(BS_BLOCK, BS_BLOCK);
 	struct rig r;
 
-	memset(junk, 0x5a, BS_BLOCK);
 	for (int copy = 0; copy < 2; copy++) {
 		rig_make(&r, SIZE, true);
-		rig_write(&r, copy ? BS_SB_COPY_BLOCK : 0, junk, 1);
+		rig_write(&r, copy ? BS_SB_COPY_BLOCK : 0, zero, 1);
 		EXPECT_OK(rig_open(&r, 0, 0));
 		EXPECT_OK(rig_close(&r));
+		rig_write(&r, copy ? 0 : BS_SB_COPY_BLOCK, zero, 1);
 		ASSERT_OK(rig_open(&r, BS_RDONLY, 0)); /* the mount has written both anew */
 		rig_abandon(&r);
 		rig_drop(&r);
 	}
-	dma_free(junk);
+	dma_free(zero);
+}
+
+TEST(blob_super, what_somebody_else_has_made_of_block_0_is_not_overwritten)
+{
+	uint8_t *other = dma_zalloc(BS_BLOCK, BS_BLOCK);
+	struct rig r;
+
+	memset(other + 1024, 0x5a, 200); /* where ext4 has its superblock */
+	rig_make(&r, SIZE, true);
+	rig_write(&r, 0, other, 1);
+	EXPECT_ERR(-EUCLEAN, rig_open(&r, 0, 0));
+	EXPECT_TRUE(strstr(r.err.text, "something else") != NULL);
+	EXPECT_OK(rig_open(&r, BS_RDONLY, 0));
+	rig_drop(&r);
+	dma_free(other);
+}
+
+TEST(blob_super, an_unreadable_copy_is_as_good_as_none)
+{
+	struct bs_open_opts opts = { .size = sizeof(opts), .flags = BS_RDONLY };
+	struct bdev_fault f = { .kind = BDEV_FAULT_ERROR, .op = BDEV_READ, .count = 1, .hi = BS_BLOCK, .rc = -EIO };
+	struct bdev *again;
+	struct rig r;
+
+	rig_make(&r, SIZE, true);
+	ASSERT_OK(bdev_open(r.name, NULL, &again, NULL));
+	ASSERT_OK(bdev_fault_create(again, &r.fault));
+	ASSERT_OK(bdev_fault_add(r.fault, &f));
+	EXPECT_OK(bs_open(r.fault, &opts, &r.bs, &r.err));
+	rig_drop(&r);
 }
 
 TEST(blob_super, a_torn_first_copy_leaves_the_older_second)
