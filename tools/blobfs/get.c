@@ -23,6 +23,7 @@ struct getter {
 	const struct call *call;
 	char *buf;
 	void *links;
+	const struct trail *trail; /* the directories above the one being copied */
 	int result;
 };
 
@@ -129,7 +130,7 @@ static int copy_attributes(struct getter *g, const struct bfs_attr *a, const cha
 	int rc;
 
 	if (!g->call->opt['r'])
-		return S_ISREG(a->mode) && chmod(to, a->mode & 0777) ? -errno : 0;
+		return 0;
 	if (lchown(to, a->uid, a->gid) && geteuid() == 0)
 		return -errno;
 	rc = copy_xattrs(g, a->ino, to);
@@ -140,13 +141,28 @@ static int copy_attributes(struct getter *g, const struct bfs_attr *a, const cha
 	return utimensat(AT_FDCWD, to, times, AT_SYMLINK_NOFOLLOW) ? -errno : 0;
 }
 
+/* A tree never goes through symlinks that lie where it is put. */
+static int open_target(struct getter *g, const struct bfs_attr *a, const char *to)
+{
+	bool tree = g->call->opt['r'];
+	int fd = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | (tree ? O_NOFOLLOW : 0), tree ? 0600 : a->mode & 0777);
+
+	if (fd < 0 && errno == ELOOP && tree && unlink(to) == 0)
+		fd = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	return fd < 0 ? -errno : fd;
+}
+
+/* What could not be copied whole is not left half-done. */
 static int get_file(struct getter *g, const struct bfs_attr *a, const char *to)
 {
-	int fd = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), rc;
+	int fd = open_target(g, a, to), rc;
+	struct stat st;
 
 	if (fd < 0)
-		return -errno;
+		return fd;
 	rc = copy_bytes(g, a->ino, fd);
+	if (rc && fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
+		unlink(to);
 	if (close(fd) && rc == 0)
 		rc = -errno;
 	return rc;
@@ -156,16 +172,21 @@ static int get_any(struct getter *g, const char *from, const struct bfs_attr *a,
 
 static int get_tree(struct getter *g, const char *from, const struct bfs_attr *a, const char *to)
 {
+	struct trail here = { .up = g->trail, .ino = a->ino };
 	struct name_list list;
+	struct stat st;
 	int rc;
 
 	if (!g->call->opt['r'])
 		return -EISDIR;
-	if (mkdir(to, 0700) && errno != EEXIST)
+	if (verb_goes_round(&here))
+		return -EUCLEAN;
+	if (mkdir(to, 0700) && (errno != EEXIST || lstat(to, &st) || !S_ISDIR(st.st_mode)))
 		return -errno;
 	rc = verb_list(g->fs, a->ino, &list);
 	if (rc)
 		return rc;
+	g->trail = &here;
 	for (size_t i = 0; i < list.n; i++) {
 		char *child = verb_join(from, list.name[i]), *out = verb_join(to, list.name[i]);
 		struct bfs_attr ca;
@@ -178,6 +199,7 @@ static int get_tree(struct getter *g, const char *from, const struct bfs_attr *a
 		free(child);
 		free(out);
 	}
+	g->trail = here.up;
 	verb_list_free(&list);
 	return 0;
 }
@@ -193,6 +215,13 @@ static int get_symlink(struct getter *g, const struct bfs_attr *a, const char *t
 	if (symlink(target, to) == 0)
 		return 0;
 	return errno == EEXIST && unlink(to) == 0 && symlink(target, to) == 0 ? 0 : -errno;
+}
+
+static int get_special(const struct bfs_attr *a, const char *to)
+{
+	if (mknod(to, a->mode, (dev_t)a->rdev) == 0)
+		return 0;
+	return errno == EEXIST && unlink(to) == 0 && mknod(to, a->mode, (dev_t)a->rdev) == 0 ? 0 : -errno;
 }
 
 /* True when this inode was copied before: *rc of making the hard link. */
@@ -237,7 +266,7 @@ static int get_any(struct getter *g, const char *from, const struct bfs_attr *a,
 	else if (S_ISLNK(a->mode))
 		rc = get_symlink(g, a, to);
 	else
-		rc = mknod(to, a->mode, (dev_t)a->rdev) ? -errno : 0;
+		rc = get_special(a, to);
 	if (rc == 0)
 		rc = copy_attributes(g, a, to);
 	return rc || !several ? rc : remember_link(g, a, to);

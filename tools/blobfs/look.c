@@ -128,8 +128,8 @@ int verb_df(struct bfs *fs, const struct call *call)
 
 static void format_time(int64_t ns, char *buf, size_t len)
 {
-	time_t t = (time_t)(ns >= 0 ? ns / 1000000000 : -((-ns + 999999999) / 1000000000));
-	long frac = (long)(ns - (int64_t)t * 1000000000);
+	time_t t = (time_t)(ns / 1000000000 - (ns % 1000000000 < 0));
+	long frac = (long)((ns % 1000000000 + 1000000000) % 1000000000);
 	char date[40], zone[10];
 	struct tm tm;
 

@@ -90,10 +90,11 @@ static void emit(struct lister *l, const char *path, const char *name, const str
 	printf("%s%s%s\n", name, n >= 0 ? " -> " : "", n >= 0 ? target : "");
 }
 
-static void list_directory(struct lister *l, uint64_t ino, const char *path);
+static void list_directory(struct lister *l, const struct trail *up, uint64_t ino, const char *path);
 
 /* One name of a directory; then, with -R, remembered directories follow after the listing. */
-static void list_names(struct lister *l, uint64_t dir, const char *path, const struct name_list *names, bool descend)
+static void list_names(struct lister *l, const struct trail *dir, const char *path, const struct name_list *names,
+		       bool descend)
 {
 	for (size_t i = 0; i < names->n; i++) {
 		struct bfs_attr a;
@@ -103,21 +104,22 @@ static void list_names(struct lister *l, uint64_t dir, const char *path, const s
 		if (names->name[i][0] == '.' && !l->call->opt['a'])
 			continue;
 		full = verb_join(path, names->name[i]);
-		rc = full ? bfs_lookup(l->fs, NULL, dir, names->name[i], &a) : -ENOMEM;
+		rc = full ? bfs_lookup(l->fs, NULL, dir->ino, names->name[i], &a) : -ENOMEM;
 		if (rc)
 			l->result = verb_fail("ls", full ? full : names->name[i], rc);
 		else if (!descend)
 			emit(l, full, names->name[i], &a);
 		else if (S_ISDIR(a.mode))
-			list_directory(l, a.ino, full);
+			list_directory(l, dir, a.ino, full);
 		free(full);
 	}
 }
 
-static void list_directory(struct lister *l, uint64_t ino, const char *path)
+static void list_directory(struct lister *l, const struct trail *up, uint64_t ino, const char *path)
 {
+	struct trail here = { .up = up, .ino = ino };
 	struct name_list names;
-	int rc = verb_list(l->fs, ino, &names);
+	int rc = verb_goes_round(&here) ? -EUCLEAN : verb_list(l->fs, ino, &names);
 
 	if (rc) {
 		l->result = verb_fail("ls", path, rc);
@@ -126,9 +128,9 @@ static void list_directory(struct lister *l, uint64_t ino, const char *path)
 	if (l->headings && !l->all)
 		printf("%s%s:\n", l->printed ? "\n" : "", path);
 	l->printed = true;
-	list_names(l, ino, path, &names, false);
+	list_names(l, &here, path, &names, false);
 	if (l->call->opt['R'])
-		list_names(l, ino, path, &names, true);
+		list_names(l, &here, path, &names, true);
 	verb_list_free(&names);
 }
 
@@ -148,7 +150,7 @@ int verb_ls(struct bfs *fs, const struct call *call)
 		if (rc)
 			l.result = verb_fail("ls", path[i], rc);
 		else if (S_ISDIR(a.mode) && !call->opt['d'])
-			list_directory(&l, a.ino, path[i]);
+			list_directory(&l, NULL, a.ino, path[i]);
 		else
 			emit(&l, path[i], path[i], &a);
 	}

@@ -2,6 +2,7 @@
 /* blobfs: works on a BlobFS device without mounting it. */
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -74,11 +75,17 @@ static int help(const char *name)
 	return EXIT_OK;
 }
 
+static int hint(const struct verb *v)
+{
+	fprintf(stderr, "Try 'blobfs help %s'.\n", v->name);
+	return EXIT_USAGE;
+}
+
 /* argv[0] is the verb. -1: go on. */
 static int parse(const struct verb *v, int argc, char **argv, struct call *call)
 {
 	const struct option longs[] = { { "help", no_argument, NULL, 256 },
-					{ v->json ? "json" : "", no_argument, NULL, 257 },
+					{ v->json ? "json" : NULL, no_argument, NULL, 257 },
 					{ NULL, 0, NULL, 0 } };
 	static char name[64];
 	int opt;
@@ -90,10 +97,8 @@ static int parse(const struct verb *v, int argc, char **argv, struct call *call)
 			verb_usage(v, stdout);
 			return EXIT_OK;
 		}
-		if (opt == '?') {
-			verb_usage(v, stderr);
-			return EXIT_USAGE;
-		}
+		if (opt == '?')
+			return hint(v);
 		if (opt == 257)
 			call->json = true;
 		else
@@ -102,9 +107,11 @@ static int parse(const struct verb *v, int argc, char **argv, struct call *call)
 	call->argc = argc - optind - 1;
 	call->argv = argv + optind + 1;
 	if (call->argc < v->min_args || (v->max_args >= 0 && call->argc > v->max_args)) {
-		tool_error("%s", call->argc < 0 ? "no device given" : call->argc < v->min_args ? "too few arguments" : "too many arguments");
-		verb_usage(v, stderr);
-		return EXIT_USAGE;
+		tool_error("%s: %s", v->name,
+			   call->argc < 0	    ? "no device given" :
+			   call->argc < v->min_args ? "too few arguments" :
+						      "too many arguments");
+		return hint(v);
 	}
 	call->device = argv[optind];
 	return -1;
@@ -114,17 +121,17 @@ static int run(const struct verb *v, const struct call *call)
 {
 	struct bfs_mount_opts opts = { .size = sizeof(opts), .flags = v->writes ? 0 : BFS_RDONLY };
 	struct base_err err = { "" };
-	char comm[64];
+	char who[PATH_MAX + 64];
 	struct bfs *fs;
-	int rc = bfs_mount(call->device, &opts, &fs, &err), result, pid;
+	int rc, result;
 
+	if (tool_in_use(call->device, v->writes ? TOOL_WRITE : TOOL_READ, who, sizeof(who))) {
+		tool_error("%s is in use: %s", call->device, who);
+		return EXIT_FAILED;
+	}
+	rc = bfs_mount(call->device, &opts, &fs, &err);
 	if (rc) {
-		pid = rc == -EBUSY && tool_is_path(call->device) ?
-			      tool_lock_holder(call->device, comm, sizeof(comm)) : 0;
-		if (pid)
-			tool_error("%s (process %d, %s)", base_err_text(&err, rc), pid, comm);
-		else
-			tool_error("%s", base_err_text(&err, rc));
+		tool_error_of(call->device, base_err_text(&err, rc));
 		return EXIT_FAILED;
 	}
 	result = v->run(fs, call);

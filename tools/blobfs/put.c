@@ -3,6 +3,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <linux/limits.h>
 #include <search.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +17,8 @@
 #include "tools/blobfs/verb.h"
 #include "tools/common/common.h"
 
+#define TEMP_NAME 32
+
 struct seen_link { /* a host inode with several names, and what it became */
 	dev_t dev;
 	ino_t ino;
@@ -24,6 +29,7 @@ struct putter {
 	struct bfs *fs;
 	const struct call *call;
 	char *buf;    /* COPY_CHUNK bytes */
+	bool stop;    /* the device is full or broken: the rest would only repeat it */
 	void *links;  /* tsearch tree of struct seen_link */
 	int result;
 };
@@ -44,7 +50,7 @@ static int64_t timespec_ns(const struct timespec *t)
 
 static int copy_xattrs(struct putter *p, const char *from, uint64_t ino)
 {
-	char names[4096];
+	char names[XATTR_LIST_MAX];
 	ssize_t n = llistxattr(from, names, sizeof(names)), len;
 
 	if (n < 0)
@@ -56,8 +62,12 @@ static int copy_xattrs(struct putter *p, const char *from, uint64_t ino)
 		if (len < 0)
 			return -errno;
 		rc = bfs_setxattr(p->fs, NULL, ino, name, p->buf, (size_t)len, 0);
-		if (rc)
+		if (rc == -EOPNOTSUPP) {
+			tool_error("put: %s: attribute %s is of a kind that BlobFS does not keep", from, name);
+			p->result = EXIT_FAILED;
+		} else if (rc) {
 			return rc;
+		}
 	}
 	return 0;
 }
@@ -80,7 +90,23 @@ static int copy_attributes(struct putter *p, const char *from, const struct stat
 	return rc;
 }
 
-/* Bytes from a descriptor; runs of zero blocks become holes when they come from a regular file. */
+/* The next data of a sparse file at or after *at. False: none is left, and *at is its end. */
+static bool skip_hole(int fd, uint64_t *at)
+{
+	off_t next = lseek(fd, (off_t)*at, SEEK_DATA);
+	struct stat st;
+
+	if (next >= 0) {
+		*at = (uint64_t)next;
+		return true;
+	}
+	if (errno != ENXIO || fstat(fd, &st) || (uint64_t)st.st_size <= *at)
+		return errno != ENXIO; /* a file system without SEEK_DATA: read on */
+	*at = (uint64_t)st.st_size;
+	return false;
+}
+
+/* Bytes from a descriptor; holes and runs of zero blocks become holes when they come from a regular file. */
 static int copy_bytes(struct putter *p, int fd, bool sparse, uint64_t ino)
 {
 	struct bfs_file *file = NULL;
@@ -88,9 +114,12 @@ static int copy_bytes(struct putter *p, int fd, bool sparse, uint64_t ino)
 	int rc = bfs_open(p->fs, NULL, ino, O_WRONLY, BS_STREAM_UNKNOWN, &file);
 
 	while (rc == 0) {
-		ssize_t n = read(fd, p->buf, COPY_CHUNK);
 		int64_t done;
+		ssize_t n;
 
+		if (sparse && !skip_hole(fd, &at))
+			break;
+		n = read(fd, p->buf, COPY_CHUNK);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0) {
@@ -115,27 +144,41 @@ static int copy_bytes(struct putter *p, int fd, bool sparse, uint64_t ino)
 	return rc;
 }
 
+static void temp_name(char temp[TEMP_NAME])
+{
+	uint64_t random;
+
+	base_random(&random, sizeof(random));
+	snprintf(temp, TEMP_NAME, ".put-%016" PRIx64, random);
+}
+
+/* What was made under a name of its own takes the place of what has its name, or goes. */
+static int into_place(struct putter *p, uint64_t dir, const char *temp, const char *name, int rc)
+{
+	if (rc == 0)
+		rc = bfs_rename(p->fs, NULL, dir, temp, dir, name, 0);
+	/* After a rename of one link over another of the same file both are still there. */
+	bfs_unlink(p->fs, NULL, dir, temp);
+	return rc;
+}
+
 /* A new file takes the place of an old one only when it is complete, by rename. */
 static int put_content(struct putter *p, const char *from, int fd, const struct stat *st, uint64_t dir, const char *name)
 {
-	char temp[BFS_NAME_MAX + 1];
+	char temp[TEMP_NAME];
 	struct bfs_attr a;
 	int rc;
 
-	snprintf(temp, sizeof(temp), ".put-%ld", (long)getpid());
+	temp_name(temp);
 	rc = bfs_mknod(p->fs, NULL, dir, temp, S_IFREG | 0600, 0, 0, &a);
 	if (rc)
 		return rc;
-	rc = copy_bytes(p, fd, S_ISREG(st->st_mode) && st->st_size >= (off_t)COPY_CHUNK, a.ino);
+	rc = copy_bytes(p, fd, S_ISREG(st->st_mode) && lseek(fd, 0, SEEK_CUR) == 0, a.ino);
 	if (rc == 0 && S_ISREG(st->st_mode))
 		rc = copy_attributes(p, from, st, a.ino);
 	else if (rc == 0)
 		rc = bfs_setattr(p->fs, NULL, a.ino, &(struct bfs_attr){ .mode = 0644 }, BFS_SET_MODE, NULL);
-	if (rc == 0)
-		rc = bfs_rename(p->fs, NULL, dir, temp, dir, name, 0);
-	if (rc)
-		bfs_unlink(p->fs, NULL, dir, temp);
-	return rc;
+	return into_place(p, dir, temp, name, rc);
 }
 
 static int put_file(struct putter *p, const char *from, const struct stat *st, uint64_t dir, const char *name)
@@ -165,10 +208,14 @@ static bool put_known_link(struct putter *p, const struct stat *st, uint64_t dir
 {
 	struct seen_link key = { .dev = st->st_dev, .ino = st->st_ino };
 	void *found = tfind(&key, &p->links, by_inode);
+	char temp[TEMP_NAME];
 
 	if (!found)
 		return false;
-	*rc = bfs_link(p->fs, NULL, (*(struct seen_link **)found)->copy, dir, name, 0, NULL);
+	temp_name(temp);
+	*rc = bfs_link(p->fs, NULL, (*(struct seen_link **)found)->copy, dir, temp, 0, NULL);
+	if (*rc == 0)
+		*rc = into_place(p, dir, temp, name, 0);
 	return true;
 }
 
@@ -194,11 +241,10 @@ static int put_children(struct putter *p, const char *from, uint64_t ino)
 {
 	DIR *d = opendir(from);
 	struct dirent *e;
-	int first = 0;
 
 	if (!d)
 		return -errno;
-	while ((e = readdir(d))) {
+	while (!p->stop && (e = readdir(d))) {
 		char *child;
 		int rc;
 
@@ -206,16 +252,13 @@ static int put_children(struct putter *p, const char *from, uint64_t ino)
 			continue;
 		child = verb_join(from, e->d_name);
 		rc = child ? put_any(p, child, ino, e->d_name) : -ENOMEM;
-		if (rc) {
+		if (rc)
 			p->result = verb_fail("put", child ? child : from, rc);
-			first = rc;
-		}
 		free(child);
-		if (rc == -ENOSPC || rc == -EROFS || rc == -ENOMEM)
-			break; /* the rest would only repeat it */
+		p->stop |= rc == -ENOSPC || rc == -EROFS || rc == -ENOMEM;
 	}
 	closedir(d);
-	return first == -ENOSPC || first == -EROFS ? first : 0;
+	return 0;
 }
 
 static int put_tree(struct putter *p, const char *from, const struct stat *st, uint64_t dir, const char *name)
@@ -233,19 +276,23 @@ static int put_tree(struct putter *p, const char *from, const struct stat *st, u
 	}
 	if (rc == 0)
 		rc = put_children(p, from, a.ino);
-	return rc ? rc : copy_attributes(p, from, st, a.ino);
+	return rc || p->stop ? rc : copy_attributes(p, from, st, a.ino);
 }
 
 static int put_special(struct putter *p, const char *from, const struct stat *st, uint64_t dir, const char *name)
 {
+	char temp[TEMP_NAME];
 	struct bfs_attr a;
 	int rc;
 
+	temp_name(temp);
 	if (S_ISLNK(st->st_mode))
-		rc = put_symlink(p, from, dir, name, &a);
+		rc = put_symlink(p, from, dir, temp, &a);
 	else
-		rc = bfs_mknod(p->fs, NULL, dir, name, st->st_mode, st->st_rdev, 0, &a);
-	return rc ? rc : copy_attributes(p, from, st, a.ino);
+		rc = bfs_mknod(p->fs, NULL, dir, temp, st->st_mode, st->st_rdev, 0, &a);
+	if (rc)
+		return rc;
+	return into_place(p, dir, temp, name, copy_attributes(p, from, st, a.ino));
 }
 
 static int put_any(struct putter *p, const char *from, uint64_t dir, const char *name)
@@ -317,7 +364,7 @@ int verb_put(struct bfs *fs, const struct call *call)
 		free(p.buf);
 		return verb_fail("put", to, -ENOTDIR);
 	}
-	for (int i = 0; i < call->argc - 1; i++) {
+	for (int i = 0; i < call->argc - 1 && !p.stop; i++) {
 		int rc = put_one(&p, call->argv[i], to);
 
 		if (rc)

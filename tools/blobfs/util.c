@@ -17,7 +17,7 @@ int verb_fail(const char *what, const char *path, int rc)
 
 int verb_print_json(struct json_object *o)
 {
-	int rc = printf("%s\n", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY)) < 0;
+	int rc = printf("%s\n", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE)) < 0;
 
 	json_object_put(o);
 	return rc ? EXIT_FAILED : EXIT_OK;
@@ -142,10 +142,19 @@ void verb_list_free(struct name_list *list)
 	memset(list, 0, sizeof(*list));
 }
 
+bool verb_goes_round(const struct trail *t)
+{
+	for (const struct trail *up = t->up; up; up = up->up)
+		if (up->ino == t->ino)
+			return true;
+	return false;
+}
+
 /* Depth is the tree's; each level holds its names only. */
-int verb_remove_tree(struct bfs *fs, uint64_t dir, const char *name)
+static int remove_tree(struct bfs *fs, const struct trail *up, uint64_t dir, const char *name)
 {
 	struct bfs_attr attr;
+	struct trail here = { .up = up };
 	struct name_list list;
 	int rc = bfs_lookup(fs, NULL, dir, name, &attr);
 
@@ -153,11 +162,19 @@ int verb_remove_tree(struct bfs *fs, uint64_t dir, const char *name)
 		return rc;
 	if (!S_ISDIR(attr.mode))
 		return bfs_unlink(fs, NULL, dir, name);
+	here.ino = attr.ino;
+	if (verb_goes_round(&here))
+		return -EUCLEAN;
 	rc = verb_list(fs, attr.ino, &list);
 	if (rc)
 		return rc;
 	for (size_t i = 0; i < list.n && rc == 0; i++)
-		rc = verb_remove_tree(fs, attr.ino, list.name[i]);
+		rc = remove_tree(fs, &here, attr.ino, list.name[i]);
 	verb_list_free(&list);
 	return rc ? rc : bfs_rmdir(fs, NULL, dir, name);
+}
+
+int verb_remove_tree(struct bfs *fs, uint64_t dir, const char *name)
+{
+	return remove_tree(fs, NULL, dir, name);
 }

@@ -66,6 +66,12 @@ struct name_list {
 };
 int verb_list(struct bfs *fs, uint64_t dir, struct name_list *out);
 void verb_list_free(struct name_list *list);
+/* Where a walk down a tree stands. On a damaged device a directory may lie below itself. */
+struct trail {
+	const struct trail *up;
+	uint64_t ino;
+};
+bool verb_goes_round(const struct trail *t);
 /* Removes a tree (rm -r, put's clean-up). 0 or negative errno of the first failure. */
 int verb_remove_tree(struct bfs *fs, uint64_t dir, const char *name);
 

@@ -22,6 +22,14 @@ void tool_error(const char *fmt, ...)
 	fputc('\n', stderr);
 }
 
+void tool_error_of(const char *device, const char *text)
+{
+	if (strncmp(text, device, strlen(device)) == 0)
+		tool_error("%s", text);
+	else
+		tool_error("%s: %s", device, text);
+}
+
 int tool_size(const char *what, const char *text, uint64_t *bytes)
 {
 	int rc = base_parse_size(text, bytes);

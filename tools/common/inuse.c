@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Who uses a device: the kernel's mount table, a block device held exclusively, or another program's lock. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "base/util.h"
 #include "tools/common/common.h"
 
 /* mountinfo writes blanks and the like as \ooo. */
@@ -78,66 +79,178 @@ static bool is_mounted(const char *device, const struct stat *st, char *point, s
 	return found;
 }
 
-int tool_lock_holder(const char *path, char *comm, size_t len)
+/* The file behind a loop device: whoever mounted that has its own idea of the content. */
+static bool is_behind_loop(const char *device, char *loop, size_t len)
 {
+	char real[PATH_MAX], backing[PATH_MAX], name[64];
+	bool found = false;
+
+	if (!realpath(device, real))
+		return false;
+	for (int i = 0; i < 256 && !found; i++) {
+		FILE *f;
+
+		snprintf(name, sizeof(name), "/sys/block/loop%d/loop/backing_file", i);
+		f = fopen(name, "re");
+		if (!f)
+			continue;
+		if (fgets(backing, sizeof(backing), f)) {
+			backing[strcspn(backing, "\n")] = '\0';
+			found = strcmp(backing, real) == 0;
+		}
+		fclose(f);
+		if (found)
+			snprintf(loop, len, "/dev/loop%d", i);
+	}
+	return found;
+}
+
+/* A lock of an open file description names no process in /proc/locks; the descriptor's own fdinfo does. */
+static bool descriptor_locks(const char *pid, const char *fd, const struct stat *want)
+{
+	char path[2 * NAME_MAX + 32], line[256];
+	bool locks = false;
 	struct stat st;
-	char line[256], name[64];
-	int holder = 0;
 	FILE *f;
 
-	if (stat(path, &st) || !(f = fopen("/proc/locks", "re")))
-		return 0;
-	while (!holder && fgets(line, sizeof(line), f)) {
-		unsigned major, minor;
-		unsigned long inode;
-		int pid;
+	snprintf(path, sizeof(path), "/proc/%s/fd/%s", pid, fd);
+	if (stat(path, &st) || st.st_dev != want->st_dev || st.st_ino != want->st_ino)
+		return false;
+	snprintf(path, sizeof(path), "/proc/%s/fdinfo/%s", pid, fd);
+	f = fopen(path, "re");
+	if (!f)
+		return false;
+	while (!locks && fgets(line, sizeof(line), f))
+		locks = strncmp(line, "lock:", 5) == 0;
+	fclose(f);
+	return locks;
+}
 
-		if (sscanf(line, "%*s %*s %*s %*s %d %x:%x:%lu", &pid, &major, &minor, &inode) == 4 &&
-		    inode == st.st_ino && makedev(major, minor) == st.st_dev && pid > 0)
+static bool process_locks(const char *pid, const struct stat *want)
+{
+	char path[NAME_MAX + 32];
+	bool locks = false;
+	struct dirent *e;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "/proc/%s/fd", pid);
+	d = opendir(path);
+	if (!d)
+		return false;
+	while (!locks && (e = readdir(d)))
+		locks = e->d_name[0] != '.' && descriptor_locks(pid, e->d_name, want);
+	closedir(d);
+	return locks;
+}
+
+static void process_name(int pid, char *comm, size_t len)
+{
+	char path[64];
+	FILE *f;
+
+	snprintf(comm, len, "?");
+	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
+	f = fopen(path, "re");
+	if (!f)
+		return;
+	if (fgets(comm, (int)len, f))
+		comm[strcspn(comm, "\n")] = '\0';
+	fclose(f);
+}
+
+int tool_lock_holder(const char *path, char *comm, size_t len)
+{
+	struct dirent *e;
+	struct stat st;
+	int holder = 0;
+	DIR *d;
+
+	if (stat(path, &st))
+		return 0;
+	d = opendir("/proc");
+	if (!d)
+		return 0;
+	while (!holder && (e = readdir(d))) {
+		int pid = atoi(e->d_name);
+
+		if (pid > 0 && pid != getpid() && process_locks(e->d_name, &st))
 			holder = pid;
 	}
-	fclose(f);
-	if (!holder)
-		return 0;
-	snprintf(name, sizeof(name), "/proc/%d/comm", holder);
-	snprintf(comm, len, "?");
-	f = fopen(name, "re");
-	if (f) {
-		if (fgets(comm, (int)len, f))
-			comm[strcspn(comm, "\n")] = '\0';
-		fclose(f);
-	}
+	closedir(d);
+	if (holder)
+		process_name(holder, comm, len);
 	return holder;
 }
 
-bool tool_in_use(const char *device, char *who, size_t len)
+/* Mounted, or held by the kernel in another way. */
+static bool kernel_has(const char *device, const struct stat *st, char *who, size_t len)
 {
+	char where[PATH_MAX];
+	int fd;
+
+	if (is_mounted(device, st, where, sizeof(where))) {
+		snprintf(who, len, "it is mounted on %s", where);
+		return true;
+	}
+	if (S_ISREG(st->st_mode)) {
+		if (!is_behind_loop(device, where, sizeof(where)))
+			return false;
+		snprintf(who, len, "it is attached to %s", where);
+		return true;
+	}
+	fd = S_ISBLK(st->st_mode) ? open(device, O_RDONLY | O_EXCL | O_CLOEXEC) : -1;
+	if (fd >= 0)
+		close(fd);
+	else if (S_ISBLK(st->st_mode) && errno == EBUSY)
+		snprintf(who, len, "the kernel holds it (swap, RAID, LVM or device mapper)");
+	return S_ISBLK(st->st_mode) && fd < 0 && errno == EBUSY;
+}
+
+/* As the block-device layer would lock it, without taking the lock. */
+static bool is_locked(const char *device, bool to_write)
+{
+	struct flock lock = { .l_type = to_write ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET };
+	int fd = open(device, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	bool locked;
+
+	if (fd < 0)
+		return false;
+	locked = fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+	close(fd);
+	return locked;
+}
+
+/* umount(8) returns while the daemon still writes its last checkpoint. */
+static bool is_closing(const char *comm)
+{
+	return strcmp(comm, "mount.blobfs") == 0;
+}
+
+bool tool_in_use(const char *device, enum tool_use use, char *who, size_t len)
+{
+	uint64_t until = base_now_ns() + 15000000000ull;
+	char comm[64] = "";
 	struct stat st;
-	char point[PATH_MAX], comm[64];
-	int fd, pid;
-	bool busy;
+	int pid;
 
 	if (!tool_is_path(device) || stat(device, &st))
 		return false;
-	if (is_mounted(device, &st, point, sizeof(point))) {
-		snprintf(who, len, "it is mounted on %s", point);
-		return true;
+	for (;;) {
+		bool locked = is_locked(device, use == TOOL_WRITE);
+
+		if ((locked || use != TOOL_READ) && kernel_has(device, &st, who, len))
+			return true;
+		if (!locked)
+			return false;
+		pid = tool_lock_holder(device, comm, sizeof(comm));
+		if (pid && (!is_closing(comm) || base_now_ns() > until)) {
+			snprintf(who, len, "process %d (%s) has it open", pid, comm);
+			return true;
+		}
+		if (!pid && is_locked(device, use == TOOL_WRITE)) {
+			snprintf(who, len, "another program has it open");
+			return true;
+		}
+		usleep(20000);
 	}
-	fd = open(device, O_RDONLY | O_CLOEXEC | (S_ISBLK(st.st_mode) ? O_EXCL : 0));
-	if (fd < 0 && errno == EBUSY) {
-		snprintf(who, len, "the kernel holds it (mounted, swap, RAID, LVM or device mapper)");
-		return true;
-	}
-	if (fd < 0)
-		return false;
-	busy = flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
-	close(fd);
-	if (!busy)
-		return false;
-	pid = tool_lock_holder(device, comm, sizeof(comm));
-	if (pid)
-		snprintf(who, len, "process %d (%s) has it open", pid, comm);
-	else
-		snprintf(who, len, "another program has it open");
-	return true;
 }

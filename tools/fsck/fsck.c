@@ -3,10 +3,11 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <limits.h>
+#include <signal.h>
 #include <json-c/json.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <uuid/uuid.h>
 
@@ -16,7 +17,9 @@
 #include "tools/common/common.h"
 
 /* fsck(8) */
-enum { EXIT_CLEAN = 0, EXIT_CORRECTED = 1, EXIT_UNCORRECTED = 4, EXIT_OPERATION = 8, EXIT_USAGE = 16 };
+enum {
+	EXIT_CLEAN = 0, EXIT_CORRECTED = 1, EXIT_UNCORRECTED = 4, EXIT_OPERATION = 8, EXIT_USAGE = 16, EXIT_CANCELLED = 32
+};
 
 struct request {
 	const char *device;
@@ -39,7 +42,8 @@ static void usage(FILE *to)
 		    "      --json   report as JSON\n"
 		    "  -V, --version\n"
 		    "  -h, --help\n\n"
-		    "Exit: 0 clean, 1 log replayed, 4 damage left uncorrected, 8 could not check, 16 usage.\n");
+		    "Exit: 0 clean, 1 log replayed, 4 damage left uncorrected, 8 could not check, 16 usage,\n"
+		    "32 cancelled.\n");
 }
 
 static int parse(struct request *rq, int argc, char **argv)
@@ -101,27 +105,34 @@ static void on_problem(const struct bs_problem *p, void *arg)
 static void on_progress(const char *pass, uint64_t done, uint64_t total, void *arg)
 {
 	struct request *rq = arg;
+	bool next = !rq->pass || strcmp(rq->pass, pass) != 0;
 
-	(void)done;
-	(void)total;
-	if (rq->verbose && (!rq->pass || strcmp(rq->pass, pass) != 0))
-		fprintf(stderr, "fsck.blobfs: checking %s\n", pass);
+	if (!rq->verbose)
+		return;
+	if (next)
+		fprintf(stderr, "%sfsck.blobfs: checking %s", rq->pass ? "\n" : "", pass);
 	rq->pass = pass;
+	if (total && isatty(STDERR_FILENO))
+		fprintf(stderr, "\rfsck.blobfs: checking %s: %3u %%", pass, (unsigned)(done * 100 / total));
+}
+
+/* Nothing is written before the log is replayed, and that may stop anywhere. */
+static void on_signal(int sig)
+{
+	static const char text[] = "\nfsck.blobfs: cancelled\n";
+
+	(void)sig;
+	if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0)
+		_exit(EXIT_OPERATION);
+	_exit(EXIT_CANCELLED);
 }
 
 static int open_device(const struct request *rq, struct bdev **dev)
 {
 	struct bdev_opts opts = { .size = sizeof(opts), .flags = BDEV_RDONLY };
 	struct base_err err = { "" };
-	char who[256];
-	struct stat st;
 	int rc;
 
-	if (tool_is_path(rq->device) && stat(rq->device, &st) == 0 &&
-	    tool_in_use(rq->device, who, sizeof(who))) {
-		tool_error("%s is in use: %s; unmount it first", rq->device, who);
-		return -EBUSY;
-	}
 	rc = bdev_open(rq->device, &opts, dev, &err);
 	if (rc)
 		tool_error("%s", base_err_text(&err, rc));
@@ -139,8 +150,10 @@ static int check(struct request *rq, struct bfs_check_result *result)
 	if (rc)
 		return rc;
 	rc = bfs_check(dev, &opts, result, &err);
+	if (rq->pass && rq->verbose)
+		fputc('\n', stderr);
 	if (rc)
-		tool_error("%s: %s", rq->device, base_err_text(&err, rc));
+		tool_error_of(rq->device, base_err_text(&err, rc));
 	return rc;
 }
 
@@ -154,7 +167,7 @@ static int replay(const struct request *rq)
 	if (rc == 0)
 		rc = bfs_unmount(fs);
 	if (rc)
-		tool_error("%s: cannot replay the log: %s", rq->device, base_err_text(&err, rc));
+		tool_error_of(rq->device, base_err_text(&err, rc));
 	return rc;
 }
 
@@ -180,7 +193,7 @@ static void report_json(struct request *rq, const struct bfs_check_result *r, bo
 	json_object_object_add(o, "total_blocks", json_object_new_uint64(r->total_blocks));
 	json_object_object_add(o, "problems", json_object_get(rq->problems));
 	json_object_object_add(o, "exit", json_object_new_int(exit_code));
-	printf("%s\n", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY));
+	printf("%s\n", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE));
 	json_object_put(o);
 }
 
@@ -194,6 +207,11 @@ static void report_text(const struct request *rq, const struct bfs_check_result 
 		       "copy what you can with 'blobfs get')\n",
 		       rq->device, r->problems, r->problems == 1 ? "" : "s");
 		return;
+	}
+	if (rq->verbose) {
+		char text[32];
+
+		printf("%s: %s in files\n", rq->device, base_format_size(r->bytes, text, sizeof(text)));
 	}
 	printf("%s: clean, %" PRIu64 " files, %" PRIu64 " directories, %" PRIu64 " symlinks, %" PRIu64
 	       " others, %" PRIu64 "/%" PRIu64 " blocks\n",
@@ -227,6 +245,7 @@ int main(int argc, char **argv)
 {
 	struct request rq = { .mode = ASK };
 	struct bfs_check_result result = { 0 };
+	char who[PATH_MAX + 64];
 	bool replayed = false;
 	int rc;
 
@@ -234,6 +253,12 @@ int main(int argc, char **argv)
 	rc = parse(&rq, argc, argv);
 	if (rc >= 0)
 		return rc;
+	if (tool_in_use(rq.device, TOOL_CHECK, who, sizeof(who))) {
+		tool_error("%s is in use: %s; unmount it first", rq.device, who);
+		return EXIT_OPERATION;
+	}
+	signal(SIGINT, on_signal);
+	signal(SIGTERM, on_signal);
 	if (skip_clean(&rq))
 		return EXIT_CLEAN;
 	rq.problems = json_object_new_array();

@@ -76,12 +76,13 @@ static int prepare_fd(int fd, const char *path, uint64_t size, bool prewrite, bo
 	if (rc == 0 && (size || prewrite) && fsync(fd))
 		rc = -errno;
 	if (rc)
-		tool_error("%s: cannot make it %llu bytes long: %s", path, (unsigned long long)size, strerror(-rc));
+		tool_error("%s: cannot be made %llu bytes long: %s", path, (unsigned long long)size, strerror(-rc));
 	return rc;
 }
 
 int image_prepare(const char *path, uint64_t size, bool prewrite, bool quiet, struct image_change *change)
 {
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	int fd, rc;
 
 	change->created = false;
@@ -97,7 +98,13 @@ int image_prepare(const char *path, uint64_t size, bool prewrite, bool quiet, st
 		tool_error("%s: %s", path, strerror(-rc));
 		return rc;
 	}
-	rc = prepare_fd(fd, path, size, prewrite, quiet);
+	/* As the block-device layer does: nobody opens it while it changes its size. */
+	if (fcntl(fd, F_OFD_SETLK, &lock)) {
+		rc = -errno;
+		tool_error("%s is in use by another program", path);
+	} else {
+		rc = prepare_fd(fd, path, size, prewrite, quiet);
+	}
 	if (close(fd) && rc == 0)
 		rc = -errno;
 	return rc;

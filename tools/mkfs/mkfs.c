@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* mkfs.blobfs: makes a BlobFS file system on a device or in an image file. */
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <libgen.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,6 +59,12 @@ static int parse_option(struct request *rq, int opt)
 		if (strlen(optarg) >= sizeof(rq->format.label)) {
 			tool_error("label '%s' is longer than 63 bytes", optarg);
 			return EXIT_USAGE;
+		}
+		for (const char *p = optarg; *p; p++) {
+			if (iscntrl((unsigned char)*p)) {
+				tool_error("the label has a control character in it");
+				return EXIT_USAGE;
+			}
 		}
 		snprintf(rq->format.label, sizeof(rq->format.label), "%s", optarg);
 		return 0;
@@ -118,35 +127,68 @@ static int parse(struct request *rq, int argc, char **argv)
 		return EXIT_USAGE;
 	}
 	rq->device = argv[optind];
+	if (!tool_is_path(rq->device) && (rq->size || rq->prewrite)) {
+		tool_error("%s is no file: %s is not for it", rq->device, rq->size ? "-s" : "--prewrite");
+		return EXIT_USAGE;
+	}
 	return -1;
+}
+
+/* A file that is not there yet: can it be made? */
+static int look_for_place(const struct request *rq)
+{
+	char *copy = strdup(rq->device);
+	int rc = 0;
+
+	if (!rq->size) {
+		tool_error("%s: %s (give -s SIZE to make an image file)", rq->device, strerror(ENOENT));
+		rc = EXIT_OPERATION;
+	} else if (!copy || access(dirname(copy), W_OK | X_OK)) {
+		tool_error("%s: cannot be made: %s", rq->device, strerror(errno));
+		rc = EXIT_OPERATION;
+	}
+	free(copy);
+	return rc;
+}
+
+static int look_at_kind(const struct request *rq, const struct stat *st)
+{
+	if (!S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode)) {
+		tool_error("%s is %s: give an image file or a block device", rq->device,
+			   S_ISDIR(st->st_mode) ? "a directory" : "neither a file nor a block device");
+		return EXIT_OPERATION;
+	}
+	if (S_ISBLK(st->st_mode) && rq->size) {
+		tool_error("%s is a block device: -s is for image files", rq->device);
+		return EXIT_USAGE;
+	}
+	if (access(rq->device, R_OK | W_OK)) {
+		tool_error("%s: %s", rq->device, strerror(errno));
+		return EXIT_OPERATION;
+	}
+	return 0;
 }
 
 /* Everything that can be found out without writing. */
 static int look_first(const struct request *rq)
 {
-	char what[256];
+	char what[PATH_MAX + 64];
 	struct stat st;
+	uint64_t size;
 	int rc;
 
 	if (!tool_is_path(rq->device))
 		return 0;
 	if (stat(rq->device, &st)) {
-		if (errno == ENOENT && rq->size)
-			return 0;
-		tool_error("%s: %s%s", rq->device, strerror(errno),
-			   errno == ENOENT ? " (give -s SIZE to make an image file)" : "");
+		if (errno == ENOENT)
+			return look_for_place(rq);
+		tool_error("%s: %s", rq->device, strerror(errno));
 		return EXIT_OPERATION;
 	}
-	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
-		tool_error("%s is %s: give an image file or a block device", rq->device,
-			   S_ISDIR(st.st_mode) ? "a directory" : "neither a file nor a block device");
-		return EXIT_OPERATION;
-	}
-	if (S_ISBLK(st.st_mode) && rq->size) {
-		tool_error("%s is a block device: -s is for image files", rq->device);
-		return EXIT_USAGE;
-	}
-	if (tool_in_use(rq->device, what, sizeof(what))) {
+	rc = look_at_kind(rq, &st);
+	if (rc)
+		return rc;
+	if (tool_in_use(rq->device, TOOL_WRITE, what, sizeof(what))) {
 		tool_error("%s is in use: %s", rq->device, what);
 		return EXIT_OPERATION;
 	}
@@ -159,9 +201,10 @@ static int look_first(const struct request *rq)
 		tool_error("%s holds %s; use -f to overwrite it", rq->device, what);
 		return EXIT_OPERATION;
 	}
-	if (S_ISREG(st.st_mode) && !rq->size && (uint64_t)st.st_size < BS_MIN_SIZE) {
-		tool_error("%s has %lld bytes: a file system needs at least %uM (give -s SIZE)", rq->device,
-			   (long long)st.st_size, BS_MIN_SIZE >> 20);
+	rc = image_device_size(rq->device, &size);
+	if (rc == 0 && !rq->size && size < BS_MIN_SIZE) {
+		tool_error("%s has %llu bytes: a file system needs at least %uM%s", rq->device, (unsigned long long)size,
+			   BS_MIN_SIZE >> 20, S_ISREG(st.st_mode) ? " (give -s SIZE)" : "");
 		return EXIT_OPERATION;
 	}
 	return 0;
@@ -172,8 +215,9 @@ static void report(const struct request *rq, uint64_t size, bool done)
 	char uuid[37], text[32];
 
 	uuid_unparse(rq->format.uuid, uuid);
-	printf("%s %s: %s, clusters of %u KiB\n", done ? "Made BlobFS on" : "Would make BlobFS on", rq->device,
-	       base_format_size(size, text, sizeof(text)), rq->format.cluster_size / 1024);
+	printf("%s %s: %s, %llu blocks of %u bytes, clusters of %u KiB\n",
+	       done ? "Made BlobFS on" : "Would make BlobFS on", rq->device, base_format_size(size, text, sizeof(text)),
+	       (unsigned long long)(size / BS_BLOCK), BS_BLOCK, rq->format.cluster_size / 1024);
 	printf("UUID %s%s%s\n", uuid, rq->format.label[0] ? ", label " : "", rq->format.label);
 	if (done && strncmp(rq->device, "ram:", 4) == 0)
 		printf("It was memory of this program and is gone now.\n");
@@ -186,22 +230,22 @@ static int make(const struct request *rq, uint64_t *size)
 	struct bdev *dev;
 	int rc;
 
-	if (tool_is_path(rq->device) && rq->force) {
-		rc = tool_wipe(rq->device);
-		if (rc && rc != -ENOENT) {
-			tool_error("%s: cannot remove old signatures: %s", rq->device, strerror(-rc));
-			return rc;
-		}
-	}
 	rc = bdev_open(rq->device, &opts, &dev, &err);
 	if (rc) {
 		tool_error("%s", base_err_text(&err, rc));
 		return rc;
 	}
 	*size = bdev_info(dev)->size;
-	rc = bfs_format(dev, &rq->format, &err);
-	if (rc)
-		tool_error("%s", base_err_text(&err, rc));
+	/* Only now, as nobody else can have it open any more. */
+	if (tool_is_path(rq->device) && rq->force)
+		rc = tool_wipe(rq->device);
+	if (rc) {
+		tool_error("%s: cannot remove old signatures: %s", rq->device, strerror(-rc));
+	} else {
+		rc = bfs_format(dev, &rq->format, &err);
+		if (rc)
+			tool_error("%s", base_err_text(&err, rc));
+	}
 	bdev_close(dev);
 	return rc;
 }
@@ -223,10 +267,37 @@ static int prepare_and_make(const struct request *rq)
 	return tool_flush_stdout() ? EXIT_OPERATION : EXIT_OK;
 }
 
+/* -n */
+static int say_what(const struct request *rq)
+{
+	struct base_err err = { "" };
+	uint64_t size = rq->size;
+	struct bdev *dev;
+	int rc = 0;
+
+	if (!tool_is_path(rq->device)) {
+		rc = bdev_open(rq->device, NULL, &dev, &err);
+		if (rc == 0) {
+			size = bdev_info(dev)->size;
+			bdev_close(dev);
+			if (size < BS_MIN_SIZE)
+				rc = base_err_set(&err, -EINVAL, "%s has %llu bytes: a file system needs at least %uM",
+						  rq->device, (unsigned long long)size, BS_MIN_SIZE >> 20);
+		}
+	} else if (!size) {
+		rc = image_device_size(rq->device, &size);
+	}
+	if (rc) {
+		tool_error("%s", base_err_text(&err, rc));
+		return EXIT_OPERATION;
+	}
+	report(rq, size, false);
+	return tool_flush_stdout() ? EXIT_OPERATION : EXIT_OK;
+}
+
 int main(int argc, char **argv)
 {
 	struct request rq = { .format = { .size = sizeof(rq.format) } };
-	struct stat st;
 	int rc;
 
 	tool_name = "mkfs.blobfs";
@@ -240,12 +311,5 @@ int main(int argc, char **argv)
 		rq.format.cluster_size = 16384;
 	if (uuid_is_null(rq.format.uuid))
 		uuid_generate(rq.format.uuid);
-	if (!rq.dry_run)
-		return prepare_and_make(&rq);
-	if (!rq.size && tool_is_path(rq.device) && image_device_size(rq.device, &rq.size))
-		rq.size = stat(rq.device, &st) ? 0 : (uint64_t)st.st_size;
-	if (!rq.size && strncmp(rq.device, "ram:", 4) == 0 && tool_size("size", rq.device + 4, &rq.size))
-		return EXIT_USAGE;
-	report(&rq, rq.size, false);
-	return tool_flush_stdout() ? EXIT_OPERATION : EXIT_OK;
+	return rq.dry_run ? say_what(&rq) : prepare_and_make(&rq);
 }
