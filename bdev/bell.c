@@ -2,10 +2,10 @@
 /*
  * A bell: an eventfd that is written at most once between two looks.
  *
- * SILENT → RUNG (whoever makes it RUNG writes the descriptor) → SILENT (bell_quiet has read it). A second ringer
- * that finds RUNG may go: the write is still to come, or not read yet, or was read by one who looks
- * around only after it is SILENT again. While the write is still to come bell_quiet finds nothing to read and leaves it at
- * RUNG, so that no write is ever left unread.
+ * SILENT → RUNG (whoever makes it RUNG writes the descriptor) → SILENT (bell_quiet has read it). A
+ * second ringer that finds RUNG may go: the write is still to come, or not read yet, or was read by
+ * one who looks around only after it is SILENT again. While the write is still to come bell_quiet
+ * finds nothing to read and leaves it at RUNG, so that no write is ever left unread.
  */
 #include <errno.h>
 #include <poll.h>
@@ -35,7 +35,8 @@ void bell_ring(struct bell *b)
 
 	if (!atomic_compare_exchange_strong(&b->state, &state, RUNG))
 		return;
-	/* The last one was read before it became SILENT: the counter is 0, the write cannot block. */
+	/* The last one was read before it became SILENT: the counter is 0, the write cannot block.
+	 */
 	while (write(b->fd, &one, sizeof(one)) < 0 && errno == EINTR)
 		;
 }

@@ -2,17 +2,19 @@
 /*
  * A channel: a lock and a queue.
  *
- * Who reaps. The thread that blocks in the module (the poller) is the only one to reap until it is back, so
- * that neither a completion nor a wake can be consumed between its last look and its sleep. Others
- * that wait sleep on their op's word, in the list of waiters; the engine of ops wakes the one whose op ended.
+ * Who reaps. The thread that blocks in the module (the poller) is the only one to reap until it is
+ * back, so that neither a completion nor a wake can be consumed between its last look and its
+ * sleep. Others that wait sleep on their op's word, in the list of waiters; the engine of ops wakes
+ * the one whose op ended.
  *
- * Who polls next. A waiter enters the list only while there is a poller. Whoever leaves a wait while there
- * is none nudges the first of the list, which then takes over. So there is always a poller, or a thread on its way to become
- * one or to nudge one. A nudged waiter whose op ended meanwhile leaves too, and nudges the next.
+ * Who polls next. A waiter enters the list only while there is a poller. Whoever leaves a wait
+ * while there is none nudges the first of the list, which then takes over. So there is always a
+ * poller, or a thread on its way to become one or to nudge one. A nudged waiter whose op ended
+ * meanwhile leaves too, and nudges the next.
  *
- * Who wakes the poller. It sets `poller`, then looks once more at what others may have done (its op, the
- * driver's ready list, the remote list), then blocks. They do it first and look at `poller` afterwards. Both in the
- * order of sequential consistency: one of the two sees the other.
+ * Who wakes the poller. It sets `poller`, then looks once more at what others may have done (its
+ * op, the driver's ready list, the remote list), then blocks. They do it first and look at `poller`
+ * afterwards. Both in the order of sequential consistency: one of the two sees the other.
  */
 #include <assert.h>
 #include <errno.h>
@@ -180,7 +182,8 @@ static void take_remote(struct bdev_channel *ch)
 	}
 }
 
-/* With the lock held, by the poller or while there is none: what is complete, and new I/O in its place. */
+/* With the lock held, by the poller or while there is none: what is complete, and new I/O in its
+ * place. */
 static struct bdev_io *gather(struct bdev_channel *ch)
 {
 	struct bdev_io *done;
@@ -289,8 +292,8 @@ static void sleep_beside(struct bdev_channel *ch, struct op *op)
 	if (w.prev)
 		w.prev->next = &w;
 	else
-		ch->waiters = &w;
-	ch->last_waiter = &w;
+		ch->waiters = &w; /* cppcheck-suppress autoVariables ; taken out below */
+	ch->last_waiter = &w;     /* cppcheck-suppress autoVariables */
 	pthread_mutex_unlock(&ch->lock);
 
 	ch->module->kick(ch);

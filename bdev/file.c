@@ -2,12 +2,13 @@
 /*
  * Opening a file or block device.
  *
- * The lock is one of the open file description (F_OFD_SETLK): other processes see it, it goes when the process
- * dies, and it does not collide with the flock that udev takes on block devices. A block device opened
- * for writing is claimed with O_EXCL as well, so that a mounted one is refused.
+ * The lock is one of the open file description (F_OFD_SETLK): other processes see it, it goes when
+ * the process dies, and it does not collide with the flock that udev takes on block devices. A
+ * block device opened for writing is claimed with O_EXCL as well, so that a mounted one is refused.
  *
- * Both outlive a killed process for as long as the device has I/O of its under way, as they must: what is still to
- * land would land in the next owner's data. So opening is patient for a moment before it says -EBUSY.
+ * Both outlive a killed process for as long as the device has I/O of its under way, as they must:
+ * what is still to land would land in the next owner's data. So opening is patient for a moment
+ * before it says -EBUSY.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -108,9 +109,11 @@ static const char *open_problem(int rc)
 	return strerror(-rc);
 }
 
-static int take_lock(const char *name, const struct bdev_opts *opts, struct file *f, struct base_err *err)
+static int take_lock(const char *name, const struct bdev_opts *opts, struct file *f,
+		     struct base_err *err)
 {
-	struct flock lock = { .l_type = opts->flags & BDEV_RDONLY ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
+	struct flock lock = { .l_type = opts->flags & BDEV_RDONLY ? F_RDLCK : F_WRLCK,
+			      .l_whence = SEEK_SET };
 	unsigned tries = 0;
 	int rc;
 
@@ -194,8 +197,8 @@ static bool queue_attr(const struct file *f, const char *attr, char *text, size_
 		char path[PATH_MAX];
 		FILE *file;
 
-		snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%s/%s", major(st.st_rdev), minor(st.st_rdev),
-			 where[i], attr);
+		snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%s/%s", major(st.st_rdev),
+			 minor(st.st_rdev), where[i], attr);
 		file = fopen(path, "re");
 		if (!file)
 			continue;
@@ -208,7 +211,8 @@ static bool queue_attr(const struct file *f, const char *attr, char *text, size_
 /* Punching behind the end changes nothing, and tells whether the file system can. */
 static bool can_punch(const struct file *f, uint64_t size)
 {
-	return !fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)round_up(size, 4096), 4096);
+	return !fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			  (off_t)round_up(size, 4096), 4096);
 }
 
 static void find_features(struct bdev *dev, const struct file *f)
@@ -222,7 +226,8 @@ static void find_features(struct bdev *dev, const struct file *f)
 	info->fua = true;
 	info->write_zeroes = true;
 	if (f->block) {
-		info->discard = queue_attr(f, "discard_max_bytes", text, sizeof(text)) && strtoull(text, NULL, 10);
+		info->discard = queue_attr(f, "discard_max_bytes", text, sizeof(text)) &&
+				strtoull(text, NULL, 10);
 	} else if (!(dev->opts.flags & BDEV_RDONLY)) {
 		info->discard = info->discard_zeroes = can_punch(f, info->size);
 	}
@@ -234,13 +239,14 @@ static int measure(struct bdev *dev, struct file *f, struct base_err *err)
 	int rc = read_size(f, &info->size);
 
 	if (rc)
-		return base_err_set(err, rc, "%s: its size cannot be read: %s", dev->name, strerror(-rc));
+		return base_err_set(err, rc, "%s: its size cannot be read: %s", dev->name,
+				    strerror(-rc));
 	if (!info->size)
 		return base_err_set(err, -EINVAL, "%s: is empty", dev->name);
 	info->block_size = find_block_size(dev->name, f);
 	if (info->size % info->block_size)
-		return base_err_set(err, -EINVAL, "%s: its size, %ju, is not a multiple of %u", dev->name,
-				    (uintmax_t)info->size, info->block_size);
+		return base_err_set(err, -EINVAL, "%s: its size, %ju, is not a multiple of %u",
+				    dev->name, (uintmax_t)info->size, info->block_size);
 	info->atomic_write = info->block_size;
 	info->buffer_align = f->direct ? info->block_size : 1;
 	info->max_io = FILE_MAX_IO;
@@ -258,8 +264,8 @@ int file_open(struct bdev *dev, const struct bdev_opts *opts, struct file *f, st
 	*f = (struct file){ .direct = !(opts->flags & BDEV_BUFFERED) };
 	f->fd = open_fd(dev->name, opts, f, &created);
 	if (f->fd < 0)
-		return base_err_set(err, f->fd == -EISDIR || f->fd == -ENOTBLK ? -EINVAL : f->fd, "%s: %s",
-				    dev->name, open_problem(f->fd));
+		return base_err_set(err, f->fd == -EISDIR || f->fd == -ENOTBLK ? -EINVAL : f->fd,
+				    "%s: %s", dev->name, open_problem(f->fd));
 	rc = take_lock(dev->name, opts, f, err);
 	if (!rc && created && ftruncate(f->fd, (off_t)opts->create_size))
 		rc = base_err_set(err, -errno, "%s: cannot be made %ju bytes long: %s", dev->name,
@@ -278,7 +284,8 @@ void file_close(struct file *f)
 {
 	struct flock lock = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
 
-	/* A child between fork and exec still has the descriptor: closing ours alone would not release it. */
+	/* A child between fork and exec still has the descriptor: closing ours alone would not
+	 * release it. */
 	if (f->locked)
 		fcntl(f->fd, F_OFD_SETLK, &lock);
 	close(f->fd);
@@ -300,7 +307,8 @@ int file_trim(struct file *f, const struct bdev_io *io)
 
 	do {
 		if (!f->block)
-			rc = fallocate(f->fd, file_trim_mode(io), (off_t)io->offset, (off_t)io->length);
+			rc = fallocate(f->fd, file_trim_mode(io), (off_t)io->offset,
+				       (off_t)io->length);
 		else
 			rc = ioctl(f->fd, io->op == BDEV_DISCARD ? BLKDISCARD : BLKZEROOUT, range);
 	} while (rc && errno == EINTR);

@@ -24,8 +24,8 @@ int file_trim(struct file *f, const struct bdev_io *io);
 /* The mode of fallocate that does what io asks of a regular file. */
 int file_trim_mode(const struct bdev_io *io);
 
-/* A READ or WRITE of which module_data[0] bytes are done: the rest of the iovec it stopped in, as module_data[2]
- * (address) and [3] (length). */
+/* A READ or WRITE of which module_data[0] bytes are done: the rest of the iovec it stopped in, as
+ * module_data[2] (address) and [3] (length). */
 static inline void file_remainder(struct bdev_io *io)
 {
 	uint64_t done = io->module_data[0];

@@ -14,9 +14,9 @@
 #define BDEV_DEFAULT_DEPTH 128
 
 /*
- * A module: how one kind of device is opened and how its channels work. The port has checked, split and
- * bounced what reaches submit: a READ or WRITE is at most info.max_io long, in at most info.max_iov iovecs,
- * each aligned to info.buffer_align.
+ * A module: how one kind of device is opened and how its channels work. The port has checked, split
+ * and bounced what reaches submit: a READ or WRITE is at most info.max_io long, in at most
+ * info.max_iov iovecs, each aligned to info.buffer_align.
  */
 struct bdev_module {
 	const char *name;
@@ -25,7 +25,8 @@ struct bdev_module {
 	void (*close)(struct bdev *dev);
 	/* The device's present size in bytes. NULL: it never changes. */
 	int (*size)(struct bdev *dev, uint64_t *size);
-	/* In the child of a fork, nothing else running: give up what both processes now hold. May be NULL. */
+	/* In the child of a fork, nothing else running: give up what both processes now hold. May
+	 * be NULL. */
 	void (*forked)(struct bdev *dev);
 
 	int (*channel_create)(struct bdev_channel *ch);
@@ -39,10 +40,12 @@ struct bdev_module {
 	void (*reap)(struct bdev_channel *ch);
 	/* Without the lock, any thread: hands to the device what submit has taken. */
 	void (*kick)(struct bdev_channel *ch);
-	/* Without the lock, one thread at a time: kicks, then blocks until there is something to reap or wake was
-	 * called since the last reap. May return early. Consumes nothing: only reap does. */
+	/* Without the lock, one thread at a time: kicks, then blocks until there is something to
+	 * reap or wake was called since the last reap. May return early. Consumes nothing: only
+	 * reap does. */
 	void (*wait)(struct bdev_channel *ch);
-	/* Without the lock, any thread: makes wait return and the descriptor readable until the next reap. */
+	/* Without the lock, any thread: makes wait return and the descriptor readable until the
+	 * next reap. */
 	void (*wake)(struct bdev_channel *ch);
 	/* The descriptor of bdev_channel_fd. Called at least once before anybody sleeps on it. */
 	int (*fd)(struct bdev_channel *ch);
@@ -75,9 +78,9 @@ struct bdev {
 	struct bdev_info info;
 	struct bdev_opts opts;
 	char *name;
-	char key[128];        /* the device's identity among those of this process; "" none */
-	uint64_t serial;      /* no two devices of a process share it */
-	unsigned refs;        /* under the registry's lock */
+	char key[128];            /* the device's identity among those of this process; "" none */
+	uint64_t serial;          /* no two devices of a process share it */
+	unsigned refs;            /* under the registry's lock */
 	struct bdev *prev, *next; /* the registry's list */
 	atomic_bool no_write_zeroes, no_discard; /* the device turned out not to have them */
 
@@ -110,13 +113,14 @@ struct bdev_channel {
 	atomic_uint users;    /* who borrowed it */
 	atomic_uint inflight; /* of the callers, not called back yet */
 	atomic_bool fd_used;  /* somebody may sleep on the descriptor */
-	/* A thread is in module->wait, or about to be: nobody else reaps. Set under the lock, looked at by
-	 * wakers without it. */
+	/* A thread is in module->wait, or about to be: nobody else reaps. Set under the lock,
+	 * looked at by wakers without it. */
 	atomic_bool poller;
 	_Atomic(struct bdev_io *) remote; /* completed by threads of ours: a stack */
 	atomic_uint remote_out;           /* given to such threads and not let go of */
 
-	pthread_mutex_t lock; /* what follows, and the module's submission and reaping; never held while blocking */
+	/* For what follows, and the module's submission and reaping; never held while blocking. */
+	pthread_mutex_t lock;
 	struct io_list queue; /* not taken by the module yet */
 	struct io_list done;  /* callbacks to be called */
 	unsigned in_module, depth;
@@ -158,8 +162,8 @@ void channel_put(struct bdev_channel *ch, struct bdev_io *io);
 void channel_put_done(struct bdev_channel *ch, struct bdev_io *io, int rc);
 /* Modules, with the lock held: io is complete. */
 void channel_done(struct bdev_channel *ch, struct bdev_io *io, int rc);
-/* Modules, from a thread of their own without the lock. channel_remote_begin was called under the lock when the
- * I/O was given to that thread. */
+/* Modules, from a thread of their own without the lock. channel_remote_begin was called under the
+ * lock when the I/O was given to that thread. */
 void channel_remote_begin(struct bdev_channel *ch);
 void channel_done_remote(struct bdev_io *io, int rc);
 /* Wrappers: module->wait of the channel below, which only the wrapper uses. */

@@ -2,9 +2,10 @@
 /*
  * Devices of this process: opening, counting, closing, and what a fork leaves of them.
  *
- * One list holds all of them, also wrappers, under one lock. Opening happens under it, so that the same device
- * opened by two threads at once is one. Closing drains without it, the device staying in the list with no references: who
- * opens it then waits for `gone`. A fork takes the lock, so that the child finds the list whole.
+ * One list holds all of them, also wrappers, under one lock. Opening happens under it, so that the
+ * same device opened by two threads at once is one. Closing drains without it, the device staying
+ * in the list with no references: who opens it then waits for `gone`. A fork takes the lock, so
+ * that the child finds the list whole.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -83,7 +84,8 @@ static const struct bdev_module dead_module = {
 	.fd = dead_fd,
 };
 
-/* All locks, so that the child finds everything whole. Newer devices first: a wrapper's lock comes before its base's. */
+/* All locks, so that the child finds everything whole. Newer devices first: a wrapper's lock comes
+ * before its base's. */
 static void before_fork(void)
 {
 	pthread_mutex_lock(&registry_lock);
@@ -239,8 +241,8 @@ int bdev_start(struct bdev *dev, const struct bdev_opts *opts)
 	return rc;
 }
 
-static int open_new(const char *name, const struct bdev_kind *kind, const char *key, const struct bdev_opts *opts,
-		    struct bdev **out, struct base_err *err)
+static int open_new(const char *name, const struct bdev_kind *kind, const char *key,
+		    const struct bdev_opts *opts, struct bdev **out, struct base_err *err)
 {
 	struct bdev *dev = bdev_alloc(kind->module(name, opts), name);
 	int rc;
@@ -270,7 +272,8 @@ static int open_new(const char *name, const struct bdev_kind *kind, const char *
 	return 0;
 }
 
-static int open_locked(const char *name, const struct bdev_opts *opts, struct bdev **out, struct base_err *err)
+static int open_locked(const char *name, const struct bdev_opts *opts, struct bdev **out,
+		       struct base_err *err)
 {
 	const struct bdev_kind *kind = bdev_kind_of(name);
 	uint32_t flags = opts ? opts->flags : 0;
@@ -285,13 +288,15 @@ static int open_locked(const char *name, const struct bdev_opts *opts, struct bd
 	if (!dev)
 		return open_new(name, kind, key, opts, out, err);
 	if ((dev->opts.flags ^ flags) & SHARED_FLAGS)
-		return base_err_set(err, -EBUSY, "%s: already open in this process with other options", name);
+		return base_err_set(err, -EBUSY,
+				    "%s: already open in this process with other options", name);
 	dev->refs++;
 	*out = dev;
 	return 0;
 }
 
-int bdev_open(const char *name, const struct bdev_opts *opts, struct bdev **out, struct base_err *err)
+int bdev_open(const char *name, const struct bdev_opts *opts, struct bdev **out,
+	      struct base_err *err)
 {
 	int rc;
 

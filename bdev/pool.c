@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The pool of channels that synchronous callers borrow from: made one by one as callers come, so that a program of one
- * thread has one.
+ * The pool of channels that synchronous callers borrow from: made one by one as callers come, so
+ * that a program of one thread has one.
  */
 #include <errno.h>
 #include <limits.h>
@@ -12,7 +12,8 @@
 #define LOG_COMPONENT "bdev"
 #include "base/log.h"
 
-/* What this thread borrowed last. The serial tells whether the device, and so the channel, may still exist. */
+/* What this thread borrowed last. The serial tells whether the device, and so the channel, may
+ * still exist. */
 static _Thread_local struct {
 	uint64_t serial;
 	struct bdev_channel *ch;

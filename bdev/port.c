@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Submission: what is wrong is refused, what the device takes as it is goes straight to the module, the rest
- * takes the slow path (slow.c). All of it ends in a poll.
+ * Submission: what is wrong is refused, what the device takes as it is goes straight to the module,
+ * the rest takes the slow path (slow.c). All of it ends in a poll.
  */
 #include <errno.h>
 
@@ -32,7 +32,8 @@ static int check_iov(const struct bdev *dev, const struct bdev_io *io, enum path
 
 	if (io->iovcnt < 1 || !io->iov)
 		return -EINVAL;
-	*path = io->length > dev->info.max_io || (uint32_t)io->iovcnt > dev->info.max_iov ? SLOW : FAST;
+	*path = io->length > dev->info.max_io || (uint32_t)io->iovcnt > dev->info.max_iov ? SLOW
+											  : FAST;
 	for (int i = 0; i < io->iovcnt; i++) {
 		const struct iovec *v = &io->iov[i];
 
@@ -76,11 +77,13 @@ static int check_trim(struct bdev *dev, struct bdev_io *io, enum path *path)
 		return rc;
 	*path = FAST;
 	if (io->op == BDEV_DISCARD) {
-		if (!dev->info.discard || atomic_load_explicit(&dev->no_discard, memory_order_relaxed))
+		if (!dev->info.discard ||
+		    atomic_load_explicit(&dev->no_discard, memory_order_relaxed))
 			*path = ENDED;
 		return 0;
 	}
-	if (!dev->info.write_zeroes || atomic_load_explicit(&dev->no_write_zeroes, memory_order_relaxed))
+	if (!dev->info.write_zeroes ||
+	    atomic_load_explicit(&dev->no_write_zeroes, memory_order_relaxed))
 		*path = SLOW;
 	if (io->opts.flags & BDEV_FUA && dev->info.volatile_cache)
 		*path = SLOW;
@@ -207,10 +210,12 @@ void port_complete(struct bdev_io *io)
 		port_finish(io, io->rc);
 }
 
-void bdev_io_init_buf(struct bdev_io *io, enum bdev_op op, void *buf, uint64_t offset, uint64_t length,
-		      bdev_io_cb cb, void *cb_arg)
+void bdev_io_init_buf(struct bdev_io *io, enum bdev_op op, void *buf, uint64_t offset,
+		      uint64_t length, bdev_io_cb cb, void *cb_arg)
 {
-	*io = (struct bdev_io){ .op = op, .offset = offset, .length = length, .cb = cb, .cb_arg = cb_arg };
+	*io = (struct bdev_io){
+		.op = op, .offset = offset, .length = length, .cb = cb, .cb_arg = cb_arg
+	};
 	io->one.iov_base = buf;
 	io->one.iov_len = length;
 	io->iov = &io->one;
@@ -254,7 +259,8 @@ static enum op_next sync_step(struct op *op)
 	return op_bug(op);
 }
 
-int bdev_io_sync(struct bdev_channel *ch, enum bdev_op op, void *buf, uint64_t offset, uint64_t length, uint32_t flags)
+int bdev_io_sync(struct bdev_channel *ch, enum bdev_op op, void *buf, uint64_t offset,
+		 uint64_t length, uint32_t flags)
 {
 	struct sync_io s = { .ch = ch };
 

@@ -2,9 +2,10 @@
 /*
  * powercut: records what is written and flushed.
  *
- * Every submission and completion of a write, write-zeroes, discard or flush is an event with a number. The
- * record is complete at any time, under one lock; states are made from it in powercut_state.c. Data are copied when
- * submitted: until its completion a write's buffer must not change anyhow.
+ * Every submission and completion of a write, write-zeroes, discard or flush is an event with a
+ * number. The record is complete at any time, under one lock; states are made from it in
+ * powercut_state.c. Data are copied when submitted: until its completion a write's buffer must not
+ * change anyhow.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -252,7 +253,10 @@ static bool powercut_submit(struct bdev_channel *ch, struct bdev_io *io)
 {
 	struct powercut *pc = ch->dev->priv;
 	bool flush = io->op == BDEV_FLUSH, read = io->op == BDEV_READ;
-	struct wrapped *w = wrapper_get(ch, io, read ? read_came_back : flush ? flush_came_back : write_came_back);
+	struct wrapped *w = wrapper_get(ch, io,
+					read    ? read_came_back
+					: flush ? flush_came_back
+						: write_came_back);
 	int rc = 0;
 
 	if (!w) {
@@ -366,7 +370,8 @@ int bdev_powercut_reset(struct bdev *dev)
 	struct medium *m;
 	int rc;
 
-	/* Under the lock, so that no completion is recorded between the reading and the forgetting. */
+	/* Under the lock, so that no completion is recorded between the reading and the forgetting.
+	 */
 	pthread_mutex_lock(&pc->lock);
 	rc = read_base(pc, &m);
 	if (!rc) {

@@ -11,9 +11,9 @@ struct pc_write {
 	uint64_t submit;
 	uint64_t complete; /* 0: not complete (or failed, so that nothing is certain) */
 	uint64_t offset, length;
-	bool fua;     /* and honoured */
-	bool failed;  /* has come back, with an error */
-	char *data;   /* NULL: zeroes */
+	bool fua;    /* and honoured */
+	bool failed; /* has come back, with an error */
+	char *data;  /* NULL: zeroes */
 };
 
 /* A flush that was completed (and not a lie). */
@@ -26,9 +26,9 @@ struct pc_flush {
 struct medium {
 	int fd;
 	uint64_t size;
-	char *map;          /* shared: where writes are applied */
-	size_t applied;     /* writes of pc->done that are in it */
-	size_t low;         /* every write of pc->writes before this one is in it */
+	char *map;      /* shared: where writes are applied */
+	size_t applied; /* writes of pc->done that are in it */
+	size_t low;     /* every write of pc->writes before this one is in it */
 	atomic_uint refs;
 };
 
@@ -36,16 +36,16 @@ struct powercut {
 	struct wrapper w;
 	pthread_mutex_t lock;
 	uint64_t events, size;
-	uint64_t generation;      /* one more with each reset */
+	uint64_t generation; /* one more with each reset */
 	bool lie;
 	struct pc_write **writes; /* by submission */
 	size_t nwrites, room;
-	struct pc_write **done;   /* those completed, by completion; as much room */
+	struct pc_write **done; /* those completed, by completion; as much room */
 	size_t ndone;
-	struct pc_flush *flushes; /* by completion */
+	struct pc_flush *flushes;                 /* by completion */
 	size_t nflushes, flush_room, flushes_out; /* out: submitted, not back */
-	struct medium *pristine;  /* when the record began */
-	struct medium *rolled;    /* with what was durable at the last state's flush point */
+	struct medium *pristine;                  /* when the record began */
+	struct medium *rolled; /* with what was durable at the last state's flush point */
 };
 
 /* A zeroed medium. */

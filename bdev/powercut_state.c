@@ -2,15 +2,17 @@
 /*
  * powercut: a state of the medium after a cut, made from the record.
  *
- * Certain at a cut: writes that completed before the submission of a flush that completed by then (the flush
- * point), and FUA writes that completed. Undecided: every other write submitted by then. Not there: the rest.
+ * Certain at a cut: writes that completed before the submission of a flush that completed by then
+ * (the flush point), and FUA writes that completed. Undecided: every other write submitted by then.
+ * Not there: the rest.
  *
- * Order: what completed before another was submitted lies under it, always; it was overwritten in the
- * device's cache. Of those complete, the order of completion is that of the cache. A write still in flight
- * may come anywhere after what was complete when it was submitted.
+ * Order: what completed before another was submitted lies under it, always; it was overwritten in
+ * the device's cache. Of those complete, the order of completion is that of the cache. A write
+ * still in flight may come anywhere after what was complete when it was submitted.
  *
- * The writes up to the flush point are certain at every later cut too, and lie under all others. So they are applied
- * once, to a shared medium, which states map copy-on-write; a state adds the few others.
+ * The writes up to the flush point are certain at every later cut too, and lie under all others. So
+ * they are applied once, to a shared medium, which states map copy-on-write; a state adds the few
+ * others.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -35,7 +37,8 @@ static uint64_t chance(uint64_t seed, uint64_t a, uint64_t b)
 	return mix(mix(mix(seed) ^ a) ^ b);
 }
 
-/* Of 8 undecided things how many survive: half as a rule, but nearly all and nearly none are tried too. */
+/* Of 8 undecided things how many survive: half as a rule, but nearly all and nearly none are tried
+ * too. */
 static unsigned survivors_of_8(uint64_t seed)
 {
 	static const unsigned of[8] = { 4, 4, 4, 4, 1, 7, 0, 8 };
@@ -78,7 +81,8 @@ static bool before_flush(const struct pc_write *r, uint64_t flush)
 	return r->complete && r->complete < flush;
 }
 
-/* The place of a write among the others: twice the event, odd ones for those in flight at the cut. */
+/* The place of a write among the others: twice the event, odd ones for those in flight at the cut.
+ */
 static uint64_t order_key(const struct pc_write *r, const struct bdev_cut *cut, uint64_t number)
 {
 	uint64_t span;
@@ -91,7 +95,8 @@ static uint64_t order_key(const struct pc_write *r, const struct bdev_cut *cut, 
 	return 2 * (r->submit + chance(cut->seed, number, 1ull << 40) % span) + 1;
 }
 
-/* Whether a surviving write is decided unit by unit. By seed, every other one is whole all the same. */
+/* Whether a surviving write is decided unit by unit. By seed, every other one is whole all the
+ * same. */
 static bool is_torn(const struct bdev_cut *cut, uint64_t number)
 {
 	if (!cut->torn || number == UINT64_MAX)
@@ -106,7 +111,8 @@ static bool is_chosen(const struct bdev_cut *cut, uint64_t number)
 	return is_torn(cut, number) || chance(cut->seed, number, 0) % 8 < survivors_of_8(cut->seed);
 }
 
-/* Counts the undecided writes of a cut; with a list, fills it with those that survive. Lock held. */
+/* Counts the undecided writes of a cut; with a list, fills it with those that survive. Lock held.
+ */
 static void survey(const struct powercut *pc, size_t from, struct survey *s)
 {
 	uint64_t event = s->cut->event, flush = powercut_flush_point(pc, event);
@@ -123,7 +129,8 @@ static void survey(const struct powercut *pc, size_t from, struct survey *s)
 				continue;
 		}
 		if (s->list)
-			s->list[s->n++] = (struct survivor){ r, order_key(r, s->cut, number), number };
+			s->list[s->n++] = (struct survivor){ r, order_key(r, s->cut, number),
+							     number };
 	}
 }
 
@@ -179,7 +186,8 @@ static void roll(const struct powercut *pc, struct medium *m, uint64_t flush)
 		m->low++;
 }
 
-/* The medium of this flush point: the last state's, unless the cut lies before that one or states still show it. */
+/* The medium of this flush point: the last state's, unless the cut lies before that one or states
+ * still show it. */
 static int rolled_to(struct powercut *pc, uint64_t flush, struct medium **out)
 {
 	struct medium *m = pc->rolled;
@@ -223,7 +231,8 @@ static int build(struct powercut *pc, struct survey *s, struct state *st)
 	s->list = base_malloc((pc->nwrites - st->medium->low + 1) * sizeof(*s->list));
 	if (!s->list)
 		return -ENOMEM;
-	st->mem = mmap(NULL, pc->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, st->medium->fd, 0);
+	st->mem = mmap(NULL, pc->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE,
+		       st->medium->fd, 0);
 	if (st->mem == MAP_FAILED) {
 		rc = -errno;
 	} else {

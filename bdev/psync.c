@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* psync: files and block devices by threads that call pread, pwrite and fdatasync, where io_uring is not to be had. */
+/* psync: files and block devices by threads that call pread, pwrite and fdatasync, where io_uring
+ * is not to be had. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +24,8 @@ static int read_write(struct file *f, struct bdev_io *io)
 	io->module_data[0] = 0;
 	while (io->module_data[0] < io->length) {
 		off_t at = (off_t)(io->offset + io->module_data[0]);
-		ssize_t n = write ? pwritev2(f->fd, iov, iovcnt, at, flags) : preadv2(f->fd, iov, iovcnt, at, 0);
+		ssize_t n = write ? pwritev2(f->fd, iov, iovcnt, at, flags)
+				  : preadv2(f->fd, iov, iovcnt, at, 0);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -71,7 +73,8 @@ static int psync_open(struct bdev *dev, const struct bdev_opts *opts, struct bas
 	if (!rc) {
 		rc = workers_create((unsigned)MIN(MAX(4 * cores, 8l), 32l), run, &p->f.workers);
 		if (rc) {
-			base_err_set(err, rc, "%s: cannot make a thread: %s", dev->name, strerror(-rc));
+			base_err_set(err, rc, "%s: cannot make a thread: %s", dev->name,
+				     strerror(-rc));
 			file_close(&p->f);
 		}
 	}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * ram: memory as a device. An I/O is queued by submit and done by the next reap, so that its form is that of any
- * other device: nothing completes before it is polled for.
+ * ram: memory as a device. An I/O is queued by submit and done by the next reap, so that its form
+ * is that of any other device: nothing completes before it is polled for.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -16,7 +16,8 @@
 /* What one reap does at most, the lock being held. */
 #define RAM_REAP_BYTES (2 * MiB)
 
-/* Memory that outlives its device: `ram:SIZE,name=N`. Of the process, never freed. Under ram_lock. */
+/* Memory that outlives its device: `ram:SIZE,name=N`. Of the process, never freed. Under ram_lock.
+ */
 struct named {
 	struct named *next;
 	uint64_t size;
@@ -47,7 +48,8 @@ struct ram_name {
 };
 
 /* "ram:SIZE[,name=N][,cache]"; buf holds the parts. */
-static int parse(const char *text, char *buf, size_t len, struct ram_name *out, struct base_err *err)
+static int parse(const char *text, char *buf, size_t len, struct ram_name *out,
+		 struct base_err *err)
 {
 	char *part, *save;
 
@@ -56,7 +58,8 @@ static int parse(const char *text, char *buf, size_t len, struct ram_name *out, 
 		return base_err_set(err, -EINVAL, "%.40s…: the name is too long", text);
 	part = strtok_r(buf, ",", &save);
 	if (!part || base_parse_size(part, &out->size) || !out->size || out->size % RAM_BLOCK)
-		return base_err_set(err, -EINVAL, "%s: the size must be a multiple of %u", text, RAM_BLOCK);
+		return base_err_set(err, -EINVAL, "%s: the size must be a multiple of %u", text,
+				    RAM_BLOCK);
 	while ((part = strtok_r(NULL, ",", &save))) {
 		if (!strncmp(part, "name=", 5) && part[5])
 			out->name = part + 5;
@@ -87,7 +90,8 @@ const struct bdev_module *ram_choose_module(const char *name, const struct bdev_
 
 static void *map(uint64_t size)
 {
-	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	return p == MAP_FAILED ? NULL : p;
 }
@@ -178,7 +182,9 @@ int ram_over(void *mem, uint64_t size, void (*release)(void *arg), void *arg, st
 	int rc = -ENOMEM;
 
 	if (dev && r) {
-		*r = (struct ram){ .mem = mem, .size = size, .release = release, .release_arg = arg };
+		*r = (struct ram){
+			.mem = mem, .size = size, .release = release, .release_arg = arg
+		};
 		dev->priv = r;
 		fill_info(dev, size, false);
 		rc = bdev_start(dev, NULL);
@@ -242,7 +248,8 @@ static void clear(struct ram *r, uint64_t offset, uint64_t length)
 {
 	uint64_t lo = round_up(offset, 4096), hi = round_down(offset + length, 4096);
 
-	if (!r->release && hi > lo && hi - lo >= 64 * KiB && !madvise(r->mem + lo, hi - lo, MADV_DONTNEED)) {
+	if (!r->release && hi > lo && hi - lo >= 64 * KiB &&
+	    !madvise(r->mem + lo, hi - lo, MADV_DONTNEED)) {
 		memset(r->mem + offset, 0, lo - offset);
 		memset(r->mem + hi, 0, offset + length - hi);
 		return;

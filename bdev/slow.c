@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * I/O the device does not take as it is: done in pieces of what it takes (too long, too many iovecs), through
- * aligned copies (buffers it cannot reach), as writes of zeroes (no write-zeroes), followed by a flush (no
- * FUA). One structure does all four, since they come together.
+ * I/O the device does not take as it is: done in pieces of what it takes (too long, too many
+ * iovecs), through aligned copies (buffers it cannot reach), as writes of zeroes (no write-zeroes),
+ * followed by a flush (no FUA). One structure does all four, since they come together.
  *
- * At most WINDOW pieces are under way; a piece that is done is used for the next part. A failed piece ends
- * the handing out, and the I/O ends when the others are back. Pieces may come back in several threads at once;
- * the structure's lock guards the cursor, and is never held over a wait.
+ * At most WINDOW pieces are under way; a piece that is done is used for the next part. A failed
+ * piece ends the handing out, and the I/O ends when the others are back. Pieces may come back in
+ * several threads at once; the structure's lock guards the cursor, and is never held over a wait.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -28,11 +28,11 @@ struct piece {
 struct slow {
 	struct bdev_io *parent;
 	pthread_mutex_t lock;
-	uint64_t handed;   /* bytes given to pieces */
-	int iov_index;     /* the parent's iovec that holds the next byte */
+	uint64_t handed; /* bytes given to pieces */
+	int iov_index;   /* the parent's iovec that holds the next byte */
 	size_t iov_offset;
-	bool zeroes;       /* written from the device's zero buffer */
-	bool flush;        /* a flush follows */
+	bool zeroes; /* written from the device's zero buffer */
+	bool flush;  /* a flush follows */
 	unsigned out, pieces, max_iov;
 	int rc;
 	struct piece piece[];
@@ -78,7 +78,8 @@ static bool usable(const struct bdev *dev, const struct iovec *v)
 	return !dev->module->dma_ok || dev->module->dma_ok(dev, v->iov_base, v->iov_len);
 }
 
-/* Iovecs over the caller's memory for the next part; *bounce when the device cannot use one of them. */
+/* Iovecs over the caller's memory for the next part; *bounce when the device cannot use one of
+ * them. */
 static uint64_t cut_iov(struct slow *s, struct piece *p, bool *bounce)
 {
 	const struct bdev *dev = s->parent->ch->dev;
@@ -88,7 +89,8 @@ static uint64_t cut_iov(struct slow *s, struct piece *p, bool *bounce)
 	*bounce = false;
 	while (left && n < s->max_iov) {
 		const struct iovec *v = &s->parent->iov[s->iov_index];
-		struct iovec part = { (char *)v->iov_base + s->iov_offset, MIN(v->iov_len - s->iov_offset, left) };
+		struct iovec part = { (char *)v->iov_base + s->iov_offset,
+				      MIN(v->iov_len - s->iov_offset, left) };
 
 		if (!usable(dev, &part)) {
 			*bounce = true;
@@ -187,7 +189,8 @@ static void free_slow(struct slow *s)
 	free(s);
 }
 
-/* With a free piece: the next part, or the flush that follows all. Lock held; true when all is done. */
+/* With a free piece: the next part, or the flush that follows all. Lock held; true when all is
+ * done. */
 static bool go_on(struct slow *s, struct piece *p)
 {
 	if (!s->rc && s->handed < s->parent->length) {
@@ -263,7 +266,8 @@ static struct slow *alloc_slow(struct bdev_io *io, bool zeroes)
 	pieces = (unsigned)MIN(whole, (uint64_t)WINDOW);
 	max_iov = MIN(max_iov, zeroes ? (unsigned)div_round_up(dev->info.max_io, BDEV_ZEROES_LEN)
 				      : (unsigned)io->iovcnt);
-	s = base_calloc(1, sizeof(*s) + pieces * (sizeof(struct piece) + max_iov * sizeof(struct iovec)));
+	s = base_calloc(
+		1, sizeof(*s) + pieces * (sizeof(struct piece) + max_iov * sizeof(struct iovec)));
 	if (!s)
 		return NULL;
 	iov = (struct iovec *)(void *)&s->piece[pieces];

@@ -2,19 +2,22 @@
 /*
  * uring: files and block devices through io_uring, a ring for each channel.
  *
- * Any thread may use a ring. Submission entries are written and published (the tail moved) under the channel's
- * lock; io_uring_enter is called without it, by any number of threads: the kernel serialises them, and takes
- * each entry once. Completions are consumed by reap only, under the lock. So a synchronous I/O is one system
- * call: submit writes the entry, and wait's io_uring_enter hands it over and sleeps for its completion.
+ * Any thread may use a ring. Submission entries are written and published (the tail moved) under
+ * the channel's lock; io_uring_enter is called without it, by any number of threads: the kernel
+ * serialises them, and takes each entry once. Completions are consumed by reap only, under the
+ * lock. So a synchronous I/O is one system call: submit writes the entry, and wait's io_uring_enter
+ * hands it over and sleeps for its completion.
  *
- * There is always room for an entry: an I/O in the module has at most one that the kernel has not taken, the port
- * keeps their number within the depth, and one more is for a wake (there is one at a time, see `woken`).
+ * There is always room for an entry: an I/O in the module has at most one that the kernel has not
+ * taken, the port keeps their number within the depth, and one more is for a wake (there is one at
+ * a time, see `woken`).
  *
- * When a thread exits, the kernel cancels what it submitted and has not started. Block I/O may be repeated:
- * it is submitted again by whoever reaps it.
+ * When a thread exits, the kernel cancels what it submitted and has not started. Block I/O may be
+ * repeated: it is submitted again by whoever reaps it.
  *
- * The file is not registered with the rings: the kernel takes a closed ring, or a dead process's, apart some time
- * later, and a registered file would stay locked until then. As it is, only I/O under way holds it.
+ * The file is not registered with the rings: the kernel takes a closed ring, or a dead process's,
+ * apart some time later, and a registered file would stay locked until then. As it is, only I/O
+ * under way holds it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -85,7 +88,8 @@ static int uring_open(struct bdev *dev, const struct bdev_opts *opts, struct bas
 	if (!rc && u->f.block) {
 		rc = workers_create(2, trim, &u->f.workers);
 		if (rc) {
-			base_err_set(err, rc, "%s: cannot make a thread: %s", dev->name, strerror(-rc));
+			base_err_set(err, rc, "%s: cannot make a thread: %s", dev->name,
+				     strerror(-rc));
 			file_close(&u->f);
 		}
 	}
@@ -185,10 +189,11 @@ static void prepare_rw(struct io_uring_sqe *sqe, struct bdev_io *io, int fd)
 	if (io->module_data[DONE_BYTES]) {
 		file_remainder(io);
 		io_uring_prep_rw(write ? IORING_OP_WRITE : IORING_OP_READ, sqe, fd,
-				 (void *)(uintptr_t)io->module_data[2], (unsigned)io->module_data[3], at);
+				 (void *)(uintptr_t)io->module_data[2],
+				 (unsigned)io->module_data[3], at);
 	} else if (io->iovcnt == 1) {
-		io_uring_prep_rw(write ? IORING_OP_WRITE : IORING_OP_READ, sqe, fd, io->iov[0].iov_base,
-				 (unsigned)io->iov[0].iov_len, at);
+		io_uring_prep_rw(write ? IORING_OP_WRITE : IORING_OP_READ, sqe, fd,
+				 io->iov[0].iov_base, (unsigned)io->iov[0].iov_len, at);
 	} else {
 		io_uring_prep_rw(write ? IORING_OP_WRITEV : IORING_OP_READV, sqe, fd, io->iov,
 				 (unsigned)io->iovcnt, at);
@@ -298,7 +303,8 @@ static bool enter(struct uring_channel *c, unsigned submit, unsigned wait, unsig
 {
 	static atomic_bool said;
 
-	if (syscall(__NR_io_uring_enter, c->ring.ring_fd, submit, wait, flags, NULL, 0) >= 0 || errno == EINTR)
+	if (syscall(__NR_io_uring_enter, c->ring.ring_fd, submit, wait, flags, NULL, 0) >= 0 ||
+	    errno == EINTR)
 		return true;
 	if (errno != EAGAIN && errno != EBUSY && !atomic_exchange(&said, true))
 		log_err("io_uring_enter: %s", strerror(errno));

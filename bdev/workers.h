@@ -7,7 +7,8 @@
 
 struct workers;
 
-/* run does one I/O, blocking, and returns its rc. One thread is made now, up to max as they are needed. */
+/* run does one I/O, blocking, and returns its rc. One thread is made now, up to max as they are
+ * needed. */
 int workers_create(unsigned max, int (*run)(struct bdev_io *io), struct workers **out);
 /* None of its I/O may be outstanding. */
 void workers_destroy(struct workers *w);

@@ -10,7 +10,8 @@
 
 /* ---- device ---- */
 
-int wrapper_alloc(const struct bdev_module *module, struct bdev *base, struct wrapper *w, struct bdev **out)
+int wrapper_alloc(const struct bdev_module *module, struct bdev *base, struct wrapper *w,
+		  struct bdev **out)
 {
 	struct bdev *dev = bdev_alloc(module, base->name);
 
@@ -30,7 +31,9 @@ int wrapper_alloc(const struct bdev_module *module, struct bdev *base, struct wr
 int wrapper_start(struct bdev *dev)
 {
 	struct wrapper *w = dev->priv;
-	struct bdev_opts opts = { .size = sizeof(opts), .flags = w->base->opts.flags, .depth = w->base->opts.depth };
+	struct bdev_opts opts = { .size = sizeof(opts),
+				  .flags = w->base->opts.flags,
+				  .depth = w->base->opts.depth };
 	int rc = bdev_start(dev, &opts);
 
 	if (rc)
@@ -179,11 +182,13 @@ uint64_t wrapper_now(void)
 	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
-/* For the next one due; one that is due at any time needs none. Set anew, the descriptor is quiet until then. */
+/* For the next one due; one that is due at any time needs none. Set anew, the descriptor is quiet
+ * until then. */
 static void set_timer(struct wrapper_channel *c)
 {
 	uint64_t due = c->later ? c->later->due_ns : 0;
-	struct itimerspec ts = { .it_value = { (time_t)(due / 1000000000), (long)(due % 1000000000) } };
+	struct itimerspec ts = { .it_value = { (time_t)(due / 1000000000),
+					       (long)(due % 1000000000) } };
 
 	if (due == c->armed_ns)
 		return;

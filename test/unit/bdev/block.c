@@ -31,7 +31,8 @@ static bool attach(struct loop *l)
 	snprintf(l->backing, sizeof(l->backing), "/tmp/bdev-loop-%d.img", getpid());
 	l->fd = l->number < 0 ? -1 : open(l->name, O_RDWR | O_CLOEXEC);
 	file = open(l->backing, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (l->fd < 0 || file < 0 || ftruncate(file, LOOP_SIZE) || ioctl(l->fd, LOOP_SET_FD, file)) {
+	if (l->fd < 0 || file < 0 || ftruncate(file, LOOP_SIZE) ||
+	    ioctl(l->fd, LOOP_SET_FD, file)) {
 		close(l->fd);
 		close(file);
 		unlink(l->backing);
@@ -138,7 +139,8 @@ TEST(bdev_block, a_discard_beside_waiters_completes_through_the_worker)
 	ASSERT_OK(bdev_open(l.name, NULL, &dev, NULL));
 	ch = bdev_channel_borrow(dev);
 	for (unsigned i = 0; i < 40; i++) {
-		bdev_io_init_buf(&io[i], i % 2 ? BDEV_DISCARD : BDEV_READ, buf, i * 4096ull, 4096, tally_cb, &tally);
+		bdev_io_init_buf(&io[i], i % 2 ? BDEV_DISCARD : BDEV_READ, buf, i * 4096ull, 4096,
+				 tally_cb, &tally);
 		bdev_submit(ch, &io[i]);
 		if (i % 8 == 7)
 			ASSERT_OK(bdev_io_sync(ch, BDEV_WRITE_ZEROES, NULL, 1 << 20, 4096, 0));

@@ -40,7 +40,8 @@ FOR_EACH_MODULE(bdev_channel, callbacks_come_in_a_poll_and_never_in_submit)
 	free(buf);
 }
 
-FOR_EACH_MODULE(bdev_channel, the_descriptor_is_readable_for_completions_errors_and_wakes_and_quiet_after)
+FOR_EACH_MODULE(bdev_channel,
+		the_descriptor_is_readable_for_completions_errors_and_wakes_and_quiet_after)
 {
 	struct tally tally = { 0 };
 	struct bdev_channel *ch;
@@ -54,7 +55,8 @@ FOR_EACH_MODULE(bdev_channel, the_descriptor_is_readable_for_completions_errors_
 	ASSERT_GE_INT(fd, 0);
 	EXPECT_FALSE(readable(fd, 0));
 	for (unsigned i = 0; i < 3; i++) {
-		bdev_io_init_buf(&io, BDEV_READ, buf, i == 1 ? DEV_SIZE : 0, 4096, tally_cb, &tally);
+		bdev_io_init_buf(&io, BDEV_READ, buf, i == 1 ? DEV_SIZE : 0, 4096, tally_cb,
+				 &tally);
 		bdev_submit(ch, &io);
 		bdev_kick(ch);
 		EXPECT_TRUE(readable(fd, 5000));
@@ -204,8 +206,8 @@ static enum op_next two_rounds_step(struct op *op)
 	if (op->step == 2)
 		return op_finish(op);
 	for (unsigned i = 0; i < 4; i++) {
-		bdev_io_init_buf(&r->io[i], op->step ? BDEV_READ : BDEV_WRITE, r->buf + i * 4096, i * 4096ull, 4096,
-				 NULL, NULL);
+		bdev_io_init_buf(&r->io[i], op->step ? BDEV_READ : BDEV_WRITE, r->buf + i * 4096,
+				 i * 4096ull, 4096, NULL, NULL);
 		bdev_submit_child(r->ch, &r->io[i], op);
 	}
 	return op_await(op, op->step + 1, 0);

@@ -233,7 +233,8 @@ static void *submit_and_leave(void *arg)
 	struct leaver *l = arg;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(l->io); i++) {
-		bdev_io_init_buf(&l->io[i], BDEV_WRITE, l->buf, i * 65536ull, 65536, tally_cb, &l->tally);
+		bdev_io_init_buf(&l->io[i], BDEV_WRITE, l->buf, i * 65536ull, 65536, tally_cb,
+				 &l->tally);
 		bdev_submit(l->ch, &l->io[i]);
 	}
 	bdev_kick(l->ch);

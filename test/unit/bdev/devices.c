@@ -21,14 +21,20 @@ const struct test_dev test_devs[] = {
 	{ .label = "fault over ram", .module = "fault", .wrap = bdev_fault_create },
 	{ .label = "delay over ram", .module = "delay", .wrap = wrap_delay },
 	{ .label = "powercut over ram", .module = "powercut", .wrap = bdev_powercut_create },
-	{ .label = "powercut over uring", .module = "powercut", .file = true, .wrap = bdev_powercut_create },
+	{ .label = "powercut over uring",
+	  .module = "powercut",
+	  .file = true,
+	  .wrap = bdev_powercut_create },
 	{ .label = NULL },
 };
 
 void dev_open(struct test_dev *t, uint32_t depth, uint32_t channels)
 {
-	struct bdev_opts opts = { .size = sizeof(opts), .flags = t->flags | BDEV_CREATE, .create_size = DEV_SIZE,
-				  .depth = depth, .channels = channels };
+	struct bdev_opts opts = { .size = sizeof(opts),
+				  .flags = t->flags | BDEV_CREATE,
+				  .create_size = DEV_SIZE,
+				  .depth = depth,
+				  .channels = channels };
 	struct base_err err;
 	char name[32];
 
@@ -95,7 +101,8 @@ void tally_wait(struct bdev_channel *ch, struct tally *t, unsigned n)
 			poll(NULL, 0, 0);
 }
 
-int dev_io(struct bdev *dev, enum bdev_op op, void *buf, uint64_t offset, uint64_t length, uint32_t flags)
+int dev_io(struct bdev *dev, enum bdev_op op, void *buf, uint64_t offset, uint64_t length,
+	   uint32_t flags)
 {
 	struct bdev_channel *ch = bdev_channel_borrow(dev);
 	int rc = bdev_io_sync(ch, op, buf, offset, length, flags);

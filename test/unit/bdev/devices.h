@@ -28,18 +28,19 @@ void dev_open(struct test_dev *t, uint32_t depth, uint32_t channels);
 /* Closes it and removes its file. */
 void dev_close(struct test_dev *t);
 
-/* Defines a test for each module: FOR_EACH_MODULE(bdev_io, reads_back_what_was_written) { … dev … } */
-#define FOR_EACH_MODULE(suite_, name_)                                                             \
-	static void body_##suite_##_##name_(struct test_dev *t);                                   \
-	TEST(suite_, name_)                                                                        \
-	{                                                                                          \
-		for (const struct test_dev *d_ = test_devs; d_->label; d_++) {                     \
-			struct test_dev t_ = *d_;                                                  \
-                                                                                                   \
-			test_note("module %s", d_->label);                                         \
-			body_##suite_##_##name_(&t_);                                              \
-		}                                                                                  \
-	}                                                                                          \
+/* Defines a test for each module: FOR_EACH_MODULE(bdev_io, reads_back_what_was_written) { … dev … }
+ */
+#define FOR_EACH_MODULE(suite_, name_)                                         \
+	static void body_##suite_##_##name_(struct test_dev *t);               \
+	TEST(suite_, name_)                                                    \
+	{                                                                      \
+		for (const struct test_dev *d_ = test_devs; d_->label; d_++) { \
+			struct test_dev t_ = *d_;                              \
+                                                                               \
+			test_note("module %s", d_->label);                     \
+			body_##suite_##_##name_(&t_);                          \
+		}                                                              \
+	}                                                                      \
 	static void body_##suite_##_##name_(struct test_dev *t)
 
 /* Aligned memory, freed by free(). */
@@ -57,6 +58,7 @@ void tally_cb(struct bdev_io *io, int rc);
 void tally_wait(struct bdev_channel *ch, struct tally *t, unsigned n);
 
 /* One synchronous I/O on a borrowed channel. */
-int dev_io(struct bdev *dev, enum bdev_op op, void *buf, uint64_t offset, uint64_t length, uint32_t flags);
+int dev_io(struct bdev *dev, enum bdev_op op, void *buf, uint64_t offset, uint64_t length,
+	   uint32_t flags);
 
 #endif

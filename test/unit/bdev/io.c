@@ -39,8 +39,13 @@ static void vectored(struct test_dev *t, uint32_t total, uint32_t part, uint32_t
 	char *want = buf_alloc(total), *mem = buf_alloc((size_t)n * (part + shift) + 4096);
 	struct tally tally = { 0 };
 	struct bdev_channel *ch = bdev_channel_borrow(t->dev);
-	struct bdev_io io = { .op = BDEV_WRITE, .iov = iov, .iovcnt = (int)n, .offset = 8192, .length = total,
-			      .cb = tally_cb, .cb_arg = &tally };
+	struct bdev_io io = { .op = BDEV_WRITE,
+			      .iov = iov,
+			      .iovcnt = (int)n,
+			      .offset = 8192,
+			      .length = total,
+			      .cb = tally_cb,
+			      .cb_arg = &tally };
 
 	buf_fill(want, total, total ^ part);
 	for (unsigned i = 0; i < n; i++) {
@@ -79,9 +84,17 @@ FOR_EACH_MODULE(bdev_io, vectors_of_any_shape_carry_their_data)
 
 FOR_EACH_MODULE(bdev_io, a_range_outside_the_device_or_misaligned_is_refused_by_a_poll)
 {
-	static const struct { uint64_t offset, length; } bad[] = {
-		{ DEV_SIZE, 4096 }, { DEV_SIZE - 4096, 8192 }, { UINT64_MAX - 4095, 4096 }, { 0, DEV_SIZE + 4096 },
-		{ 100, 4096 },      { 0, 4095 },               { 4096, 0 },		    { 4096, UINT64_MAX - 4095 },
+	static const struct {
+		uint64_t offset, length;
+	} bad[] = {
+		{ DEV_SIZE, 4096 },
+		{ DEV_SIZE - 4096, 8192 },
+		{ UINT64_MAX - 4095, 4096 },
+		{ 0, DEV_SIZE + 4096 },
+		{ 100, 4096 },
+		{ 0, 4095 },
+		{ 4096, 0 },
+		{ 4096, UINT64_MAX - 4095 },
 	};
 	char *buf = buf_alloc(8192);
 
@@ -89,8 +102,8 @@ FOR_EACH_MODULE(bdev_io, a_range_outside_the_device_or_misaligned_is_refused_by_
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
 		for (int op = BDEV_READ; op <= BDEV_WRITE_ZEROES; op++)
 			if (op != BDEV_FLUSH)
-				EXPECT_ERR(-EINVAL, dev_io(t->dev, (enum bdev_op)op, buf, bad[i].offset,
-							   bad[i].length, 0));
+				EXPECT_ERR(-EINVAL, dev_io(t->dev, (enum bdev_op)op, buf,
+							   bad[i].offset, bad[i].length, 0));
 	EXPECT_ERR(-EINVAL, dev_io(t->dev, (enum bdev_op)9, buf, 0, 4096, 0));
 	dev_close(t);
 	free(buf);
@@ -136,7 +149,8 @@ FOR_EACH_MODULE(bdev_io, more_ios_than_the_depth_all_complete)
 	ch = bdev_channel_borrow(t->dev);
 	buf_fill(buf, N * 4096ul, 5);
 	for (unsigned i = 0; i < N; i++) {
-		bdev_io_init_buf(&io[i], BDEV_WRITE, buf + i * 4096ul, i * 4096ull, 4096, tally_cb, &tally);
+		bdev_io_init_buf(&io[i], BDEV_WRITE, buf + i * 4096ul, i * 4096ull, 4096, tally_cb,
+				 &tally);
 		bdev_submit(ch, &io[i]);
 	}
 	EXPECT_EQ_INT(N, bdev_channel_inflight(ch));

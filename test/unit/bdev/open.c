@@ -84,7 +84,9 @@ TEST(bdev_open, names_that_are_no_device_are_refused_by_name)
 
 TEST(bdev_open, a_missing_file_is_made_with_the_asked_size_and_not_left_behind_by_a_failure)
 {
-	struct bdev_opts opts = { .size = sizeof(opts), .flags = BDEV_CREATE, .create_size = 1 << 20 };
+	struct bdev_opts opts = { .size = sizeof(opts),
+				  .flags = BDEV_CREATE,
+				  .create_size = 1 << 20 };
 	struct bdev *dev;
 	struct stat st;
 
@@ -224,7 +226,8 @@ static void write_for_ever(const struct test_dev *t, int ready)
 	ch = bdev_channel_borrow(dev);
 	for (;;) {
 		for (unsigned i = 0; i < 32; i++) {
-			bdev_io_init_buf(&io[i], BDEV_WRITE, buf, i * 65536ull, 65536, tally_cb, &tally);
+			bdev_io_init_buf(&io[i], BDEV_WRITE, buf, i * 65536ull, 65536, tally_cb,
+					 &tally);
 			bdev_submit(ch, &io[i]);
 		}
 		bdev_kick(ch);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* powercut: the states of small histories, compared with the sets that follow from the rules by hand. */
+/* powercut: the states of small histories, compared with the sets that follow from the rules by
+ * hand. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,8 +48,8 @@ static void submit(struct cutter *c, char letter, unsigned block, unsigned block
 
 	c->buf[i] = buf_alloc(4096);
 	memset(c->buf[i], letter, 4096);
-	bdev_io_init_buf(&c->io[i], blocks ? BDEV_WRITE : BDEV_FLUSH, c->buf[i], block * BLOCK, blocks * BLOCK,
-			 tally_cb, &c->tally);
+	bdev_io_init_buf(&c->io[i], blocks ? BDEV_WRITE : BDEV_FLUSH, c->buf[i], block * BLOCK,
+			 blocks * BLOCK, tally_cb, &c->tally);
 	c->io[i].opts.flags = flags;
 	bdev_submit(c->ch, &c->io[i]);
 }
@@ -59,7 +60,8 @@ static void finish_all(struct cutter *c)
 	ASSERT_OK(c->tally.rc);
 }
 
-static void write_now(struct cutter *c, char letter, unsigned block, unsigned blocks, uint32_t flags)
+static void write_now(struct cutter *c, char letter, unsigned block, unsigned blocks,
+		      uint32_t flags)
 {
 	submit(c, letter, block, blocks, flags);
 	finish_all(c);
@@ -152,7 +154,7 @@ TEST(bdev_powercut, a_completed_flush_makes_certain_what_completed_before_it_was
 
 	setup(&c);
 	write_now(&c, 'a', 0, 1, 0); /* 1 2 */
-	flush_now(&c);		     /* 3 4 */
+	flush_now(&c);               /* 3 4 */
 	write_now(&c, 'b', 1, 1, 0); /* 5 6 */
 	EXPECT_STREQ(".. a.", all_states(&c, 3, 2));
 	EXPECT_STREQ("a.", all_states(&c, 4, 2));
@@ -169,8 +171,8 @@ TEST(bdev_powercut, a_flush_says_nothing_of_a_write_in_flight_when_it_was_submit
 
 	setup(&c);
 	submit(&c, 'a', 0, 1, 0); /* 1 */
-	submit(&c, 0, 0, 0, 0);	  /* 2 */
-	finish_all(&c);		  /* 3 4 */
+	submit(&c, 0, 0, 0, 0);   /* 2 */
+	finish_all(&c);           /* 3 4 */
 	EXPECT_STREQ(". a", all_states(&c, 4, 1));
 	flush_now(&c); /* 5 6 */
 	EXPECT_STREQ("a", all_states(&c, 6, 1));
@@ -182,7 +184,7 @@ TEST(bdev_powercut, an_fua_write_is_certain_once_complete_and_speaks_for_no_othe
 	struct cutter c;
 
 	setup(&c);
-	write_now(&c, 'a', 0, 1, 0);	    /* 1 2 */
+	write_now(&c, 'a', 0, 1, 0);        /* 1 2 */
 	write_now(&c, 'b', 1, 1, BDEV_FUA); /* 3 4 */
 	EXPECT_STREQ(".. a. .b ab", all_states(&c, 3, 2));
 	EXPECT_STREQ(".b ab", all_states(&c, 4, 2));
@@ -212,7 +214,7 @@ TEST(bdev_powercut, an_older_unflushed_write_does_not_surface_over_a_durable_one
 	struct cutter c;
 
 	setup(&c);
-	write_now(&c, 'a', 0, 2, 0);	    /* undecided */
+	write_now(&c, 'a', 0, 2, 0);        /* undecided */
 	write_now(&c, 'b', 0, 1, BDEV_FUA); /* certain, over it */
 	EXPECT_STREQ("b. ba", all_states(&c, 4, 2));
 	teardown(&c);
@@ -226,7 +228,7 @@ TEST(bdev_powercut, overlapping_writes_in_flight_may_land_in_any_order)
 	setup(&c);
 	submit(&c, 'a', 0, 1, 0); /* 1 */
 	submit(&c, 'b', 0, 1, 0); /* 2 */
-	finish_all(&c);		  /* 3 4 */
+	finish_all(&c);           /* 3 4 */
 	EXPECT_STREQ(". a b b", all_states(&c, 2, 1));
 	for (uint64_t seed = 0; seed < 200; seed++) {
 		struct bdev_cut cut = { .event = 2, .seed = seed };
@@ -272,7 +274,9 @@ TEST(bdev_powercut, a_torn_write_leaves_any_of_its_units)
 	flush_now(&c);
 	write_now(&c, 'y', 1, 3, 0);
 	for (uint64_t seed = 0; seed < 400; seed++) {
-		struct bdev_cut cut = { .event = 6, .seed = seed, .torn = BLOCK, .mask = seed % 2 ? &mask : NULL };
+		struct bdev_cut cut = {
+			.event = 6, .seed = seed, .torn = BLOCK, .mask = seed % 2 ? &mask : NULL
+		};
 		const char *s = state_text(&c, &cut, 5);
 		unsigned set = 0;
 
@@ -285,7 +289,9 @@ TEST(bdev_powercut, a_torn_write_leaves_any_of_its_units)
 		reached |= 1u << set;
 	}
 	EXPECT_EQ_INT(0xff, reached);
-	EXPECT_STREQ("xxxx.", state_text(&c, &(struct bdev_cut){ .event = 6, .torn = BLOCK, .mask = &none }, 5));
+	EXPECT_STREQ(
+		"xxxx.",
+		state_text(&c, &(struct bdev_cut){ .event = 6, .torn = BLOCK, .mask = &none }, 5));
 	teardown(&c);
 }
 
@@ -341,7 +347,9 @@ TEST(bdev_powercut, a_reset_takes_the_present_content_as_durable)
 
 TEST(bdev_powercut, a_failed_write_stays_undecided_for_ever)
 {
-	const struct bdev_fault fault = { .kind = BDEV_FAULT_ERROR, .op = BDEV_WRITE, .count = 1, .rc = -EIO };
+	const struct bdev_fault fault = {
+		.kind = BDEV_FAULT_ERROR, .op = BDEV_WRITE, .count = 1, .rc = -EIO
+	};
 	struct bdev *ram, *base;
 	struct cutter c = { 0 };
 
@@ -390,9 +398,15 @@ TEST(bdev_powercut, states_live_beside_each_other_and_keep_their_content)
 	free(buf);
 }
 
-/* The rules once more, written down plainly and without any of the shortcuts: what a block may hold. */
+/* The rules once more, written down plainly and without any of the shortcuts: what a block may
+ * hold. */
 struct event_log {
-	struct { uint64_t submit, complete; unsigned block; bool fua, flush; char letter; } e[64];
+	struct {
+		uint64_t submit, complete;
+		unsigned block;
+		bool fua, flush;
+		char letter;
+	} e[64];
 	unsigned n;
 };
 
@@ -406,7 +420,8 @@ static bool legal(const struct event_log *l, uint64_t cut, unsigned block, char 
 			flush = MAX(flush, l->e[i].submit);
 	/* The candidate must be submitted, and no certain write may lie wholly after it. */
 	for (unsigned i = 0; i < l->n; i++) {
-		if (l->e[i].flush || l->e[i].block != block || l->e[i].submit > cut || l->e[i].letter != found)
+		if (l->e[i].flush || l->e[i].block != block || l->e[i].submit > cut ||
+		    l->e[i].letter != found)
 			continue;
 		hidden = false;
 		for (unsigned j = i + 1; j < l->n; j++)
@@ -451,13 +466,15 @@ TEST(bdev_powercut, random_histories_give_only_legal_states_at_every_cut)
 	}
 	for (uint64_t i = 0; i < 4000; i++) {
 		/* Rising cuts, then random ones. */
-		struct bdev_cut cut = { .event = i < 2000 ? i * 121 / 2000 : (i * 7919) % 121, .seed = i };
+		struct bdev_cut cut = { .event = i < 2000 ? i * 121 / 2000 : (i * 7919) % 121,
+					.seed = i };
 		struct cutter c = { .dev = dev };
 		const char *s = state_text(&c, &cut, 4);
 
 		for (unsigned b = 0; b < 4; b++)
 			if (!legal(&l, cut.event, b, s[b]))
-				FAIL("cut %d, seed %d: block %u holds '%c'", (int)cut.event, (int)i, b, s[b]);
+				FAIL("cut %d, seed %d: block %u holds '%c'", (int)cut.event, (int)i,
+				     b, s[b]);
 	}
 	bdev_close(dev);
 	free(buf);

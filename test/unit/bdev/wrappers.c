@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* fault and delay: what they were told to do, and nothing else. Also the port above devices that lack something. */
+/* fault and delay: what they were told to do, and nothing else. Also the port above devices that
+ * lack something. */
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -30,7 +31,9 @@ static uint64_t now_ms(void)
 
 TEST(bdev_fault, the_scripted_ios_fail_and_no_others)
 {
-	struct bdev_fault f = { .kind = BDEV_FAULT_ERROR, .op = BDEV_WRITE, .first = 1, .count = 2, .rc = -EIO };
+	struct bdev_fault f = {
+		.kind = BDEV_FAULT_ERROR, .op = BDEV_WRITE, .first = 1, .count = 2, .rc = -EIO
+	};
 	struct bdev *dev = open_fault("ram:1M");
 	char *buf = buf_alloc(4096);
 
@@ -48,7 +51,11 @@ TEST(bdev_fault, the_scripted_ios_fail_and_no_others)
 
 TEST(bdev_fault, a_range_is_hit_by_what_touches_it)
 {
-	struct bdev_fault f = { .kind = BDEV_FAULT_ERROR, .op = -1, .count = UINT64_MAX, .lo = 8192, .hi = 12288,
+	struct bdev_fault f = { .kind = BDEV_FAULT_ERROR,
+				.op = -1,
+				.count = UINT64_MAX,
+				.lo = 8192,
+				.hi = 12288,
 				.rc = -ENOSPC };
 	struct bdev *dev = open_fault("ram:1M");
 	char *buf = buf_alloc(16384);
@@ -66,7 +73,9 @@ TEST(bdev_fault, a_range_is_hit_by_what_touches_it)
 
 TEST(bdev_fault, a_short_write_leaves_its_first_half)
 {
-	struct bdev_fault f = { .kind = BDEV_FAULT_SHORT, .op = BDEV_WRITE, .count = 1, .rc = -EIO };
+	struct bdev_fault f = {
+		.kind = BDEV_FAULT_SHORT, .op = BDEV_WRITE, .count = 1, .rc = -EIO
+	};
 	struct bdev *dev = open_fault("ram:1M");
 	char *a = buf_alloc(8192), *b = buf_alloc(8192);
 
@@ -83,9 +92,14 @@ TEST(bdev_fault, a_short_write_leaves_its_first_half)
 
 TEST(bdev_fault, timeouts_and_delays_take_their_time)
 {
-	struct bdev_fault timeout = { .kind = BDEV_FAULT_TIMEOUT, .op = BDEV_WRITE, .count = 1, .delay_ms = 30,
+	struct bdev_fault timeout = { .kind = BDEV_FAULT_TIMEOUT,
+				      .op = BDEV_WRITE,
+				      .count = 1,
+				      .delay_ms = 30,
 				      .done = true };
-	struct bdev_fault delay = { .kind = BDEV_FAULT_DELAY, .op = BDEV_FLUSH, .count = 1, .delay_ms = 30 };
+	struct bdev_fault delay = {
+		.kind = BDEV_FAULT_DELAY, .op = BDEV_FLUSH, .count = 1, .delay_ms = 30
+	};
 	struct bdev *dev = open_fault("ram:1M,cache");
 	uint64_t start = now_ms();
 	char *a = buf_alloc(4096), *b = buf_alloc(4096);
@@ -109,14 +123,20 @@ TEST(bdev_fault, a_script_that_makes_no_sense_is_refused)
 {
 	struct bdev *dev = open_fault("ram:1M");
 
-	EXPECT_ERR(-EINVAL, bdev_fault_add(dev, &(struct bdev_fault){ .kind = BDEV_FAULT_ERROR, .count = 1 }));
-	EXPECT_ERR(-EINVAL, bdev_fault_add(dev, &(struct bdev_fault){ .op = 17, .count = 1, .rc = -EIO }));
+	EXPECT_ERR(-EINVAL, bdev_fault_add(dev, &(struct bdev_fault){ .kind = BDEV_FAULT_ERROR,
+								      .count = 1 }));
+	EXPECT_ERR(-EINVAL,
+		   bdev_fault_add(dev, &(struct bdev_fault){ .op = 17, .count = 1, .rc = -EIO }));
 	bdev_close(dev);
 }
 
 TEST(bdev_port, a_failed_piece_of_a_split_io_fails_it_and_stops_the_rest)
 {
-	struct bdev_fault f = { .kind = BDEV_FAULT_ERROR, .op = BDEV_READ, .count = 1, .lo = 3 << 20, .hi = 4 << 20,
+	struct bdev_fault f = { .kind = BDEV_FAULT_ERROR,
+				.op = BDEV_READ,
+				.count = 1,
+				.lo = 3 << 20,
+				.hi = 4 << 20,
 				.rc = -EIO };
 	struct bdev *dev = open_fault("ram:64M");
 	char *buf = buf_alloc(48 << 20);
@@ -136,16 +156,19 @@ TEST(bdev_port, a_failed_piece_of_a_split_io_fails_it_and_stops_the_rest)
 
 TEST(bdev_port, an_error_of_a_device_becomes_one_the_contract_names)
 {
-	static const struct { int from, to; } errors[] = {
-		{ -ENXIO, -ENODEV }, { -EDQUOT, -ENOSPC }, { -ETIME, -ETIMEDOUT }, { -EILSEQ, -EIO },
-		{ -ENOSPC, -ENOSPC }, { -ENODEV, -ENODEV },
+	static const struct {
+		int from, to;
+	} errors[] = {
+		{ -ENXIO, -ENODEV }, { -EDQUOT, -ENOSPC }, { -ETIME, -ETIMEDOUT },
+		{ -EILSEQ, -EIO },   { -ENOSPC, -ENOSPC }, { -ENODEV, -ENODEV },
 	};
 	struct bdev *dev = open_fault("ram:1M");
 	char *buf = buf_alloc(4096);
 
 	for (size_t i = 0; i < ARRAY_SIZE(errors); i++) {
-		struct bdev_fault f = { .kind = BDEV_FAULT_ERROR, .op = BDEV_READ, .count = 1,
-					.rc = errors[i].from };
+		struct bdev_fault f = {
+			.kind = BDEV_FAULT_ERROR, .op = BDEV_READ, .count = 1, .rc = errors[i].from
+		};
 
 		ASSERT_OK(bdev_fault_add(dev, &f));
 		EXPECT_ERR(errors[i].to, dev_io(dev, BDEV_READ, buf, 0, 4096, 0));
@@ -156,7 +179,9 @@ TEST(bdev_port, an_error_of_a_device_becomes_one_the_contract_names)
 
 TEST(bdev_port, write_zeroes_the_device_has_not_are_written)
 {
-	struct bdev_fault f = { .kind = BDEV_FAULT_ERROR, .op = BDEV_WRITE_ZEROES, .count = 1, .rc = -EOPNOTSUPP };
+	struct bdev_fault f = {
+		.kind = BDEV_FAULT_ERROR, .op = BDEV_WRITE_ZEROES, .count = 1, .rc = -EOPNOTSUPP
+	};
 	struct bdev *dev = open_fault("ram:16M,cache");
 	size_t len = 5 << 20;
 	char *a = buf_alloc(len), *zero = calloc(1, len);
