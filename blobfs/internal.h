@@ -44,7 +44,8 @@ struct bfs_inode { /* in core: while referenced, open, or dirty */
 	bool deleted;             /* its blob is deleted; by whoever holds the last count */
 	pthread_mutex_t lock;
 	/* under lock */
-	uint32_t mode, nlink, uid, gid;
+	_Atomic uint32_t mode, nlink; /* the type in mode never changes: read anywhere */
+	uint32_t uid, gid;
 	uint64_t rdev, parent;
 	_Atomic int64_t atime, mtime, ctime; /* written under lock, read anywhere */
 	int64_t btime;
