@@ -23,6 +23,9 @@ struct load {
 	struct base_err *err;
 	struct bdev_channel *ch;
 	uint8_t *page[MAX_LEVEL + 1]; /* by level */
+	uint8_t *ahead;               /* leaves lie one behind the other: read to the end of their unit */
+	uint64_t ahead_block;
+	uint32_t ahead_blocks;
 	struct bs_cursor last;        /* of the record applied last */
 	bool any;
 	uint64_t blocks, items;
@@ -62,6 +65,27 @@ static int note_unit(struct load *l, uint64_t address)
 	return u->n && u->unit[u->n - 1] == unit ? 0 : bs_ckpt_units_add(u, unit);
 }
 
+static int read_blocks(struct load *l, const struct bs_ckpt_entry *e, uint32_t level)
+{
+	uint32_t unit = le32_get(l->bs->sb.segment_blocks);
+	uint64_t len = (uint64_t)e->blocks * BS_BLOCK;
+	int rc;
+
+	if (level || !l->ahead)
+		return bdev_io_sync(l->ch, BDEV_READ, l->page[level], e->address * BS_BLOCK, len, 0);
+	if (e->address < l->ahead_block || e->address + e->blocks > l->ahead_block + l->ahead_blocks) {
+		l->ahead_blocks = 0;
+		rc = bdev_io_sync(l->ch, BDEV_READ, l->ahead, e->address * BS_BLOCK,
+				  (uint64_t)(unit - e->address % unit) * BS_BLOCK, 0);
+		if (rc) /* perhaps only for what lies behind the page */
+			return bdev_io_sync(l->ch, BDEV_READ, l->page[0], e->address * BS_BLOCK, len, 0);
+		l->ahead_block = e->address;
+		l->ahead_blocks = unit - (uint32_t)(e->address % unit);
+	}
+	memcpy(l->page[0], l->ahead + (e->address - l->ahead_block) * BS_BLOCK, len);
+	return 0;
+}
+
 static int read_page(struct load *l, const struct bs_ckpt_entry *e, uint32_t level, const struct bs_page_disk **out)
 {
 	const struct bs_page_disk *p = (const struct bs_page_disk *)l->page[level];
@@ -73,7 +97,7 @@ static int read_page(struct load *l, const struct bs_ckpt_entry *e, uint32_t lev
 	l->blocks += e->blocks;
 	if (l->blocks > le64_get(l->bs->sb.ckpt_blocks))
 		return complain(l, "checkpoint-size", e->address, "the checkpoint has more pages than the superblock says");
-	rc = bdev_io_sync(l->ch, BDEV_READ, l->page[level], e->address * BS_BLOCK, len, 0);
+	rc = read_blocks(l, e, level);
 	if (rc)
 		return base_err_set(l->err, rc, "block %" PRIu64 ": cannot read the checkpoint: %s", e->address, strerror(-rc));
 	if (le32_get(p->magic) != BS_MAGIC_PAGE || memcmp(p->uuid, l->bs->sb.uuid, sizeof(p->uuid)) ||
@@ -242,6 +266,8 @@ int bs_ckpt_load(struct bs *bs, struct base_err *err)
 	int rc;
 
 	l.ch = bdev_channel_borrow(bs->dev);
+	if (le64_get(bs->sb.ckpt_root)) /* without it, page by page */
+		l.ahead = dma_alloc((size_t)le32_get(bs->sb.segment_blocks) * BS_BLOCK, BS_BLOCK);
 	pthread_mutex_lock(&bs->lock);
 	rc = load_all(&l);
 	if (bs->next_id < le64_get(bs->sb.next_id))
@@ -251,5 +277,6 @@ int bs_ckpt_load(struct bs *bs, struct base_err *err)
 	sort_units(&bs->ckpt->present);
 	for (unsigned i = 0; i <= MAX_LEVEL; i++)
 		dma_free(l.page[i]);
+	dma_free(l.ahead);
 	return rc;
 }
