@@ -73,6 +73,7 @@ test_bins := $(B)/test/unit $(addprefix $(B)/test/,$(test_dirs))
 # A program of its own that gets the plugin by LD_PRELOAD, as the stock tools do.
 rocksdb_test_src := $(wildcard test/rocksdb/*.cc)
 rocksdb_test := $(if $(rocksdb_test_src),$(B)/test/rocksdb)
+bench_bins := $(patsubst bench/%.c,$(B)/bench/%,$(wildcard bench/*.c))
 tool_src := $(foreach d,$(tool_dirs),$(wildcard tools/$(d)/*.c))
 test_src := $(foreach d,$(test_dirs),$(wildcard test/$(d)/*.c))
 shim_src := test/shim/shim.cc test/shim/main.c
@@ -147,6 +148,12 @@ $(rocksdb_so): $(call obj,$(rocksdb_src)) $(if $(fuse_src),$(fuse_a)) $(lib_so) 
 	@$(CXX) -shared -Wl,-soname,librocksdb_blobfs.so $(ALL_LDFLAGS) -Wl,--exclude-libs,ALL \
 		$(filter %.o %.a,$^) -o $@ -L$(B)/lib -lblobfs '-Wl,-rpath,$$ORIGIN' -lrocksdb $(FUSE_LIBS)
 
+# Measuring programs, one from each file of bench/.
+$(bench_bins): $(B)/bench/%: $(B)/obj/bench/%.o $(lib_so)
+	@mkdir -p $(@D)
+	@echo "  LD   $@"
+	@$(CC) $(ALL_LDFLAGS) $< -o $@ -L$(B)/lib -lblobfs '-Wl,-rpath,$$ORIGIN/../lib'
+
 define tool_rule
 $(B)/bin/$(tools_$(1)): $$(call obj,$$(wildcard tools/$(1)/*.c) $$(tool_common_src)) $$(lib_so) $$(files)
 	@mkdir -p $$(@D)
@@ -185,7 +192,7 @@ check: all tests
 demo: all
 	BUILD=$(abspath $(B)) bench/demo.sh
 
-bench: all
+bench: all $(bench_bins)
 	BUILD=$(abspath $(B)) bench/run.sh
 
 # Installation: programs a mount(8) or fsck(8) looks for go to sbin.
