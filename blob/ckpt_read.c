@@ -71,7 +71,7 @@ static int read_blocks(struct load *l, const struct bs_ckpt_entry *e, uint32_t l
 	uint64_t len = (uint64_t)e->blocks * BS_BLOCK;
 	int rc;
 
-	if (level || !l->ahead)
+	if (level)
 		return bdev_io_sync(l->ch, BDEV_READ, l->page[level], e->address * BS_BLOCK, len, 0);
 	if (e->address < l->ahead_block || e->address + e->blocks > l->ahead_block + l->ahead_blocks) {
 		l->ahead_blocks = 0;
@@ -265,9 +265,10 @@ int bs_ckpt_load(struct bs *bs, struct base_err *err)
 	struct load l = { .bs = bs, .c = bs->ckpt, .err = err };
 	int rc;
 
+	l.ahead = dma_alloc((size_t)le32_get(bs->sb.segment_blocks) * BS_BLOCK, BS_BLOCK);
+	if (!l.ahead)
+		return -ENOMEM;
 	l.ch = bdev_channel_borrow(bs->dev);
-	if (le64_get(bs->sb.ckpt_root)) /* without it, page by page */
-		l.ahead = dma_alloc((size_t)le32_get(bs->sb.segment_blocks) * BS_BLOCK, BS_BLOCK);
 	pthread_mutex_lock(&bs->lock);
 	rc = load_all(&l);
 	if (bs->next_id < le64_get(bs->sb.next_id))
