@@ -228,6 +228,8 @@ struct bs_space {
 	struct bs_batch open, ring[BS_BATCHES];
 	unsigned first, closed;       /* of the ring */
 	uint64_t pending;             /* blocks in all batches, and in those being released */
+	unsigned releasing;           /* batches taken out of the ring and not yet free */
+	LIST_HEAD(, bs_drain_waiter) drain;
 };
 int bs_space_create(struct bs *bs);  /* everything free but superblocks' clusters */
 void bs_space_destroy(struct bs *bs);
@@ -266,6 +268,18 @@ uint64_t bs_space_release(struct bs *bs);
 /* The same with discards (BS_DISCARD), as a child of op on ch: the service's way. */
 void bs_space_release_start(struct bs *bs, struct bdev_channel *ch, struct op *op);
 bool bs_space_pending(struct bs *bs);
+/* As a child of op: done when what others are releasing now is free. */
+struct bs_drain_waiter {
+	LIST_ENTRY(bs_drain_waiter) link;
+	struct op *op;
+};
+void bs_space_drain_start(struct bs *bs, struct bs_drain_waiter *w, struct op *op);
+/* Trying again for space after reclaiming: at first always, then as long as others still free some. */
+#define BS_RETRIES 16u
+static inline bool bs_space_try_again(struct bs *bs, unsigned tried)
+{
+	return !tried || (tried < BS_RETRIES && bs_space_pending(bs));
+}
 void bs_space_get_stat(struct bs *bs, struct bs_stat *st);
 
 /* ---- place.c: new places for blocks of a blob ---- */

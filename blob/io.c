@@ -150,7 +150,8 @@ static void req_init(struct io_req *r, struct bs_io *io)
 {
 	r->bs = io->blob->bs;
 	r->io = io;
-	r->inside = r->listed = r->retried = r->wrote = false;
+	r->inside = r->listed = r->wrote = false;
+	r->tried = 0;
 	r->pos = r->iov_at = 0;
 	r->iov = 0;
 	r->slice = 0;
@@ -222,17 +223,17 @@ static int io_once(struct bs *bs, struct bs_io *io)
 
 int bs_io_sync(struct bs *bs, struct bs_io *io)
 {
-	bool retried = false;
+	unsigned tried = 0;
 	int rc;
 
 	/* With nobody to drive the log for the I/O, it is done here, between two attempts. */
 	for (;;) {
 		rc = io_once(bs, io);
-		if (bs_has_service(bs) || (rc != -EAGAIN && (rc != -ENOSPC || retried)))
+		if (bs_has_service(bs) || (rc != -EAGAIN && (rc != -ENOSPC || !bs_space_try_again(bs, tried))))
 			return rc;
 		io->reserved = 0;
 		if (rc == -ENOSPC) {
-			retried = true;
+			tried++;
 			rc = bs_reclaim(bs);
 		} else {
 			rc = bs_log_wait_room(bs);

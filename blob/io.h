@@ -22,7 +22,7 @@ struct io_req { /* bs_io's private part */
 	unsigned epoch;
 	bool inside;     /* an epoch */
 	bool listed;     /* the intent is in the blob's list */
-	bool retried;    /* after ENOSPC */
+	unsigned tried;  /* after ENOSPC */
 	bool wrote;
 	uint64_t pos;    /* bytes handed to the device so far */
 	int iov;         /* where pos is in the caller's iovecs */

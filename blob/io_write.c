@@ -283,9 +283,9 @@ static enum op_next step_plan(struct op *op, struct io_req *r)
 	/* Not while inside: reclaiming waits for those who are. */
 	io_leave(r);
 	op->on_error = DONE;
-	if (rc != -ENOSPC || r->retried || !bs_has_service(r->bs))
+	if (rc != -ENOSPC || !bs_has_service(r->bs) || !bs_space_try_again(r->bs, r->tried))
 		return op_fail(op, rc);
-	r->retried = true;
+	r->tried++;
 	bs_reclaim_start(r->bs, op);
 	return op_await(op, PLAN, 0);
 }
@@ -296,7 +296,7 @@ static enum op_next step_round(struct op *op, struct io_req *r)
 	r->wrote = true;
 	io_round(r, BDEV_WRITE, write_span);
 	/* We may be in another thread's poll, after a wait for something else. */
-	if (r->retried)
+	if (r->tried)
 		bdev_kick(r->io->ch);
 	return op_await(op, r->pos < r->io->length ? ROUND : PUBLISH, 0);
 }

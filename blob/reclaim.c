@@ -12,10 +12,11 @@ struct reclaim {
 	struct op op;
 	struct bs *bs;
 	struct op *parent;
-	struct bs_epoch_waiter waiter;
+	struct bs_epoch_waiter epoch;
+	struct bs_drain_waiter drain;
 };
 
-enum { COMMIT, EPOCH, RELEASE };
+enum { COMMIT, EPOCH, RELEASE, DONE };
 
 static void drop_aheads(struct bs *bs)
 {
@@ -41,10 +42,13 @@ static enum op_next reclaim_step(struct op *op)
 	case EPOCH:
 		/* Closes the batch: it gets the present epoch at the latest. */
 		bs_space_release(r->bs);
-		bs_epoch_wait_start(r->bs, &r->waiter, bs_epoch_now(r->bs) + 2, op);
+		bs_epoch_wait_start(r->bs, &r->epoch, bs_epoch_now(r->bs) + 2, op);
 		return op_await(op, RELEASE, 0);
 	case RELEASE:
 		bs_space_release(r->bs);
+		bs_space_drain_start(r->bs, &r->drain, op);
+		return op_await(op, DONE, 0);
+	case DONE:
 		return op_finish(op);
 	}
 	return op_bug(op);

@@ -152,10 +152,38 @@ static bool take_ready(struct bs *bs, struct bs_batch *out)
 		*out = *b;
 		s->first = (s->first + 1) % BS_BATCHES;
 		s->closed--;
+		s->releasing++;
 		ready = true;
 	}
 	pthread_mutex_unlock(&s->lock);
 	return ready;
+}
+
+static void batch_done(struct bs_space *s)
+{
+	struct bs_drain_waiter *w;
+
+	pthread_mutex_lock(&s->lock);
+	if (!--s->releasing)
+		while ((w = LIST_FIRST(&s->drain))) {
+			LIST_REMOVE(w, link);
+			op_child_done(w->op, 0);
+		}
+	pthread_mutex_unlock(&s->lock);
+}
+
+void bs_space_drain_start(struct bs *bs, struct bs_drain_waiter *w, struct op *op)
+{
+	struct bs_space *s = bs->space;
+
+	op_child_begin(op);
+	w->op = op;
+	pthread_mutex_lock(&s->lock);
+	if (s->releasing)
+		LIST_INSERT_HEAD(&s->drain, w, link);
+	else
+		op_child_done(op, 0);
+	pthread_mutex_unlock(&s->lock);
 }
 
 /* Frees one chunk's extents; the lock is held for so long only. */
@@ -181,6 +209,7 @@ static uint64_t free_batch(struct bs_space *s, struct bs_batch *b)
 
 	while ((c = batch_pop(b)))
 		blocks += free_chunk(s, c);
+	batch_done(s);
 	return blocks;
 }
 
@@ -252,8 +281,10 @@ static enum op_next release_step(struct op *op)
 		r->next = 0;
 		return op_goto(op, DISCARD);
 	case DISCARD:
-		if (!r->chunk)
+		if (!r->chunk) {
+			batch_done(r->bs->space);
 			return op_goto(op, TAKE);
+		}
 		submit_discards(r);
 		return op_await(op, FREED, 0);
 	case FREED:
