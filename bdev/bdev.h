@@ -39,7 +39,7 @@ struct bdev_io;
 
 enum bdev_open_flags {
 	BDEV_RDONLY = 1 << 0,   /* no write, flush or discard is let through: -EROFS */
-	BDEV_CREATE = 1 << 1,   /* make the file if it is missing, of opts.size bytes */
+	BDEV_CREATE = 1 << 1,   /* a missing or empty file is made create_size bytes long */
 	BDEV_NO_LOCK = 1 << 2,  /* take no lock (to look at a device in use); implies BDEV_RDONLY */
 	BDEV_BUFFERED = 1 << 3, /* files: no O_DIRECT (tmpfs and the like get this by themselves) */
 	BDEV_PSYNC = 1 << 4,    /* files: pread/pwrite threads instead of io_uring */
@@ -49,8 +49,8 @@ struct bdev_opts {
 	uint32_t size;        /* sizeof(struct bdev_opts) */
 	uint32_t flags;       /* enum bdev_open_flags */
 	uint64_t create_size; /* BDEV_CREATE */
-	uint32_t channels;    /* size of the pool; 0: 2 x cores, at most what the device has */
-	uint32_t depth;       /* I/Os in flight on a channel; 0: 128 */
+	uint32_t channels; /* size of the pool; 0: 2 x cores, at most half of what the device has */
+	uint32_t depth;    /* I/Os in flight on a channel; 0: 128 */
 };
 
 /*

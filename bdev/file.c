@@ -256,6 +256,15 @@ static int measure(struct bdev *dev, struct file *f, struct base_err *err)
 	return 0;
 }
 
+/* A file that is there but holds nothing may as well be made the asked size. */
+static bool is_empty(const struct file *f, const struct bdev_opts *opts)
+{
+	uint64_t size;
+
+	return opts->flags & BDEV_CREATE && !(opts->flags & BDEV_RDONLY) && !f->block &&
+	       !read_size(f, &size) && !size;
+}
+
 int file_open(struct bdev *dev, const struct bdev_opts *opts, struct file *f, struct base_err *err)
 {
 	bool created = false;
@@ -267,7 +276,7 @@ int file_open(struct bdev *dev, const struct bdev_opts *opts, struct file *f, st
 		return base_err_set(err, f->fd == -EISDIR || f->fd == -ENOTBLK ? -EINVAL : f->fd,
 				    "%s: %s", dev->name, open_problem(f->fd));
 	rc = take_lock(dev->name, opts, f, err);
-	if (!rc && created && ftruncate(f->fd, (off_t)opts->create_size))
+	if (!rc && (created || is_empty(f, opts)) && ftruncate(f->fd, (off_t)opts->create_size))
 		rc = base_err_set(err, -errno, "%s: cannot be made %ju bytes long: %s", dev->name,
 				  (uintmax_t)opts->create_size, strerror(errno));
 	if (!rc)

@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "base/dma.h"
 #include "bdev/internal.h"
@@ -203,15 +202,11 @@ void bdev_free(struct bdev *dev)
 
 static void default_opts(struct bdev *dev, const struct bdev_opts *opts)
 {
-	long cores = sysconf(_SC_NPROCESSORS_ONLN);
-
 	if (opts)
 		memcpy(&dev->opts, opts, MIN(opts->size, sizeof(*opts)));
 	dev->opts.size = sizeof(dev->opts);
 	if (dev->opts.flags & BDEV_NO_LOCK)
 		dev->opts.flags |= BDEV_RDONLY;
-	if (!dev->opts.channels)
-		dev->opts.channels = 2 * (unsigned)MAX(cores, 1l);
 	dev->opts.channels = MIN(dev->opts.channels, (uint32_t)BDEV_MAX_CHANNELS);
 	if (!dev->opts.depth)
 		dev->opts.depth = BDEV_DEFAULT_DEPTH;

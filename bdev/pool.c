@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "bdev/internal.h"
 
@@ -19,12 +20,23 @@ static _Thread_local struct {
 	struct bdev_channel *ch;
 } last;
 
+/* Unless told otherwise the pool leaves half of a device with few channels to those who want their
+ * own. */
+static unsigned pool_size(const struct bdev *dev)
+{
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (dev->opts.channels)
+		return MIN(dev->opts.channels, dev->info.max_channels);
+	return MIN(2 * (unsigned)MAX(cores, 1l), MAX(dev->info.max_channels / 2, 1u));
+}
+
 int pool_create(struct bdev *dev)
 {
 	struct bdev_channel *ch;
 	int rc;
 
-	dev->pool.size = MIN(dev->opts.channels, dev->info.max_channels);
+	dev->pool.size = pool_size(dev);
 	dev->pool.slot = base_calloc(dev->pool.size, sizeof(*dev->pool.slot));
 	if (!dev->pool.slot)
 		return -ENOMEM;

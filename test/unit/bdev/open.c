@@ -95,10 +95,14 @@ TEST(bdev_open, a_missing_file_is_made_with_the_asked_size_and_not_left_behind_b
 	ASSERT_OK(bdev_open(path, &opts, &dev, NULL));
 	EXPECT_EQ_INT(1 << 20, bdev_info(dev)->size);
 	bdev_close(dev);
-	/* One that is there keeps its size. */
+	/* One that is there keeps its size, unless it is empty. */
 	opts.create_size = 2 << 20;
 	ASSERT_OK(bdev_open(path, &opts, &dev, NULL));
 	EXPECT_EQ_INT(1 << 20, bdev_info(dev)->size);
+	bdev_close(dev);
+	make_file(0);
+	ASSERT_OK(bdev_open(path, &opts, &dev, NULL));
+	EXPECT_EQ_INT(2 << 20, bdev_info(dev)->size);
 	bdev_close(dev);
 	unlink(path);
 	opts.create_size = 1000;
