@@ -96,7 +96,8 @@ int bfs_wb_gather(struct bfs_inode *inode, uint64_t *next, uint64_t last, struct
 	int rc = 0;
 
 	*out = NULL;
-	while (bfs_group_next(inode, *next >> GROUP_SHIFT, true, &number) && number <= last >> GROUP_SHIFT) {
+	while (*next <= last && bfs_group_next(inode, *next >> GROUP_SHIFT, true, &number) &&
+	       number <= last >> GROUP_SHIFT) {
 		uint64_t first = MAX(*next, number << GROUP_SHIFT);
 		uint64_t end = MIN(last, first | (WINDOW_PAGES - 1));
 		struct bfs_shard *s = bfs_shard_of(c, inode->ino, first);
