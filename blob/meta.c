@@ -56,11 +56,16 @@ static uint32_t unit_blocks(const struct bs *bs)
 	return le32_get(bs->sb.segment_blocks);
 }
 
-/* Units that a checkpoint of so many bytes of items fills at most. Pages lose less than a block each, and a unit's
- * tail only to a record that does not fit; index entries are a thousandth. */
+/*
+ * Units that a checkpoint of so many bytes of items fills at most. The worst are values just over 16 or 12 blocks, each a page of
+ * its own: three or four such pages fill a unit of 64 blocks, and a quarter of it is lost; of a unit of 256, an
+ * eighth. Index entries are a thousandth.
+ */
 static uint64_t ckpt_units(const struct bs *bs, uint64_t bytes)
 {
-	return div_round_up(bytes + bytes / 4, (uint64_t)unit_blocks(bs) * BS_BLOCK) + 1;
+	uint64_t lost = unit_blocks(bs) < 128 ? bytes * 3 / 8 : bytes / 4;
+
+	return div_round_up(bytes + lost, (uint64_t)unit_blocks(bs) * BS_BLOCK) + 1;
 }
 
 static uint64_t needed(const struct bs *bs, uint64_t meta_bytes)
