@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Small file systems with everything in them: what is damaged later. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "base/dma.h"
+#include "test/corrupt/corrupt.h"
+
+#define STEP (256 * KiB)
+
+static void must(int64_t rc, const char *what)
+{
+	if (rc >= 0)
+		return;
+	printf("not ok corrupt/image: %s: %s\n", what, strerror((int)-rc));
+	exit(1);
+}
+
+static void transfer(struct bdev *dev, enum bdev_op op, uint8_t *mem, uint64_t at, uint64_t len)
+{
+	struct bdev_channel *ch = bdev_channel_borrow(dev);
+
+	must(bdev_io_sync(ch, op, mem, at, len, 0), "device I/O");
+	bdev_channel_return(ch);
+}
+
+/* ---- content ---- */
+
+static void write_file(struct bfs *fs, const char *path, size_t pieces, size_t len, uint64_t stride)
+{
+	static uint8_t data[64 * KiB];
+	struct bfs_file *f;
+
+	memset(data, path[1] ? path[1] : 'x', sizeof(data));
+	must(bfs_open_path(fs, NULL, path, O_RDWR | O_CREAT, 0644, BS_STREAM_UNKNOWN, &f), path);
+	for (size_t i = 0; i < pieces; i++) {
+		must(bfs_pwrite(f, data, len, i * stride), path);
+		if (stride > len)
+			must(bfs_fsync(f, true), path);
+	}
+	must(bfs_fsync(f, false), path);
+	bfs_close(f);
+}
+
+static void add_xattrs(struct bfs *fs, const char *path)
+{
+	static uint8_t value[3000];
+	struct bfs_attr a;
+
+	must(bfs_resolve(fs, NULL, path, 0, &a), path);
+	must(bfs_setxattr(fs, NULL, a.ino, "user.small", "v", 1, 0), path);
+	must(bfs_setxattr(fs, NULL, a.ino, "user.large", value, sizeof(value), 0), path);
+	must(bfs_setxattr(fs, NULL, a.ino, "trusted.empty", "", 0, 0), path);
+}
+
+static void make_batch(struct bfs *fs, unsigned from, unsigned to)
+{
+	char path[64], other[64];
+	struct bfs_attr a;
+
+	for (unsigned i = from; i < to; i++) {
+		snprintf(path, sizeof(path), "/d%u/a-name-of-some-length-%u", i % 7, i);
+		if (i < 7) {
+			snprintf(other, sizeof(other), "/d%u", i);
+			must(bfs_make_path(fs, NULL, other, 0755), other);
+		}
+		write_file(fs, path, i % 5 == 0, 1 + 700 * (i % 9), 64 * KiB);
+		must(bfs_resolve(fs, NULL, path, 0, &a), path);
+		snprintf(other, sizeof(other), "link%u", i);
+		if (i % 11 == 0)
+			must(bfs_link(fs, NULL, a.ino, BFS_ROOT_INO, other, 0, NULL), other);
+		if (i % 13 == 0)
+			must(bfs_symlink(fs, NULL, BFS_ROOT_INO, other + 1, path, 0, NULL), other);
+		if (i % 17 == 0)
+			add_xattrs(fs, path);
+	}
+}
+
+static void populate(struct bfs *fs)
+{
+	must(bfs_make_path(fs, NULL, "/deep/er/and/deep/er", 0700), "mkdir");
+	make_batch(fs, 0, 150);
+	must(bs_checkpoint(bfs_store(fs)), "checkpoint");
+	write_file(fs, "/runs", 150, 4096, 12288);
+	write_file(fs, "/large", 16, 64 * KiB, 64 * KiB);
+	must(bfs_mknod(fs, NULL, BFS_ROOT_INO, "fifo", S_IFIFO | 0600, 0, 0, NULL), "mknod");
+	must(bfs_mknod(fs, NULL, BFS_ROOT_INO, "null", S_IFCHR | 0600, 0x103, 0, NULL), "mknod");
+	make_batch(fs, 150, 700);
+	must(bfs_sync(fs), "sync");
+	must(bs_checkpoint(bfs_store(fs)), "checkpoint");
+}
+
+/* Changes that stand in the log alone. */
+static void add_tail(struct bfs *fs, unsigned n)
+{
+	struct bfs_attr a;
+
+	make_batch(fs, 700, 700 + n);
+	must(bfs_resolve(fs, NULL, "/runs", 0, &a), "resolve");
+	must(bfs_truncate(fs, NULL, a.ino, 70000), "truncate");
+	must(bfs_rename(fs, NULL, BFS_ROOT_INO, "large", BFS_ROOT_INO, "fifo", 0), "rename");
+	must(bfs_unlink(fs, NULL, BFS_ROOT_INO, "null"), "unlink");
+	must(bfs_sync(fs), "sync");
+}
+
+/* ---- taking it ---- */
+
+static void snapshot(struct bdev *dev, struct image *image)
+{
+	static const uint8_t zero[BS_BLOCK];
+
+	image->mem = mmap(NULL, IMAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	image->used = calloc(IMAGE_BLOCKS, sizeof(*image->used));
+	if (image->mem == MAP_FAILED || !image->used)
+		must(-ENOMEM, "snapshot");
+	for (uint64_t at = 0; at < IMAGE_SIZE; at += STEP)
+		transfer(dev, BDEV_READ, image->mem + at, at, STEP);
+	for (uint32_t b = 0; b < IMAGE_BLOCKS; b++)
+		if (memcmp(image->mem + (uint64_t)b * BS_BLOCK, zero, BS_BLOCK))
+			image->used[image->n_used++] = b;
+}
+
+static void make_one(struct image *image, int tail)
+{
+	struct bfs_format_opts fo = { .size = sizeof(fo), .label = "hostile" };
+	struct bfs_mount_opts mo = { .size = sizeof(mo), .flags = BFS_NO_SERVICE, .cache_size = 8 * MiB };
+	struct base_err err = { "" };
+	struct bdev *dev;
+	struct bfs *fs;
+	char name[32];
+
+	snprintf(name, sizeof(name), "ram:%uM", (unsigned)(IMAGE_SIZE / MiB));
+	must(bdev_open(name, NULL, &dev, &err), "open");
+	must(bfs_format(dev, &fo, &err), "format");
+	bdev_ref(dev);
+	must(bfs_mount_bdev(dev, &mo, &fs, &err), err.text);
+	populate(fs);
+	if (tail) {
+		add_tail(fs, (unsigned)tail);
+		bfs_abandon(fs);
+	} else {
+		must(bfs_unmount(fs), "unmount");
+	}
+	snapshot(dev, image);
+	bdev_close(dev);
+}
+
+void images_make(struct image image[IMAGES])
+{
+	image[0].name = "closed";
+	make_one(&image[0], 0);
+	image[1].name = "tail";
+	make_one(&image[1], 25);
+	image[2].name = "long-tail";
+	make_one(&image[2], 600);
+}
+
+/* Neighbouring blocks go in one write. */
+struct bdev *image_device(const struct image *image, const uint8_t *mem, uint64_t size)
+{
+	struct base_err err = { "" };
+	struct bdev *dev;
+	char name[40];
+
+	snprintf(name, sizeof(name), "ram:%llu", (unsigned long long)size);
+	must(bdev_open(name, NULL, &dev, &err), err.text);
+	for (uint32_t i = 0; i < image->n_used;) {
+		uint64_t at = (uint64_t)image->used[i] * BS_BLOCK, len = BS_BLOCK;
+		uint32_t n = 1;
+
+		while (i + n < image->n_used && image->used[i + n] == image->used[i] + n)
+			n++;
+		len *= n;
+		if (at < size)
+			transfer(dev, BDEV_WRITE, (uint8_t *)mem + at, at, MIN(len, round_down(size - at, 512)));
+		i += n;
+	}
+	return dev;
+}
