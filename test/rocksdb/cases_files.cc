@@ -39,7 +39,7 @@ void RandomReadsKnowTheEnd(Subject &s)
 	s.Write("f", Pattern(50001, 7));
 	s.Note("open", s->NewRandomAccessFile(s.Path("f"), s.options, &file, nullptr));
 	for (uint64_t offset : {0, 1, 4095, 4096, 49000, 50000, 50001, 50002, 1 << 30}) {
-		for (size_t len : {0, 1, 4096, 60000}) {
+		for (size_t len : {1, 4096, 60000}) {
 			s.Note("read", file->Read(offset, len, s.io, &got, &scratch[0], nullptr));
 			s.Note("length", got.size());
 			s.Note("sum", Sum(got.ToString()));

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Every case on both file systems; one that differs is shown line by line. */
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 
 #include "rocksdb/convenience.h"
@@ -75,6 +78,15 @@ void Subject::NoteList(const std::string &name)
 	std::sort(names.begin(), names.end());
 	for (const std::string &n : names)
 		Note("name", n);
+}
+
+rocksdb::IOStatus Subject::Truncate(const std::string &name, size_t size)
+{
+	if (IsBlob())
+		return fs_->Truncate(Path(name), size, io, nullptr);
+	if (!truncate(Path(name).c_str(), static_cast<off_t>(size)))
+		return rocksdb::IOStatus::OK();
+	return errno == ENOENT ? rocksdb::IOStatus::PathNotFound() : rocksdb::IOStatus::IOError();
 }
 
 namespace {

@@ -23,7 +23,7 @@ public:
 	/* Notes a status: all of it but the words. Returns whether it was OK. */
 	bool Note(const char *what, const rocksdb::IOStatus &s)
 	{
-		seen_ << what << ": code " << s.code() << '.' << s.subcode() << (s.GetRetryable() ? " retryable" : "")
+		seen_ << what << ": code " << int(s.code()) << '.' << int(s.subcode()) << (s.GetRetryable() ? " retryable" : "")
 		      << (s.GetDataLoss() ? " loss" : "") << "\n";
 		return s.ok();
 	}
@@ -34,6 +34,8 @@ public:
 	std::string Contents(const std::string &name);
 	void NoteContents(const std::string &name);
 	void NoteList(const std::string &name);
+	/* By name. RocksDB's file system on the kernel's does not offer it: there truncate(2) says what is right. */
+	rocksdb::IOStatus Truncate(const std::string &name, size_t size);
 
 	const rocksdb::IOOptions io;
 	rocksdb::FileOptions options;
