@@ -60,6 +60,15 @@ void io_drop(struct io_req *r); /* memory */
 enum op_next io_write_step(struct op *op);
 enum op_next io_meta_step(struct op *op);
 
+/* The op ends on its own channel's driver: waiting for room in the log may have moved it to one nobody polls for us. */
+static inline void io_home(struct io_req *r)
+{
+	struct op_driver *home = bdev_channel_driver(r->io->ch);
+
+	if (atomic_load(&r->io->op_.driver) != home)
+		op_move(&r->io->op_, home);
+}
+
 void io_enter(struct io_req *r);
 void io_leave(struct io_req *r);
 

@@ -45,16 +45,17 @@ enum op_next io_meta_step(struct op *op)
 
 	switch (op->step) {
 	case TRY:
+		op->on_error = DONE;
 		rc = some(r);
 		if (rc == -EAGAIN && bs_has_service(r->bs)) {
 			bs_log_wait_room_start(r->bs, op);
 			return op_await(op, TRY, 0);
 		}
-		op->on_error = DONE;
 		if (rc)
 			return op_fail(op, rc);
 		return op_goto(op, r->pos < io->length ? TRY : DONE);
 	case DONE:
+		io_home(r);
 		if (io->reserved)
 			bs_space_unreserve(r->bs, io->reserved);
 		io->reserved = 0;

@@ -345,6 +345,7 @@ enum op_next io_write_step(struct op *op)
 		cancel(r);
 		return op_goto(op, DONE);
 	case DONE:
+		io_home(r);
 		io_leave(r);
 		if (io->reserved)
 			bs_space_unreserve(r->bs, io->reserved);

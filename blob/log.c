@@ -264,6 +264,7 @@ static void commit_start(struct bs *bs, uint64_t lsn, struct op *op)
 	struct bs_commit_waiter *w = NULL;
 	uint64_t last = atomic_load(&log->lsn);
 	bool async = op->done != NULL, lead = false, watch = false;
+	struct op_driver *home = atomic_load(&op->driver);
 	int rc = 0;
 
 	op_move(op, bdev_channel_driver(log->ch));
@@ -288,6 +289,8 @@ static void commit_start(struct bs *bs, uint64_t lsn, struct op *op)
 	}
 	pthread_mutex_unlock(&log->lock);
 	if (!w) {
+		/* Nothing to wait for: an op that ends now must not end where nobody polls for it. */
+		op_move(op, home);
 		op_child_done(op, rc);
 		return;
 	}

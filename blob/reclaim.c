@@ -12,6 +12,7 @@ struct reclaim {
 	struct op op;
 	struct bs *bs;
 	struct op *parent;
+	struct op_driver *home;
 	struct bs_epoch_waiter epoch;
 	struct bs_drain_waiter drain;
 };
@@ -34,6 +35,7 @@ static enum op_next reclaim_step(struct op *op)
 
 	switch (op->step) {
 	case COMMIT:
+		op->on_error = DONE;
 		drop_aheads(r->bs);
 		if (!bs_space_pending(r->bs))
 			return op_finish(op);
@@ -49,6 +51,8 @@ static enum op_next reclaim_step(struct op *op)
 		bs_space_drain_start(r->bs, &r->drain, op);
 		return op_await(op, DONE, 0);
 	case DONE:
+		/* The commit has moved it to the log's channel, which nobody may be polling for us any more. */
+		op_move(op, r->home);
 		return op_finish(op);
 	}
 	return op_bug(op);
@@ -76,17 +80,18 @@ void bs_reclaim_start(struct bs *bs, struct op *op)
 	}
 	r->bs = bs;
 	r->parent = op;
-	op_init(&r->op, "reclaim", reclaim_step, atomic_load(&op->driver), reclaim_done, r);
+	r->home = atomic_load(&op->driver);
+	op_init(&r->op, "reclaim", reclaim_step, r->home, reclaim_done, r);
 	op_start(&r->op);
 }
 
 int bs_reclaim(struct bs *bs)
 {
 	struct bdev_channel *ch = bdev_channel_borrow(bs->dev);
-	struct reclaim r = { .bs = bs };
+	struct reclaim r = { .bs = bs, .home = bdev_channel_driver(ch) };
 	int rc;
 
-	op_init(&r.op, "reclaim", reclaim_step, bdev_channel_driver(ch), NULL, NULL);
+	op_init(&r.op, "reclaim", reclaim_step, r.home, NULL, NULL);
 	op_start(&r.op);
 	rc = op_wait(&r.op);
 	bdev_channel_return(ch);
