@@ -238,6 +238,9 @@ static int next_segment(struct replay *r)
 			return complain(r, "log-hole", where, "a frame of the log is missing before this one");
 		if (header_valid(r, r->other, next, nonce))
 			return complain(r, "log-hole", next, "frames of the log are missing before this segment");
+		/* Its header was durable before its first frame. */
+		if (later_frame(r, r->other, next, nonce, 1, &where))
+			return complain(r, "log-segment", next, "a segment of the log has frames and no valid header");
 		return 0;
 	}
 	if (later_frame(r, r->buf, r->pos.segment, r->pos.nonce, r->pos.offset, &where))

@@ -17,6 +17,9 @@ void check_problem(struct check *c, const char *pass, const char *code, uint64_t
 	va_start(ap, fmt);
 	vsnprintf(p.text, sizeof(p.text), fmt, ap);
 	va_end(ap);
+	for (char *s = p.text; *s; s++) /* a name may hold anything */
+		if ((unsigned char)*s < ' ' || *s == 0x7f)
+			*s = '?';
 	c->result->problems++;
 	if (c->opts->report)
 		c->opts->report(&p, c->opts->arg);

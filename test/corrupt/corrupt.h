@@ -84,6 +84,7 @@ struct verdict {
 	uint64_t problems;  /* found by checking */
 	int check_rc, mount_rc;
 	bool mounted;
+	char first[320];    /* the first problem */
 	char fault[512];    /* "" or what must not be */
 };
 /* Checks, mounts, walks, changes, unmounts, checks again. Takes the device over. */

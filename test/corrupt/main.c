@@ -124,7 +124,8 @@ static bool run_case(struct run *run, uint64_t number)
 	n->refused += !v.mounted;
 	n->found += v.problems || v.check_rc;
 	if (run->verbose)
-		printf("  check %d, %llu problems; mount %d\n", v.check_rc, (unsigned long long)v.problems, v.mount_rc);
+		printf("  check %d, %llu problems (%s); mount %d\n", v.check_rc, (unsigned long long)v.problems, v.first,
+		       v.mount_rc);
 	if (!v.fault[0])
 		return true;
 	if (n->faults++ < FAULTS_SHOWN)
