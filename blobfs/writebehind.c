@@ -117,7 +117,9 @@ static enum op_next pass_start(struct pass *p, struct op *op)
 		int rc = bfs_walk_start(&p->walk[p->at], op, units);
 
 		if (rc == -EAGAIN) {
-			bs_commit_start(p->fs->bs, 0, op);
+			/* The commit takes the wait to the log's channel: what was started here is awaited first. */
+			if (units == PASS_UNITS)
+				bs_commit_start(p->fs->bs, 0, op);
 			return op_await(op, PASS_START, 0);
 		}
 		if (rc < 0) { /* short of memory: the next pass tries again */
