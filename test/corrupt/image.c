@@ -86,13 +86,13 @@ static void make_batch(struct bfs *fs, unsigned from, unsigned to, unsigned ever
 static void populate(struct bfs *fs)
 {
 	must(bfs_make_path(fs, NULL, "/deep/er/and/deep/er", 0700), "mkdir");
-	make_batch(fs, 0, 150, 50);
+	make_batch(fs, 0, 80, 50);
 	must(bs_checkpoint(bfs_store(fs)), "checkpoint");
-	write_file(fs, "/runs", 60, 4096, 12288, true);
+	write_file(fs, "/runs", 40, 4096, 12288, true);
 	write_file(fs, "/large", 4, 64 * KiB, 64 * KiB, false);
 	must(bfs_mknod(fs, NULL, BFS_ROOT_INO, "fifo", S_IFIFO | 0600, 0, 0, NULL), "mknod");
 	must(bfs_mknod(fs, NULL, BFS_ROOT_INO, "null", S_IFCHR | 0600, 0x103, 0, NULL), "mknod");
-	make_batch(fs, 150, 700, 50);
+	make_batch(fs, 80, 250, 50);
 	must(bfs_sync(fs), "sync");
 	must(bs_checkpoint(bfs_store(fs)), "checkpoint");
 }
@@ -102,7 +102,7 @@ static void add_tail(struct bfs *fs, unsigned n)
 {
 	struct bfs_attr a;
 
-	make_batch(fs, 700, 700 + n, n / 25);
+	make_batch(fs, 300, 300 + n, MIN(n, 3));
 	must(bfs_resolve(fs, NULL, "/runs", 0, &a), "resolve");
 	must(bfs_truncate(fs, NULL, a.ino, 70000), "truncate");
 	must(bfs_rename(fs, NULL, BFS_ROOT_INO, "large", BFS_ROOT_INO, "fifo", 0), "rename");
@@ -159,7 +159,7 @@ void images_make(struct image image[IMAGES])
 	image[1].name = "tail";
 	make_one(&image[1], 25);
 	image[2].name = "long-tail";
-	make_one(&image[2], 600);
+	make_one(&image[2], 125);
 }
 
 /* Neighbouring blocks go in one write. */

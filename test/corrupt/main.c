@@ -6,6 +6,7 @@
  * runs. --case runs a single one in this process, for a debugger.
  */
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,10 +17,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/dma.h"
 #include "base/log.h"
 #include "test/corrupt/corrupt.h"
 
-#define CASES 20000
+#define CASES 15000
 #define MEMORY_MAX (1 * GiB)
 #define FAULTS_SHOWN 20u
 
@@ -135,12 +137,31 @@ static bool run_case(struct run *run, uint64_t number)
 
 /* ---- children ---- */
 
+/* From the heap: quick to get again, and a sanitizer sees what goes past its end. */
+static void *heap_alloc(size_t size, size_t align)
+{
+	void *p;
+
+	return posix_memalign(&p, align, size) ? NULL : p;
+}
+
+static void heap_free(void *p, size_t size)
+{
+	(void)size;
+	free(p);
+}
+
+static const struct dma_ops heap_dma = { "heap", heap_alloc, heap_free };
+
 static void child(struct run *run, uint64_t from, uint64_t to)
 {
 	struct itimerval limit = { .it_value = { .tv_sec = SECONDS_MAX } };
 	struct rlimit memory = { MEMORY_MAX, MEMORY_MAX }, core = { 0, 0 };
 
 	setrlimit(RLIMIT_CORE, &core);
+	/* Most of a case's time would be the kernel's, giving the same pages again and again. */
+	mallopt(M_MMAP_THRESHOLD, 32 << 20);
+	mallopt(M_TRIM_THRESHOLD, 256 << 20);
 	if (LIMIT_MEMORY)
 		setrlimit(RLIMIT_AS, &memory);
 	for (uint64_t i = from; i < to; i++) {
@@ -198,7 +219,14 @@ static void run_all(struct run *run)
 		printf("not ok corrupt/run: given up after %u crashes\n", FAULTS_SHOWN);
 }
 
-/* A kind that is always refused, or never, tests less than it seems to. */
+/* A kind that is always refused, or never, tests less than it seems to. A store that lost its end never mounts. */
+static bool is_plausible(int kind, const struct numbers *n)
+{
+	if (kind == TRUNCATION)
+		return !n->mounted;
+	return n->cases < 100 || (n->mounted && n->refused);
+}
+
 static int report(const struct run *run)
 {
 	int bad = 0;
@@ -211,14 +239,14 @@ static int report(const struct run *run)
 		if (n->faults)
 			printf("not ok corrupt/%s: %llu of %llu cases; see one with --seed %llu --case N -v\n", damage_names[k],
 			       (unsigned long long)n->faults, (unsigned long long)n->cases, (unsigned long long)run->seed);
-		else if (n->cases > 100 && (!n->mounted || !n->refused))
-			printf("not ok corrupt/%s: all of %llu cases were %s\n", damage_names[k],
-			       (unsigned long long)n->cases, n->mounted ? "mounted" : "refused");
+		else if (!is_plausible(k, n))
+			printf("not ok corrupt/%s: of %llu cases %llu mounted\n", damage_names[k],
+			       (unsigned long long)n->cases, (unsigned long long)n->mounted);
 		else
 			printf("ok corrupt/%s: %llu cases: checking found %llu, %llu mounted, %llu refused\n", damage_names[k],
 			       (unsigned long long)n->cases, (unsigned long long)n->found,
 			       (unsigned long long)n->mounted, (unsigned long long)n->refused);
-		bad |= n->faults || (n->cases > 100 && (!n->mounted || !n->refused));
+		bad |= n->faults || !is_plausible(k, n);
 	}
 	return bad;
 }
@@ -290,6 +318,7 @@ int main(int argc, char **argv)
 	run.shared = mmap(NULL, sizeof(*run.shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (run.shared == MAP_FAILED)
 		return 1;
+	dma_set_ops(&heap_dma);
 	if (!getenv("BLOBFS_LOG"))
 		base_log_set_sink(quiet, NULL);
 	prepare(&run);
