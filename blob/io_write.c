@@ -61,11 +61,10 @@ static void free_new(struct io_req *r)
 
 static enum bs_slice_kind kind_of(const struct bs_io *io, const struct bs_extent *e)
 {
-	if (e->flags & (BS_RUN_HOLE | BS_RUN_SHARED | BS_RUN_SUM))
+	/* Not even unwritten blocks: a write beside this one might publish them while ours is still on its way. */
+	if ((e->flags & (BS_RUN_HOLE | BS_RUN_SHARED | BS_RUN_SUM)) || (io->flags & BS_IO_NEW))
 		return BS_SLICE_NEW;
-	if (e->flags & BS_RUN_UNWRITTEN)
-		return BS_SLICE_UNWRITTEN;
-	return io->flags & BS_IO_NEW ? BS_SLICE_NEW : BS_SLICE_INPLACE;
+	return e->flags & BS_RUN_UNWRITTEN ? BS_SLICE_UNWRITTEN : BS_SLICE_INPLACE;
 }
 
 static int plan_extents(struct io_req *r, struct bs_place_req *req)
