@@ -8,8 +8,8 @@
  *   publish   flush; superblock at block 0, flush; its copy, flush
  *   release   the old checkpoint's units and the log before the new beginning
  *
- * Up to the first superblock write a failure costs the new pages only. From there on the outcome is unknown, and the
- * store freezes (R5).
+ * Up to the first flush a failure costs the new pages only. From there on the outcome is unknown, and the store
+ * freezes (R5): a failed flush may have lost data that a later one would not bring back.
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -20,6 +20,8 @@
 
 #define LOG_COMPONENT "blob"
 #include "base/log.h"
+
+#define RETRY_NS 1000000000ull /* after one that failed, unless somebody waits for it */
 
 enum { C_BEGIN, C_CAPTURE, C_INDEX, C_COMMIT, C_FLUSH, C_SUPER, C_SUPER_FLUSH, C_COPY, C_COPY_FLUSH, C_RELEASE, C_UNDO,
        C_FREEZE };
@@ -160,11 +162,7 @@ static void release(struct bs_ckpt *c)
 	c->fresh = old;
 	give_units(bs, &c->fresh);
 	bs_log_release(bs, &c->start);
-	bs_log_set_limits(bs);
-	pthread_mutex_lock(&bs->lock);
-	if (!bs_meta_balance(bs))
-		log_warn("%s: too little space for the next checkpoint: metadata cannot grow", bdev_info(bs->dev)->name);
-	pthread_mutex_unlock(&bs->lock);
+	bs_log_fit_limits(bs);
 	atomic_fetch_add(&c->written, 1);
 	atomic_fetch_add(&c->written_bytes, c->blocks * BS_BLOCK);
 }
@@ -193,7 +191,7 @@ static enum op_next ckpt_step(struct op *op)
 		bs_commit_start(bs, c->l1, op);
 		return op_await(op, C_FLUSH, 0);
 	case C_FLUSH:
-		op->on_error = C_UNDO;
+		op->on_error = C_FREEZE;
 		op_move(op, bdev_channel_driver(c->ch));
 		submit(c, BDEV_FLUSH, 0);
 		return op_await(op, C_SUPER, 0);
@@ -222,7 +220,7 @@ static enum op_next ckpt_step(struct op *op)
 		give_units(bs, &c->fresh);
 		return op_finish(op);
 	case C_FREEZE:
-		bs_freeze(bs, op->rc, "the superblock could not be written");
+		bs_freeze(bs, op->rc, "the checkpoint could not be made durable");
 		return op_finish(op);
 	}
 	return op_bug(op);
@@ -254,6 +252,7 @@ static void ckpt_done(struct op *op, void *arg)
 	bs_ckpt_drop_buffers(c);
 	if (rc)
 		log_warn("%s: checkpoint: %s", bdev_info(bs->dev)->name, strerror(-rc));
+	atomic_store(&c->retry_ns, rc ? base_now_ns() + RETRY_NS : 0);
 	pthread_mutex_lock(&c->lock);
 	TAILQ_CONCAT(&mine, &c->current, link);
 	pthread_mutex_unlock(&c->lock);
@@ -325,7 +324,9 @@ bool bs_ckpt_wanted(struct bs *bs)
 	pthread_mutex_lock(&c->lock);
 	wanted = !TAILQ_EMPTY(&c->waiting);
 	pthread_mutex_unlock(&c->lock);
-	return wanted || bs_log_wants_checkpoint(bs);
+	if (wanted || bs_log_room_wanted(bs))
+		return true;
+	return bs_log_wants_checkpoint(bs) && base_now_ns() >= atomic_load(&c->retry_ns);
 }
 
 bool bs_ckpt_idle(struct bs *bs)

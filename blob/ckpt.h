@@ -21,6 +21,7 @@ struct bs_ckpt {
 	bool busy, clean, want_clean;
 	struct bs_ckpt_units present, fresh; /* of the checkpoint the superblock names; of the one being written */
 	_Atomic uint64_t written, written_bytes;
+	_Atomic uint64_t retry_ns;
 
 	/* the one being written */
 	struct op op;

@@ -150,6 +150,9 @@ void bs_log_stop(struct bs *bs);   /* waits for the writer */
 void bs_log_destroy(struct bs *bs);
 /* The limits for a store whose last checkpoint had so many bytes. */
 void bs_log_set_limits(struct bs *bs);
+/* The same, and units for them: smaller limits where the store is too full. */
+void bs_log_fit_limits(struct bs *bs);
+bool bs_log_room_wanted(struct bs *bs); /* somebody waits for room */
 uint64_t bs_log_cap_units(const struct bs *bs);
 uint64_t bs_log_used_bytes(const struct bs *bs);
 bool bs_log_wants_checkpoint(const struct bs *bs);

@@ -130,20 +130,49 @@ struct bs_segment *bs_segment_new(struct bs_log *log, uint64_t block)
 
 /* A checkpoint is due when the log has outgrown 64 MiB or the last checkpoint, and on small stores a fortieth
  * of the store. */
-void bs_log_set_limits(struct bs *bs)
+static void set_trigger(struct bs_log *log, uint64_t trigger)
 {
-	struct bs_log *log = bs->log;
-	uint64_t segment = (uint64_t)log->segment_blocks * BS_BLOCK, store = bs->blocks * BS_BLOCK;
-	uint64_t trigger = MIN(store / 40, MAX(64 * MiB, bs_ckpt_bytes(bs)));
+	uint64_t segment = (uint64_t)log->segment_blocks * BS_BLOCK;
 
-	if (bs->opts.checkpoint_bytes)
-		trigger = MIN(bs->opts.checkpoint_bytes, store / 16);
 	trigger = MAX(trigger, MAX(MiB, 2 * segment));
 	atomic_store(&log->trigger, trigger);
 	atomic_store(&log->limit, 2 * trigger + segment);
 	atomic_store(&log->slack, segment);
 	if (log->ring.size)
-		atomic_store(&log->txn_max, MIN(log->ring.size / 4, 2 * MiB));
+		atomic_store(&log->txn_max, MIN(MIN(log->ring.size, trigger) / 4, 2 * MiB));
+}
+
+void bs_log_set_limits(struct bs *bs)
+{
+	struct bs_log *log = bs->log;
+	uint64_t store = bs->blocks * BS_BLOCK;
+	uint64_t trigger = MIN(store / 40, MAX(64 * MiB, bs_ckpt_bytes(bs)));
+
+	if (bs->opts.checkpoint_bytes)
+		trigger = MIN(bs->opts.checkpoint_bytes, store / 16);
+	set_trigger(log, trigger);
+}
+
+void bs_log_fit_limits(struct bs *bs)
+{
+	struct bs_log *log = bs->log;
+	bool fits;
+
+	pthread_mutex_lock(&bs->lock);
+	bs_log_set_limits(bs);
+	for (;;) {
+		uint64_t before = atomic_load(&log->trigger);
+
+		fits = bs_meta_balance(bs);
+		if (!fits)
+			set_trigger(log, before / 2);
+		if (fits || atomic_load(&log->trigger) == before)
+			break;
+	}
+	pthread_mutex_unlock(&bs->lock);
+	if (!fits)
+		log_warn("%s: too full for its next checkpoint to be sure of space: metadata cannot grow",
+			 bdev_info(bs->dev)->name);
 }
 
 /* Most units the log ever holds: limit and slack, the transaction begun just below them, the successor, and what frames
@@ -407,6 +436,16 @@ static void end_waiters(struct bs_log *log, struct bs_commit_waiters *list, int 
 	pthread_mutex_lock(&log->lock);
 	TAILQ_CONCAT(&log->spare, &mine, link);
 	pthread_mutex_unlock(&log->lock);
+}
+
+bool bs_log_room_wanted(struct bs *bs)
+{
+	bool wanted;
+
+	pthread_mutex_lock(&bs->log->lock);
+	wanted = !TAILQ_EMPTY(&bs->log->room_waiters);
+	pthread_mutex_unlock(&bs->log->lock);
+	return wanted;
 }
 
 void bs_log_room_done(struct bs *bs, int rc)

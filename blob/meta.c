@@ -138,6 +138,7 @@ bool bs_meta_balance(struct bs *bs)
 	bool ok;
 
 	pthread_mutex_lock(&m->lock);
+	m->retry_ns = 0;
 	ok = fill(bs, want);
 	while (total(m) > most && m->n_free)
 		bs_space_free_meta(bs, m->free[--m->n_free], unit_blocks(bs));

@@ -191,12 +191,8 @@ static int step_log_start(struct bs *bs, struct base_err *err)
 static int step_pool(struct bs *bs, struct base_err *err)
 {
 	(void)err;
-	if (!writable(bs))
-		return 0;
-	pthread_mutex_lock(&bs->lock);
-	if (!bs_meta_balance(bs))
-		log_info("%s: nearly full: metadata cannot grow", bdev_info(bs->dev)->name);
-	pthread_mutex_unlock(&bs->lock);
+	if (writable(bs))
+		bs_log_fit_limits(bs);
 	return 0;
 }
 

@@ -253,6 +253,50 @@ TEST(blob_ckpt, out_of_memory_while_opening_leaves_nothing_behind)
 	rig_drop(&r);
 }
 
+TEST(blob_ckpt, an_unreadable_block_is_an_error_of_opening_and_no_more)
+{
+	struct bs_open_opts opts = { .size = sizeof(opts), .flags = BS_NO_SERVICE };
+	uint64_t id, n, failed = 0;
+	int rc = -EIO;
+	struct rig r;
+
+	id = prepare(&r);
+	rig_abandon(&r);
+	for (n = 2; rc; n++) { /* the first two are the superblock and its copy */
+		struct bdev_fault f = { .kind = BDEV_FAULT_ERROR, .op = BDEV_READ, .first = n, .count = UINT64_MAX, .rc = -EIO };
+		struct bdev *again;
+
+		ASSERT_LT_INT(n, 100);
+		ASSERT_OK(bdev_open(r.name, NULL, &again, NULL));
+		ASSERT_OK(bdev_fault_create(again, &r.fault));
+		ASSERT_OK(bdev_fault_add(r.fault, &f));
+		rc = bs_open(r.fault, &opts, &r.bs, &r.err);
+		if (rc) {
+			failed++;
+			EXPECT_ERR(-EIO, rc);
+			EXPECT_TRUE(strstr(r.err.text, "cannot read") != NULL);
+			bdev_close(r.fault);
+		}
+	}
+	EXPECT_GE_INT(failed, 4); /* root, leaves, log, its successor */
+	EXPECT_TRUE(rig_has(&r, id, 2, 1234));
+	rig_drop(&r);
+}
+
+TEST(blob_ckpt, a_failed_flush_of_it_freezes)
+{
+	struct bdev_fault f = { .kind = BDEV_FAULT_ERROR, .op = BDEV_FLUSH, .count = 1, .rc = -EIO };
+	struct bs_stat st;
+	struct rig r;
+
+	prepare(&r);
+	ASSERT_OK(bdev_fault_add(r.fault, &f));
+	expect_checkpoint(&r, -EIO);
+	bs_get_stat(r.bs, &st);
+	EXPECT_TRUE(st.frozen); /* data of others may have gone with it */
+	rig_drop(&r);
+}
+
 /* ---- while the store runs ---- */
 
 struct churn {

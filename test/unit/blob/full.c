@@ -159,3 +159,36 @@ TEST(blob_full, a_log_at_its_limit_on_a_full_store_lets_deletes_through)
 	expect_sound(&r);
 	rig_drop(&r);
 }
+
+/* Filled with a short log, then opened with the longest: there is no space for that, and yet it must work. */
+TEST(blob_full, a_store_filled_with_other_limits_opens_and_works)
+{
+	struct bs_stat st;
+	uint64_t id;
+	unsigned n;
+	struct rig r;
+
+	rig_make(&r, 256 * MiB, true);
+	ASSERT_OK(rig_open(&r, 0, MiB));
+	id = rig_create(&r, 1, 10);
+	fill_with_data(&r, id);
+	n = fill_with_items(&r, 3000);
+	EXPECT_OK(rig_close(&r));
+	ASSERT_OK(rig_open(&r, 0, 16 * MiB));
+	bs_get_stat(r.bs, &st);
+	EXPECT_LT_INT(st.log_limit, 16 * MiB);
+	for (unsigned i = 0; i < n; i++) {
+		rig_delete(&r, ids[i]);
+		ASSERT_OK(bs_commit(r.bs, 0));
+	}
+	EXPECT_OK(bs_checkpoint(r.bs));
+	rig_delete(&r, id);
+	EXPECT_OK(bs_checkpoint(r.bs));
+	bs_service_step(r.bs);
+	EXPECT_OK(bs_checkpoint(r.bs)); /* now there is space for the limits asked for */
+	bs_get_stat(r.bs, &st);
+	EXPECT_GT_INT(st.log_limit, 16 * MiB);
+	EXPECT_OK(rig_close(&r));
+	expect_sound(&r);
+	rig_drop(&r);
+}
