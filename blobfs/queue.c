@@ -2,6 +2,9 @@
 /*
  * Asynchronous requests: a queue is a channel that its owner polls. The channel of a queue that is gone is kept for the next
  * one until the file system is closed: somebody who waits for a page that was read on it may still be looking at it.
+ *
+ * Without a service thread nobody drives the log for a request that does not wait itself: there each is run, waiting, by the
+ * poll after its submission.
  */
 #include <stdlib.h>
 
@@ -13,6 +16,9 @@ struct bfs_queue {
 	struct bdev_channel *ch;
 	_Atomic uint32_t inflight;  /* requests, and one until it is destroyed */
 	struct op drain;
+	bool waits;                 /* no service: requests are run by the poll */
+	pthread_mutex_t lock;       /* the list of those */
+	struct bfs_req *first, **end; /* linked by work */
 };
 
 int bfs_queue_create(struct bfs *fs, struct bfs_queue **out)
@@ -35,7 +41,11 @@ int bfs_queue_create(struct bfs *fs, struct bfs_queue **out)
 			free(q);
 			return rc;
 		}
+		pthread_mutex_init(&q->lock, NULL);
+		q->waits = (fs->opts.flags & (BFS_NO_SERVICE | BFS_RDONLY)) == BFS_NO_SERVICE;
 	}
+	q->first = NULL;
+	q->end = &q->first;
 	atomic_store(&q->inflight, 1);
 	*out = q;
 	return 0;
@@ -45,6 +55,36 @@ static void give_back(struct bfs_queue *q)
 {
 	if (atomic_fetch_sub(&q->inflight, 1) == 1)
 		op_child_done(&q->drain, 0);
+}
+
+/* Runs the first request of the list, for a queue that waits. */
+static bool run_waiting(struct bfs_queue *q)
+{
+	struct bfs_req *req;
+
+	pthread_mutex_lock(&q->lock);
+	req = q->first;
+	if (req)
+		q->first = req->work;
+	if (!q->first)
+		q->end = &q->first;
+	pthread_mutex_unlock(&q->lock);
+	if (!req)
+		return false;
+	bfs_req_start(q->ch, req, NULL);
+	op_wait(&req->op_);
+	req->done(req, req->arg);
+	give_back(q);
+	return true;
+}
+
+static void add_waiting(struct bfs_queue *q, struct bfs_req *req)
+{
+	req->work = NULL;
+	pthread_mutex_lock(&q->lock);
+	*q->end = req;
+	q->end = (struct bfs_req **)(void *)&req->work;
+	pthread_mutex_unlock(&q->lock);
 }
 
 static enum op_next drain_run(struct op *op)
@@ -62,6 +102,8 @@ void bfs_queue_destroy(struct bfs_queue *q)
 {
 	struct bfs *fs = q->fs;
 
+	while (q->waits && run_waiting(q))
+		;
 	op_init(&q->drain, "bfs queue drain", drain_run, bdev_channel_driver(q->ch), NULL, NULL);
 	op_start(&q->drain);
 	op_wait(&q->drain);
@@ -78,12 +120,15 @@ void bfs_queues_free(struct bfs *fs)
 	while ((q = LIST_FIRST(&fs->idle_queues))) {
 		LIST_REMOVE(q, link);
 		bdev_channel_destroy(q->ch);
+		pthread_mutex_destroy(&q->lock);
 		free(q);
 	}
 }
 
 int bfs_queue_poll(struct bfs_queue *q)
 {
+	if (q->waits)
+		return run_waiting(q) + bdev_poll(q->ch);
 	return bdev_poll(q->ch);
 }
 
@@ -106,6 +151,10 @@ void bfs_submit(struct bfs_queue *q, struct bfs_req *req)
 {
 	atomic_fetch_add(&q->inflight, 1);
 	req->fs = q->fs;
+	if (q->waits) {
+		add_waiting(q, req);
+		return;
+	}
 	req->work = q;
 	bfs_req_start(q->ch, req, req_done);
 	bdev_kick(q->ch);

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Tests of data: a file system in memory with chosen options, pseudo-random numbers, and a model of one file's bytes. */
+#ifndef TEST_UNIT_BLOBFS_DATA_H
+#define TEST_UNIT_BLOBFS_DATA_H
+
+#include <linux/falloc.h>
+#include <unistd.h>
+
+#include "test/unit/blobfs/names.h"
+
+static inline void data_mount(struct world *w, struct bfs_mount_opts opts)
+{
+	opts.size = sizeof(opts);
+	bdev_ref(w->keep);
+	if (bfs_mount_bdev(w->keep, &opts, &w->fs, &w->err))
+		FAIL("mount: %s", w->err.text);
+}
+
+static inline void data_make(struct world *w, const char *size, struct bfs_mount_opts opts)
+{
+	char device[64];
+
+	snprintf(device, sizeof(device), "ram:%s", size);
+	if (bdev_open(device, NULL, &w->keep, &w->err))
+		FAIL("%s", w->err.text);
+	ASSERT_OK(bfs_format(w->keep, NULL, &w->err));
+	data_mount(w, opts);
+}
+
+/* Unmounts, checks, and lets the memory go. */
+static inline void data_end(struct world *w)
+{
+	struct bfs_check_result result;
+
+	ASSERT_OK(bfs_unmount(w->fs));
+	world_check(w, &result);
+	ASSERT_EQ_INT(0, result.problems);
+	bdev_close(w->keep);
+}
+
+static inline struct bfs_file *data_open(struct world *w, const char *path, int flags)
+{
+	struct bfs_file *file = NULL;
+
+	ASSERT_OK(bfs_open_path(w->fs, NULL, path, flags, 0644, BS_STREAM_UNKNOWN, &file));
+	return file;
+}
+
+static inline uint64_t rnd(uint64_t *state)
+{
+	uint64_t x = *state += 0x9e3779b97f4a7c15ull;
+
+	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
+	x = (x ^ x >> 27) * 0x94d049bb133111ebull;
+	return x ^ x >> 31;
+}
+
+static inline void fill_bytes(void *buf, size_t len, uint64_t seed)
+{
+	uint8_t *p = buf;
+
+	for (size_t i = 0; i < len; i++) {
+		if (i % 8 == 0)
+			rnd(&seed);
+		p[i] = (uint8_t)(seed >> (i % 8 * 8)) | 1; /* never zero */
+	}
+}
+
+#endif
