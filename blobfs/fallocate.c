@@ -109,6 +109,14 @@ static int change_map(struct bfs_req *req, struct bs_txn *txn, uint64_t block, u
 	return bs_txn_prealloc(txn, blob, block, count, (enum bs_stream)atomic_load(&req->file->stream));
 }
 
+/* The dirty pages that would have carried the size with them are gone: it may be published without them. */
+static void cover_hole(struct bfs_inode *inode, uint64_t end)
+{
+	end = MIN(end, round_up(atomic_load(&inode->size), PAGE_SIZE));
+	if (atomic_load(&inode->data_end) < end)
+		atomic_store(&inode->data_end, end);
+}
+
 /* In the transaction, inode->lock held. */
 static int map_piece(struct bfs_req *req, struct fallocate_state *st, struct bs_txn *txn, enum bfs_write_need *need)
 {
@@ -126,8 +134,10 @@ static int map_piece(struct bfs_req *req, struct fallocate_state *st, struct bs_
 		rc = bfs_raise_size(txn, inode, st->end);
 	if (rc)
 		return rc;
-	if (clears(req) && count)
+	if (clears(req) && count) {
 		bfs_range_drop(inode, first, first + count - 1, true);
+		cover_hole(inode, end);
+	}
 	bfs_inode_note_lsn(inode, bs_txn_end(txn));
 	/* Once more: what was read meanwhile by the old map. */
 	if (clears(req) && count)

@@ -67,7 +67,8 @@ static int lower(struct bs_txn *txn, struct bfs_inode *inode, uint64_t size, uin
 	rc = bfs_inode_put_header(txn, inode, MIN(size, old.disk_size));
 	if (rc)
 		return rc;
-	atomic_store(&inode->data_end, MIN(old.data_end, first << PAGE_SHIFT));
+	/* Not less, though less may be mapped: the size is to become durable even if no page below it is ever written. */
+	atomic_store(&inode->data_end, first << PAGE_SHIFT);
 	if (partial) {
 		atomic_store(&inode->stale_end, size);
 		inode->lowered_block = size >> PAGE_SHIFT;
