@@ -23,6 +23,7 @@ struct bs_reporter {
 	bs_problem_fn fn;
 	void *arg;
 	int count;
+	bool broken; /* the checkpoint could not be loaded: the log is only looked at */
 };
 struct bs_place { /* what a complaint is about */
 	const char *pass, *code;

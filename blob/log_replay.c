@@ -89,6 +89,8 @@ static int apply_txn(struct replay *r)
 	uint64_t at = 0, lsn = r->txn_lsn;
 	int rc = 0;
 
+	if (bs->reporter && bs->reporter->broken)
+		r->txn_bytes = 0; /* on half a checkpoint it would only bring problems that are none */
 	pthread_mutex_lock(&bs->lock);
 	while (at < r->txn_bytes && !rc) {
 		struct bs_prep prep;

@@ -42,6 +42,12 @@ static int step_super(struct bs *bs, struct base_err *err)
 			log_warn("%s: the superblock at block %" PRIu64 " is damaged; using the other", bdev_info(bs->dev)->name,
 				 where[i]);
 	}
+	if (bs->reporter && pair.state[0] == BS_SB_GOOD && pair.state[1] == BS_SB_GOOD &&
+	    memcmp(pair.sb[0].uuid, pair.sb[1].uuid, sizeof(pair.sb[0].uuid))) {
+		struct bs_place place = { .pass = "superblock", .code = "superblock-copy", .block = where[!pair.chosen] };
+
+		bs_complain(bs, NULL, &place, "this superblock belongs to another store");
+	}
 	if (writable(bs) && bs_sb_overwritten(&pair))
 		return base_err_set(err, -EUCLEAN, "%s: superblock: block 0 holds something else (another file system?); by the "
 				    "copy at block %u it can be opened read-only", bdev_info(bs->dev)->name, BS_SB_COPY_BLOCK);
@@ -85,8 +91,10 @@ static int step_load(struct bs *bs, struct base_err *err)
 
 	bs->recovering = true;
 	rc = bs_ckpt_load(bs, err);
-	/* A log replayed on half a checkpoint would only bring problems that are none. */
-	return !rc && bs->reporter && bs->reporter->count > before ? -EUCLEAN : rc;
+	if (!bs->reporter || (rc && rc != -EUCLEAN))
+		return rc;
+	bs->reporter->broken = rc || bs->reporter->count > before;
+	return 0;
 }
 
 static int step_replay(struct bs *bs, struct base_err *err)
@@ -111,8 +119,11 @@ static int step_barrier(struct bs *bs, struct base_err *err)
 static int step_apply(struct bs *bs, struct base_err *err)
 {
 	struct base_err why = { "" };
-	int rc = bs_apply_finish(bs, &why);
+	int rc;
 
+	if (bs->reporter && bs->reporter->broken)
+		return -EUCLEAN;
+	rc = bs_apply_finish(bs, &why);
 	if (rc == -EUCLEAN) {
 		struct bs_place place = { .pass = "blobs", .code = "blob-absent", .block = UINT64_MAX };
 

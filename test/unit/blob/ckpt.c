@@ -430,6 +430,41 @@ TEST(blob_check, damage_is_found_and_named_by_block)
 	rig_drop(&r);
 }
 
+TEST(blob_check, a_damaged_checkpoint_does_not_hide_a_damaged_log)
+{
+	struct bs_sb_disk sb;
+	struct problems all;
+	struct rig r;
+
+	prepare(&r);
+	rig_abandon(&r);
+	rig_super(&r, &sb);
+	smash(&r, le64_get(sb.ckpt_root));
+	ASSERT_EQ_INT(1, check(&r, &all));
+	smash(&r, le64_get(sb.log_segment));
+	EXPECT_EQ_INT(2, check(&r, &all));
+	EXPECT_STREQ("checkpoint", all.first.pass);
+	rig_drop(&r);
+}
+
+TEST(blob_check, a_copy_from_another_store_is_found)
+{
+	struct problems all;
+	struct bs_sb_disk *sb = dma_alloc(sizeof(*sb), BS_BLOCK);
+	struct rig r, other;
+
+	rig_make(&other, SIZE, true);
+	rig_read(&other, BS_SB_COPY_BLOCK, sb, 1);
+	prepare(&r);
+	rig_abandon(&r);
+	rig_write(&r, BS_SB_COPY_BLOCK, sb, 1);
+	EXPECT_EQ_INT(1, check(&r, &all));
+	EXPECT_EQ_INT(BS_SB_COPY_BLOCK, all.first.block);
+	rig_drop(&r);
+	rig_drop(&other);
+	dma_free(sb);
+}
+
 TEST(blob_check, it_writes_nothing_and_hands_over_the_store)
 {
 	struct bdev_stats before, after;
