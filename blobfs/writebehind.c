@@ -91,7 +91,7 @@ struct bfs_inode *bfs_wb_pick(struct bfs *fs)
 
 /* ---- a pass, part of an op ---- */
 
-enum { PASS_BEGIN, PASS_COLLECT, PASS_START, PASS_WAIT, PASS_SETTLE, PASS_COMMITTED, PASS_FAILED };
+enum { PASS_BEGIN, PASS_COLLECT, PASS_START, PASS_WAIT, PASS_WAITED, PASS_SETTLE, PASS_COMMITTED, PASS_FAILED };
 
 static void pass_init(struct pass *p, struct bfs *fs, struct bdev_channel *ch, uint64_t cutoff, bool all)
 {
@@ -145,7 +145,7 @@ static enum op_next pass_wait(struct pass *p, struct op *op)
 		p->at = 0;
 		return op_goto(op, PASS_SETTLE);
 	}
-	return bfs_walk_run(&p->walk[p->at++], op, PASS_WAIT, PASS_WAIT, true);
+	return bfs_walk_run(&p->walk[p->at], op, PASS_WAIT, PASS_WAITED, true);
 }
 
 /* The inode is as clean as it gets in this pass. */
@@ -198,6 +198,9 @@ static enum op_next pass_run(struct pass *p, struct op *op)
 		return pass_start(p, op);
 	case PASS_WAIT:
 		return pass_wait(p, op);
+	case PASS_WAITED:
+		p->at++;
+		return op_goto(op, PASS_WAIT);
 	case PASS_SETTLE:
 		return pass_settle(p, op);
 	case PASS_COMMITTED:
