@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The checkpoint's pages: capturing leaves, building the index, placing both in units. */
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "blob/ckpt.h"
 
+#define SLICE (8u * 1024) /* bytes captured at once */
 #define INDEX_FANOUT ((BS_PAGE_MAX - sizeof(struct bs_page_disk)) / sizeof(struct bs_index_disk))
 
 int bs_ckpt_make_buffers(struct bs_ckpt *c)
@@ -123,22 +125,43 @@ static int put_page(struct bs_ckpt *c, struct op *op, unsigned i, const struct p
 
 /* ---- leaves ---- */
 
-/* One page under the lock: 1: captured; 0: nothing is left; negative errno. */
-static int capture_page(struct bs_ckpt *c, uint8_t *buf, uint32_t blocks, struct page_info *info, uint32_t *need)
+/* Part of a page, under the lock; returns its bytes. None and no *need: nothing is left. */
+static uint32_t capture_slice(struct bs_ckpt *c, uint8_t *at, uint32_t room, struct page_info *info, uint32_t *need)
 {
 	struct bs *bs = c->bs;
-	uint32_t room = blocks * BS_BLOCK - (uint32_t)sizeof(struct bs_page_disk);
+	struct bs_cursor first;
+	uint32_t count, bytes;
 
 	*need = 0;
 	pthread_mutex_lock(&bs->lock);
-	info->bytes = bs_capture(bs, &c->cursor, buf + sizeof(struct bs_page_disk), room, &info->first, &info->count, need);
+	bytes = bs_capture(bs, &c->cursor, at, MIN(room, SLICE), &first, &count, need);
+	if (!bytes && *need && *need <= room)
+		bytes = bs_capture(bs, &c->cursor, at, *need, &first, &count, need);
 	info->lsn = bs->lsn;
-	if (!info->bytes && !*need) {
+	if (!bytes && !*need) {
 		/* The end: everything up to here is in the pages or, if later than L0, in the log. */
 		c->l1 = bs->lsn;
 		c->captured = true;
 	}
 	pthread_mutex_unlock(&bs->lock);
+	if (bytes && !info->bytes)
+		info->first = first;
+	info->count += bytes ? count : 0;
+	info->bytes += bytes;
+	return bytes;
+}
+
+/*
+ * A page: true if anything is in it. It is captured in slices, so that transactions do not wait for a page's worth of work; a
+ * mutex is not fair, so they are let in between. *need: bytes of a record that is longer than the whole page.
+ */
+static bool capture_page(struct bs_ckpt *c, uint8_t *buf, uint32_t blocks, struct page_info *info, uint32_t *need)
+{
+	uint32_t room = blocks * BS_BLOCK - (uint32_t)sizeof(struct bs_page_disk);
+
+	info->bytes = info->count = 0;
+	while (capture_slice(c, buf + sizeof(struct bs_page_disk) + info->bytes, room - info->bytes, info, need))
+		sched_yield();
 	return info->bytes > 0;
 }
 
@@ -146,7 +169,8 @@ static int capture_slot(struct bs_ckpt *c, struct op *op, unsigned i)
 {
 	struct page_info info = { .kind = BS_PAGE_LEAF };
 	uint32_t need;
-	int rc = need_blocks(c, 1), got;
+	int rc = need_blocks(c, 1);
+	bool got;
 
 	if (rc)
 		return rc;
