@@ -225,12 +225,13 @@ static void inode_discard_dirty(struct bfs_inode *inode)
 	pthread_mutex_unlock(&inode->lock);
 }
 
-static int inode_delete_blob(struct bfs_inode *inode)
+/* wait: for room in the log. Not at a last put, which may happen in any thread's poll. */
+static int inode_delete_blob(struct bfs_inode *inode, bool wait)
 {
 	struct bs_txn *txn;
 	int rc;
 
-	rc = bs_txn_begin(inode->fs->bs, BS_TXN_FREES, &txn);
+	rc = wait ? bs_txn_begin(inode->fs->bs, BS_TXN_FREES, &txn) : bs_txn_try(inode->fs->bs, BS_TXN_FREES, &txn);
 	if (rc)
 		return rc;
 	rc = bs_txn_delete(txn, inode->blob);
@@ -243,16 +244,18 @@ static int inode_delete_blob(struct bfs_inode *inode)
 }
 
 /* The last count of a dying inode: true when its blob is gone. Else it is kept to be tried again. */
-static bool inode_delete(struct bfs_inode *inode)
+static bool inode_delete(struct bfs_inode *inode, bool wait)
 {
 	struct bfs *fs = inode->fs;
-	int rc = inode->deleted ? 0 : inode_delete_blob(inode);
+	int rc = inode->deleted ? 0 : inode_delete_blob(inode, wait);
 
 	if (!rc) {
 		inode->deleted = true;
 		return true;
 	}
-	log_warn("inode %llu is not deleted yet: %s", (unsigned long long)inode->ino, base_err_text(NULL, rc));
+	if (rc != -EAGAIN && rc != -EROFS)
+		log_warn("inode %llu is not deleted yet: %s", (unsigned long long)inode->ino,
+			 base_err_text(NULL, rc));
 	pthread_mutex_lock(&fs->icache_lock);
 	LIST_INSERT_HEAD(&fs->undeleted, inode, dirty_link);
 	pthread_mutex_unlock(&fs->icache_lock);
@@ -273,7 +276,7 @@ static void inode_remove(struct bfs_inode *inode)
 }
 
 /* Somebody's deletion has worked: perhaps others do by now. */
-int bfs_inode_retry_deletes(struct bfs *fs)
+int bfs_inode_retry_deletes(struct bfs *fs, bool wait)
 {
 	struct bfs_inode *inode;
 
@@ -285,7 +288,7 @@ int bfs_inode_retry_deletes(struct bfs *fs)
 		pthread_mutex_unlock(&fs->icache_lock);
 		if (!inode)
 			return 0;
-		if (!inode_delete(inode))
+		if (!inode_delete(inode, wait))
 			return -EAGAIN;
 		inode_remove(inode);
 	}
@@ -295,19 +298,13 @@ int bfs_inode_retry_deletes(struct bfs *fs)
 static void inode_last_put(struct bfs_inode *inode)
 {
 	struct bfs *fs = inode->fs;
-	bool retry;
-
 	pthread_mutex_lock(&inode->lock);
 	bfs_cache_truncate(inode, 0);
 	pthread_mutex_unlock(&inode->lock);
-	if (!inode->nlink && !inode_delete(inode))
+	if (!inode->nlink && !inode_delete(inode, false))
 		return;
 	inode_remove(inode);
-	pthread_mutex_lock(&fs->icache_lock);
-	retry = !LIST_EMPTY(&fs->undeleted);
-	pthread_mutex_unlock(&fs->icache_lock);
-	if (retry)
-		bfs_inode_retry_deletes(fs);
+	bfs_inode_retry_deletes(fs, false);
 }
 
 void bfs_inode_put_n(struct bfs_inode *inode, uint64_t n)
@@ -368,7 +365,7 @@ void bfs_inodes_drop(struct bfs *fs, bool delete_orphans)
 	struct bfs_inode *inode;
 
 	if (delete_orphans)
-		bfs_inode_retry_deletes(fs);
+		bfs_inode_retry_deletes(fs, true);
 	while ((inode = RB_MIN(bfs_inode_tree, &fs->inodes))) {
 		if (inode->on_dirty_list)
 			LIST_REMOVE(inode, dirty_link);
@@ -376,7 +373,7 @@ void bfs_inodes_drop(struct bfs *fs, bool delete_orphans)
 		bfs_cache_truncate(inode, 0);
 		pthread_mutex_unlock(&inode->lock);
 		if (delete_orphans && !inode->nlink && !inode->deleted)
-			inode_delete_blob(inode); /* fails only on a store that takes no changes: the next mount does it */
+			inode_delete_blob(inode, true); /* fails only on a store that takes no changes: the next mount does it */
 		RB_REMOVE(bfs_inode_tree, &fs->inodes, inode);
 		bfs_inode_free(inode);
 	}

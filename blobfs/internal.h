@@ -136,8 +136,8 @@ int bfs_inode_from_info(const struct bs_blob_info *info, struct bfs_inode *inode
  * returns true: the blob may be deleted in this transaction. unclaim: it is not after all. */
 bool bfs_inode_claim(struct bfs_inode *inode);
 void bfs_inode_unclaim(struct bfs_inode *inode);
-/* Tries again to delete orphans; -EAGAIN: some are left. */
-int bfs_inode_retry_deletes(struct bfs *fs);
+/* Tries again to delete orphans; wait: for room in the log; -EAGAIN: some are left. */
+int bfs_inode_retry_deletes(struct bfs *fs, bool wait);
 /* Unmount: all inodes out of core, whoever counts them. */
 void bfs_inodes_drop(struct bfs *fs, bool delete_orphans);
 void bfs_inode_pack(const struct bfs_inode *inode, struct bfs_inode_disk *out);

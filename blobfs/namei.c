@@ -422,6 +422,8 @@ static int remove_name(struct bfs *fs, const struct bfs_cred *cred, uint64_t dir
 		bfs_change_finish(&change);
 	if (victim)
 		bfs_inode_put(victim);
+	if (!rc)
+		bfs_inode_retry_deletes(fs, true);
 out:
 	bfs_inode_put(dir);
 	return rc;
