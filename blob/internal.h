@@ -268,6 +268,8 @@ uint64_t bs_space_release(struct bs *bs);
 /* The same with discards (BS_DISCARD), as a child of op on ch: the service's way. */
 void bs_space_release_start(struct bs *bs, struct bdev_channel *ch, struct op *op);
 bool bs_space_pending(struct bs *bs);
+/* Has the service commit and release when much of the free space waits for it. */
+void bs_release_if_much(struct bs *bs);
 /* As a child of op: done when what others are releasing now is free. */
 struct bs_drain_waiter {
 	LIST_ENTRY(bs_drain_waiter) link;

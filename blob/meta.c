@@ -68,8 +68,10 @@ static uint64_t ckpt_units(const struct bs *bs, uint64_t bytes)
 	return div_round_up(bytes + lost, (uint64_t)unit_blocks(bs) * BS_BLOCK) + 1;
 }
 
+/* An unwritten block may become a run of its own when it is written, which must not fail: it counts as one. */
 static uint64_t needed(const struct bs *bs, uint64_t meta_bytes)
 {
+	meta_bytes += bs->n_unwritten * sizeof(struct bs_run_disk);
 	return bs_log_cap_units(bs) + 2 * ckpt_units(bs, meta_bytes) + ckpt_units(bs, atomic_load(&bs->log->trigger));
 }
 

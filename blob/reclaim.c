@@ -6,7 +6,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "blob/internal.h"
+#include "blob/device.h"
+
+#define SOON_BLOCKS 4096u /* pending blocks below which nobody is hurried */
 
 struct reclaim {
 	struct op op;
@@ -96,6 +98,18 @@ int bs_reclaim(struct bs *bs)
 	rc = op_wait(&r.op);
 	bdev_channel_return(ch);
 	return rc;
+}
+
+void bs_release_if_much(struct bs *bs)
+{
+	struct bs_space *s = bs->space;
+	bool much;
+
+	pthread_mutex_lock(&s->lock);
+	much = s->pending > SOON_BLOCKS && s->pending > s->free_clusters * bs->cluster_blocks / 4;
+	pthread_mutex_unlock(&s->lock);
+	if (much)
+		bs_service_kick(bs, BS_KICK_COMMIT);
 }
 
 int bs_reserve(struct bs *bs, uint64_t clusters)

@@ -136,6 +136,8 @@ uint64_t bs_txn_end(struct bs_txn *txn)
 		}
 	}
 	txn_close(txn);
+	if (last)
+		bs_release_if_much(bs);
 	return last;
 }
 
