@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* fallocate: space for a range, holes, zeroes. What covers part of a block is written as zeroes through the cache; whole blocks are
- * changed in the map, a piece a transaction. */
+/*
+ * fallocate: space for a range, holes, zeroes. What covers part of a block is written as zeroes through the cache; whole blocks are
+ * changed in the map, a piece a transaction. A range to be zeroed is first made a hole, which also keeps write-back that is under way
+ * from being published there, then given space.
+ */
 #include <linux/falloc.h>
 
 #include "blobfs/data.h"
@@ -12,6 +15,7 @@ struct fallocate_state {
 	struct bfs_write w;   /* zeroes at the edges */
 	uint64_t end, pos, last; /* bytes; whole blocks still to be changed: pos … last */
 	uint32_t edge;
+	bool unmapped; /* the piece at pos is a hole now */
 };
 
 enum { FALLOC_BEGIN, FALLOC_EDGE, FALLOC_ZERO, FALLOC_MAP, FALLOC_FAILED };
@@ -44,6 +48,7 @@ static enum op_next begin(struct bfs_req *req, struct fallocate_state *st)
 	bfs_need_init(&st->need);
 	st->end = req->offset + req->length;
 	st->edge = 0;
+	st->unmapped = false;
 	if (clears(req)) {
 		st->pos = round_up(req->offset, PAGE_SIZE);
 		st->last = round_down(st->end, PAGE_SIZE);
@@ -92,29 +97,32 @@ static enum op_next zero_edge(struct bfs_req *req, struct fallocate_state *st)
 	return bfs_need_provide(&st->need, req->inode, need, st->w.page, req, FALLOC_ZERO);
 }
 
-static int change_map(struct bfs_req *req, struct bs_txn *txn, uint64_t block, uint64_t count)
+/* Is this transaction the one that makes a hole? */
+static bool unmaps(const struct bfs_req *req, const struct fallocate_state *st)
+{
+	return clears(req) && !st->unmapped;
+}
+
+static int change_map(struct bfs_req *req, struct fallocate_state *st, struct bs_txn *txn, uint64_t block, uint64_t count)
 {
 	struct bs_blob *blob = req->inode->blob;
-	int rc;
 
 	if (!count)
 		return 0;
-	if (req->mode & FALLOC_FL_PUNCH_HOLE)
+	if (unmaps(req, st))
 		return bs_txn_unmap(txn, blob, block, count);
-	if (req->mode & FALLOC_FL_ZERO_RANGE) {
-		rc = bs_txn_zero(txn, blob, block, count);
-		if (rc)
-			return rc;
-	}
 	return bs_txn_prealloc(txn, blob, block, count, (enum bs_stream)atomic_load(&req->file->stream));
 }
 
-/* The dirty pages that would have carried the size with them are gone: it may be published without them. */
-static void cover_hole(struct bfs_inode *inode, uint64_t end)
+/* After a transaction: on to the next piece, or to the second half of this one. */
+static void piece_done(struct bfs_req *req, struct fallocate_state *st, uint64_t end)
 {
-	end = MIN(end, round_up(atomic_load(&inode->size), PAGE_SIZE));
-	if (atomic_load(&inode->data_end) < end)
-		atomic_store(&inode->data_end, end);
+	if (unmaps(req, st) && req->mode & FALLOC_FL_ZERO_RANGE && end > st->pos) {
+		st->unmapped = true;
+		return;
+	}
+	st->unmapped = false;
+	st->pos = MAX(st->pos, end);
 }
 
 /* In the transaction, inode->lock held. */
@@ -123,26 +131,26 @@ static int map_piece(struct bfs_req *req, struct fallocate_state *st, struct bs_
 	struct bfs_inode *inode = req->inode;
 	uint64_t end = MIN(st->last, st->pos + (PIECE_BLOCKS << PAGE_SHIFT));
 	uint64_t first = st->pos >> PAGE_SHIFT, count = end > st->pos ? (end - st->pos) >> PAGE_SHIFT : 0;
-	bool raise = end >= st->last && !(req->mode & FALLOC_FL_KEEP_SIZE) && st->end > atomic_load(&inode->size);
+	bool drop = unmaps(req, st) && count;
+	bool last = end >= st->last && !(drop && req->mode & FALLOC_FL_ZERO_RANGE);
+	bool raise = last && !(req->mode & FALLOC_FL_KEEP_SIZE) && st->end > atomic_load(&inode->size);
 	int rc;
 
 	*need = raise ? bfs_tail_try(inode, &st->w.page) : WRITE_DONE;
 	if (*need != WRITE_DONE)
 		return -EAGAIN;
-	rc = change_map(req, txn, first, count);
+	rc = change_map(req, st, txn, first, count);
 	if (!rc && raise)
 		rc = bfs_raise_size(txn, inode, st->end);
 	if (rc)
 		return rc;
-	if (clears(req) && count) {
+	if (drop)
 		bfs_range_drop(inode, first, first + count - 1, true);
-		cover_hole(inode, end);
-	}
 	bfs_inode_note_lsn(inode, bs_txn_end(txn));
 	/* Once more: what was read meanwhile by the old map. */
-	if (clears(req) && count)
+	if (drop)
 		bfs_range_drop(inode, first, first + count - 1, true);
-	st->pos += count << PAGE_SHIFT;
+	piece_done(req, st, end);
 	bfs_inode_modified(inode);
 	return 0;
 }
@@ -155,7 +163,7 @@ static enum op_next map_try(struct bfs_req *req, struct fallocate_state *st)
 	int rc, fill_rc;
 
 	bfs_req_home(req);
-	rc = bs_txn_try(req->fs->bs, req->mode & FALLOC_FL_PUNCH_HOLE ? BS_TXN_FREES : 0, &txn);
+	rc = bs_txn_try(req->fs->bs, unmaps(req, st) ? BS_TXN_FREES : 0, &txn);
 	if (rc == -EAGAIN) {
 		bs_log_wait_room_start(req->fs->bs, op);
 		return op_await(op, FALLOC_MAP, 0);
@@ -176,7 +184,7 @@ static enum op_next map_try(struct bfs_req *req, struct fallocate_state *st)
 		return op_fail(op, fill_rc);
 	if (rc)
 		return bfs_need_provide(&st->need, req->inode, need, st->w.page, req, FALLOC_MAP);
-	if (st->pos < st->last)
+	if (st->pos < st->last || st->unmapped)
 		return op_goto(op, FALLOC_MAP);
 	return bfs_req_end(req, 0);
 }

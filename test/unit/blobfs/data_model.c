@@ -6,6 +6,10 @@
 #define MAX_SIZE (6u << 20)
 #define MAX_IO (1500u << 10)
 
+/* BLOBFS_TEST_TRACE: every operation to standard error. */
+#define TRACE(...) (getenv("BLOBFS_TEST_TRACE") ? (void)fprintf(stderr, __VA_ARGS__) : (void)0)
+#define U(x) ((unsigned long long)(x))
+
 struct model {
 	struct world w;
 	struct bfs_mount_opts opts;
@@ -79,6 +83,7 @@ static void do_write(struct model *m)
 		offset = m->size;
 	else if (how == 2)
 		how = 0;
+	TRACE("%u: write %llu + %llu, way %llu, size %llu\n", m->op, U(offset), U(len), U(how), U(m->size));
 	fill_bytes(m->buf, len, rnd(&m->rng));
 	if (how == 0) {
 		n = bfs_pwrite(m->file, m->buf, len, offset);
@@ -140,6 +145,7 @@ static void do_truncate(struct model *m)
 		to = MAX_SIZE;
 	if (rnd(&m->rng) % 4 == 0)
 		to &= ~4095ull;
+	TRACE("%u: truncate %llu -> %llu\n", m->op, U(m->size), U(to));
 	if (rnd(&m->rng) % 2) {
 		ASSERT_OK(bfs_truncate(m->w.fs, NULL, m->ino, to));
 	} else {
@@ -162,6 +168,7 @@ static void do_fallocate(struct model *m)
 	uint64_t offset, len, end;
 
 	pick_range(m, &offset, &len, rnd(&m->rng) % 2);
+	TRACE("%u: fallocate %d: %llu + %llu, size %llu\n", m->op, mode, U(offset), U(len), U(m->size));
 	ASSERT_OK(bfs_fallocate(m->file, mode, offset, len));
 	end = offset + len;
 	if (!(mode & FALLOC_FL_KEEP_SIZE) && end > m->size)
@@ -203,6 +210,7 @@ static void do_remount(struct model *m)
 {
 	bool crash = rnd(&m->rng) % 2, by_file = rnd(&m->rng) % 2;
 
+	TRACE("%u: remount, crash %d, fsync %d\n", m->op, crash, by_file);
 	if (crash)
 		ASSERT_OK(by_file ? bfs_fsync(m->file, rnd(&m->rng) % 2) : bfs_sync(m->w.fs));
 	close_all(m);
@@ -217,7 +225,10 @@ static void do_remount(struct model *m)
 
 static void do_other(struct model *m)
 {
-	switch (rnd(&m->rng) % 6) {
+	uint64_t what = rnd(&m->rng) % 6;
+
+	TRACE("%u: other %llu\n", m->op, U(what));
+	switch (what) {
 	case 0:
 		ASSERT_OK(bfs_fsync(m->file, rnd(&m->rng) % 2));
 		break;
