@@ -10,6 +10,10 @@ enum op_next bfs_req_end(struct bfs_req *req, int64_t result)
 	if (!req->file && req->inode)
 		bfs_inode_put(req->inode);
 	req->inode = NULL;
+	/* A commit has moved it to the log's channel. One that ends before op_start has returned is called back by a poll of its
+	 * driver, and nobody need poll that one any more. */
+	if (req->op_.done)
+		op_move(&req->op_, bdev_channel_driver(req->ch));
 	return op_finish(&req->op_);
 }
 
