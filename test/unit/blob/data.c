@@ -282,6 +282,94 @@ TEST(data, preallocated_blocks_read_as_zeroes_and_are_written_where_they_are)
 	kit_close(&kit);
 }
 
+TEST(data, short_of_memory_at_any_allocation_a_write_is_whole_or_changes_nothing)
+{
+	struct bs_stat before, after;
+	struct bs_blob *blob;
+	struct kit kit;
+	int rc = -ENOMEM, nth;
+
+	kit_open(&kit, &(struct kit_opts){ .flags = BS_NO_SERVICE });
+	blob = kit_create(kit.bs);
+	for (uint64_t b = 0; b < 200; b += 7)
+		ASSERT_OK(kit_write(blob, b, 2, 1, 0));
+	ASSERT_OK(kit_prealloc(kit.bs, blob, 30, 9));
+	bs_blob_trim_ahead(blob);
+	bs_get_stat(kit.bs, &before);
+	for (nth = 1; rc && nth < 50; nth++) {
+		void *buf = dma_alloc(200 * BS_BLOCK, BS_BLOCK);
+
+		memset(buf, nth, 200 * BS_BLOCK);
+		base_fail_alloc_after((uint64_t)nth);
+		rc = kit_write_buf(blob, 0, 200, buf, BS_IO_NEW);
+		base_fail_alloc_after(0);
+		dma_free(buf);
+		bs_blob_trim_ahead(blob);
+		bs_get_stat(kit.bs, &after);
+		if (!rc)
+			break;
+		ASSERT_ERR(-ENOMEM, rc);
+		ASSERT_EQ_INT(before.free_blocks, after.free_blocks);
+		ASSERT_EQ_INT(before.lsn, after.lsn);
+		ASSERT_EQ_INT(before.used_blocks, after.used_blocks);
+		ASSERT_EQ_INT(1, kit_byte(blob, 7));
+	}
+	ASSERT_OK(rc);
+	for (uint64_t b = 0; b < 200; b++)
+		ASSERT_EQ_INT(nth, kit_byte(blob, b));
+	bs_blob_put(blob);
+	kit_close(&kit);
+}
+
+TEST(data, a_write_of_which_one_piece_fails_publishes_nothing)
+{
+	struct bdev_fault fail = { .kind = BDEV_FAULT_ERROR, .op = BDEV_WRITE, .first = 2, .count = 1, .rc = -EIO };
+	uint8_t *buf = dma_alloc(BS_BLOCK, BS_BLOCK);
+	struct bs_stat before, after;
+	struct bs_blob *blob;
+	struct kit kit;
+
+	kit_open(&kit, &(struct kit_opts){ .flags = BS_NO_SERVICE, .fault = true });
+	blob = kit_create(kit.bs);
+	for (uint64_t b = 0; b < 40; b += 5)
+		ASSERT_OK(kit_write(blob, b, 1, 1, 0));
+	bs_blob_trim_ahead(blob);
+	bs_get_stat(kit.bs, &before);
+	ASSERT_OK(bdev_fault_add(kit.dev, &fail));
+	EXPECT_ERR(-EIO, kit_write(blob, 0, 40, 2, 0));
+	bs_blob_trim_ahead(blob);
+	bs_get_stat(kit.bs, &after);
+	EXPECT_EQ_INT(before.free_blocks, after.free_blocks);
+	EXPECT_EQ_INT(before.lsn, after.lsn);
+	EXPECT_EQ_INT(0, kit_byte(blob, 1));
+	ASSERT_OK(kit_write(blob, 0, 40, 3, 0));
+	for (uint64_t b = 0; b < 40; b++)
+		ASSERT_EQ_INT(3, kit_byte(blob, b));
+	bdev_fault_clear(kit.dev);
+	fail = (struct bdev_fault){ .kind = BDEV_FAULT_ERROR, .op = BDEV_READ, .count = 1, .rc = -EIO };
+	ASSERT_OK(bdev_fault_add(kit.dev, &fail));
+	EXPECT_ERR(-EIO, kit_read(blob, 3, 1, buf));
+	dma_free(buf);
+	bs_blob_put(blob);
+	kit_close(&kit);
+}
+
+TEST(data, without_a_service_thread_publications_find_room_in_the_log_too)
+{
+	struct bs_blob *blob;
+	struct bs_stat st;
+	struct kit kit;
+
+	kit_open(&kit, &(struct kit_opts){ .flags = BS_NO_SERVICE, .checkpoint_bytes = 1 });
+	blob = kit_create(kit.bs);
+	for (uint64_t i = 0; i < 70000; i++)
+		ASSERT_OK(kit_write(blob, i % 50, 1, (uint8_t)(i + 1), BS_IO_NEW));
+	bs_get_stat(kit.bs, &st);
+	EXPECT_GE_INT(st.checkpoints, 1);
+	bs_blob_put(blob);
+	kit_close(&kit);
+}
+
 struct note {
 	struct bs_blob *blob;
 	int rc, calls;

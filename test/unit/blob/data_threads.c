@@ -204,6 +204,39 @@ TEST(data_threads, neighbours_in_a_cluster_are_written_by_different_threads)
 	kit_close(&kit);
 }
 
+/* Metadata only: each write maps its block anew. */
+static void *write_many_new(void *arg)
+{
+	struct member *m = arg;
+
+	for (uint64_t i = 0; i < 9000; i++)
+		ASSERT_OK(kit_write(m->c->blob, m->number * 100 + i % 100, 1, (uint8_t)(i % 100 + 1), BS_IO_NEW));
+	return NULL;
+}
+
+TEST(data_threads, publications_wait_for_room_in_the_log_and_go_on)
+{
+	struct crowd c = { .seed = 1 };
+	struct member w[3];
+	struct bs_stat st;
+	struct kit kit;
+	uint64_t before;
+
+	kit_open(&kit, &(struct kit_opts){ .checkpoint_bytes = 1 });
+	before = free_of(kit.bs);
+	c.bs = kit.bs;
+	c.blob = kit_create(kit.bs);
+	run(&c, w, 3, write_many_new);
+	join(w, 3);
+	bs_get_stat(kit.bs, &st);
+	EXPECT_GE_INT(st.checkpoints, 1);
+	EXPECT_LE_INT(st.log_bytes, st.log_limit + MiB);
+	for (uint64_t b = 0; b < 300; b++)
+		ASSERT_EQ_INT(b % 100 + 1, kit_byte(c.blob, b));
+	delete_and_count(&kit, c.blob, before);
+	kit_close(&kit);
+}
+
 static void *write_until_gone(void *arg)
 {
 	struct member *m = arg;

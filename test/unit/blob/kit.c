@@ -7,7 +7,8 @@
 
 static void open_store(struct kit *kit, uint32_t flags)
 {
-	struct bs_open_opts oo = { .size = sizeof(oo), .flags = flags };
+	struct bs_open_opts oo = { .size = sizeof(oo), .flags = flags,
+				   .checkpoint_bytes = kit->checkpoint_bytes };
 	struct base_err err = { "" };
 	int rc = bs_open(kit->dev, &oo, &kit->bs, &err);
 
@@ -36,6 +37,7 @@ void kit_open(struct kit *kit, const struct kit_opts *opts)
 	snprintf(kit->name, sizeof(kit->name), "ram:%llu,name=kit%u",
 		 (unsigned long long)(opts->size ? opts->size : 64 * MiB), number++);
 	kit->fault = opts->fault;
+	kit->checkpoint_bytes = opts->checkpoint_bytes;
 	ASSERT_OK(bdev_open(kit->name, NULL, &kit->keep, NULL));
 	open_device(kit);
 	fo.cluster_size = opts->cluster_size;

@@ -13,6 +13,7 @@ struct kit {
 	struct bdev *keep; /* ours: memory lives until it is closed */
 	char name[64];
 	bool fault;
+	uint64_t checkpoint_bytes;
 };
 
 struct kit_opts {
@@ -20,6 +21,7 @@ struct kit_opts {
 	uint32_t cluster_size; /* 0: 16 KiB */
 	uint32_t flags;        /* enum bs_open_flags */
 	bool fault;            /* under a fault wrapper */
+	uint64_t checkpoint_bytes;
 };
 
 /* Formats and opens; a failure ends the test. opts may be NULL. */
