@@ -30,6 +30,7 @@ static _Thread_local struct {
 	unsigned int depth; /* polls entered */
 	struct op *head, **tail;
 	struct op *waiting; /* the op whose op_wait this thread is in */
+	struct op_driver *polling; /* whose poll runs ops now */
 } self;
 
 static void list_push(struct op *op)
@@ -293,6 +294,7 @@ int op_poll_leave(struct op_driver *driver)
 		self.depth--;
 		return 0;
 	}
+	self.polling = driver;
 	/* Steps may make further ops ready: they come to this thread's list, others to the driver's. */
 	for (;;) {
 		op = list_pop();
@@ -305,8 +307,14 @@ int op_poll_leave(struct op_driver *driver)
 		go_on(op);
 		ran++;
 	}
+	self.polling = NULL;
 	self.depth--;
 	return ran;
+}
+
+struct op_driver *op_polling(void)
+{
+	return self.polling;
 }
 
 void op_sleep(struct op *op, struct op_driver *driver)

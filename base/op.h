@@ -130,6 +130,9 @@ static inline bool op_is_done(struct op *op)
  * the outermost leave runs ops. */
 BLOBFS_API void op_poll_enter(void);
 BLOBFS_API int op_poll_leave(struct op_driver *driver);
+/* The driver whose poll runs the step that asks, NULL outside of one. A step that is run by another driver's poll, and submits to its
+ * own, must see to it that somebody polls that (bdev_kick). */
+BLOBFS_API struct op_driver *op_polling(void);
 
 /* For drivers' waits, when another thread polls the driver: sleeps until op is done, moved or nudged. Returns at
  * once if op is done, op->driver != driver, or it was nudged since its last sleep. */

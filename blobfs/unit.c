@@ -229,6 +229,9 @@ void bfs_unit_start(struct bfs_unit *u, struct bdev_channel *ch, struct op *pare
 		atomic_fetch_add(&u->cache->n_background, 1);
 	op_init(&u->op, "bfs unit", unit_run, bdev_channel_driver(ch), unit_done, u);
 	op_start(&u->op);
+	/* Outside of a poll it is the caller who polls, or kicks. */
+	if (op_polling() && op_polling() != bdev_channel_driver(ch))
+		bdev_kick(ch);
 }
 
 /* ---- filling ---- */
