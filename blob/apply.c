@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The one way by which memory changes: a record is applied, live or in replay. What could fail is prepared before (bs_prep_make).
+ * The one way by which memory changes: a record is applied, live or in replay. What could fail is
+ * prepared before (bs_prep_make).
  */
 #include <assert.h>
 #include <errno.h>
@@ -10,7 +11,8 @@
 
 #include "blob/internal.h"
 
-/* Blobs that records in replay named and that are not there: deleted later in the log, or the log is wrong. */
+/* Blobs that records in replay named and that are not there: deleted later in the log, or the log
+ * is wrong. */
 struct orphan {
 	RB_ENTRY(orphan) node;
 	uint64_t id, lsn;
@@ -81,7 +83,9 @@ int bs_apply_finish(struct bs *bs, struct base_err *err)
 	int rc = 0;
 
 	if (o)
-		rc = base_err_set(err, -EUCLEAN, "log record %" PRIu64 " changes blob %" PRIu64 ", which does not exist",
+		rc = base_err_set(err, -EUCLEAN,
+				  "log record %" PRIu64 " changes blob %" PRIu64
+				  ", which does not exist",
 				  o->lsn, o->id);
 	bs_orphans_free(bs);
 	return rc;
@@ -91,10 +95,13 @@ int bs_apply_finish(struct bs *bs, struct base_err *err)
 
 uint64_t bs_runs_bytes(uint64_t runs)
 {
-	return runs ? runs * sizeof(struct bs_run_disk) + (runs / BS_CAPTURE_RUNS + 1) * sizeof(struct bs_rec_disk) : 0;
+	return runs ? runs * sizeof(struct bs_run_disk) +
+			       (runs / BS_CAPTURE_RUNS + 1) * sizeof(struct bs_rec_disk)
+		    : 0;
 }
 
-/* Chunks of the pool one record may take: one for each change of a map, and what holds the extents that become unmapped. */
+/* Chunks of the pool one record may take: one for each change of a map, and what holds the extents
+ * that become unmapped. */
 static uint32_t chunks_for(const struct bs *bs, const struct bs_rec *rec)
 {
 	const struct bs_run_disk *d = rec->value;
@@ -107,7 +114,7 @@ static uint32_t chunks_for(const struct bs *bs, const struct bs_rec *rec)
 	if (bs->recovering)
 		return rec->op == BS_REC_PUT ? n : 1;
 	if (rec->op == BS_REC_DEL)
-		return 4; /* a split, a handed over map, or two chunks' worth of extents and what lies open */
+		return 4; /* a split, a handed over map, or two chunks of extents and the open one */
 	for (uint32_t i = 0; i < n; i++) {
 		struct bs_run run;
 
@@ -117,7 +124,8 @@ static uint32_t chunks_for(const struct bs *bs, const struct bs_rec *rec)
 	return n + extents / BS_CHUNK_RUNS + 1;
 }
 
-static int prep_header(struct bs *bs, const struct bs_rec *rec, struct bs_blob *made, struct bs_prep *prep)
+static int prep_header(struct bs *bs, const struct bs_rec *rec, struct bs_blob *made,
+		       struct bs_prep *prep)
 {
 	uint32_t user_len = rec->len - (uint32_t)sizeof(struct bs_header_disk);
 
@@ -155,7 +163,8 @@ int bs_prep_make(struct bs *bs, const struct bs_rec *rec, struct bs_prep *prep)
 	return bs_prep_make_blob(bs, rec, NULL, prep);
 }
 
-int bs_prep_make_blob(struct bs *bs, const struct bs_rec *rec, struct bs_blob *blob, struct bs_prep *prep)
+int bs_prep_make_blob(struct bs *bs, const struct bs_rec *rec, struct bs_blob *blob,
+		      struct bs_prep *prep)
 {
 	int rc = 0;
 
@@ -202,7 +211,8 @@ static void sink_chunk(struct bs_sink *sink, struct bs_chunk *chunk)
 	bs_space_unmapped_chunk(s->bs, chunk, s->lsn);
 }
 
-static void apply_header(struct bs *bs, const struct bs_rec *rec, uint64_t lsn, struct bs_blob *blob, struct bs_prep *prep)
+static void apply_header(struct bs *bs, const struct bs_rec *rec, uint64_t lsn,
+			 struct bs_blob *blob, struct bs_prep *prep)
 {
 	const struct bs_header_disk *h = rec->value;
 	uint8_t *old;
@@ -232,7 +242,8 @@ static void apply_header(struct bs *bs, const struct bs_rec *rec, uint64_t lsn, 
 	}
 }
 
-static void put_runs(struct bs *bs, const struct bs_rec *rec, struct bs_blob *blob, struct bs_sink *sink)
+static void put_runs(struct bs *bs, const struct bs_rec *rec, struct bs_blob *blob,
+		     struct bs_sink *sink)
 {
 	const struct bs_run_disk *d = rec->value;
 
@@ -244,7 +255,8 @@ static void put_runs(struct bs *bs, const struct bs_rec *rec, struct bs_blob *bl
 	}
 }
 
-static void del_runs(struct bs *bs, const struct bs_rec *rec, uint64_t lsn, struct bs_blob *blob, struct bs_sink *sink)
+static void del_runs(struct bs *bs, const struct bs_rec *rec, uint64_t lsn, struct bs_blob *blob,
+		     struct bs_sink *sink)
 {
 	uint64_t count = le64_get(*(const le64 *)rec->value);
 	struct bs_extent first;
@@ -280,7 +292,8 @@ static void apply_runs(struct bs *bs, const struct bs_rec *rec, uint64_t lsn, st
 	bs->meta_bytes += bs_runs_bytes(blob->map.runs);
 }
 
-static void apply_item(struct bs *bs, const struct bs_rec *rec, uint64_t lsn, struct bs_blob *blob, struct bs_prep *prep)
+static void apply_item(struct bs *bs, const struct bs_rec *rec, uint64_t lsn, struct bs_blob *blob,
+		       struct bs_prep *prep)
 {
 	bs->n_items -= blob->n_items;
 	bs->meta_bytes -= blob->item_bytes;

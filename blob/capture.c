@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Memory as records, for the checkpoint: in order of blob, kind and key, from a cursor on, as much as fits. The store changes between
- * calls; replay puts right what a cursor has passed.
+ * Memory as records, for the checkpoint: in order of blob, kind and key, from a cursor on, as much
+ * as fits. The store changes between calls; replay puts right what a cursor has passed.
  */
 #include <string.h>
 
@@ -22,7 +22,8 @@ static bool emit(struct page *p, struct bs_rec *rec)
 		return false;
 	}
 	if (!p->count)
-		p->first = (struct bs_cursor){ .blob = rec->blob, .key = rec->key, .kind = rec->kind };
+		p->first =
+			(struct bs_cursor){ .blob = rec->blob, .key = rec->key, .kind = rec->kind };
 	p->used += bs_rec_encode(rec, p->buf + p->used);
 	p->count++;
 	return true;
@@ -34,7 +35,9 @@ static bool emit_header(struct page *p, const struct bs_blob *blob)
 		struct bs_header_disk head;
 		uint8_t user[BS_USER_MAX];
 	} value;
-	struct bs_rec rec = { .op = BS_REC_PUT, .kind = BS_KIND_HEADER, .blob = blob->id, .value = &value };
+	struct bs_rec rec = {
+		.op = BS_REC_PUT, .kind = BS_KIND_HEADER, .blob = blob->id, .value = &value
+	};
 
 	memset(&value, 0, sizeof(value));
 	value.head.size = le64_make(blob->size);
@@ -50,12 +53,15 @@ static int emit_runs(struct page *p, const struct bs_blob *blob, uint64_t *key)
 {
 	struct bs_run run[BS_CAPTURE_RUNS];
 	struct bs_run_disk disk[BS_CAPTURE_RUNS];
-	struct bs_rec rec = { .op = BS_REC_PUT, .kind = BS_KIND_RUN, .blob = blob->id, .value = disk };
+	struct bs_rec rec = {
+		.op = BS_REC_PUT, .kind = BS_KIND_RUN, .blob = blob->id, .value = disk
+	};
 	uint32_t room = p->len - p->used, most = 1;
 	unsigned n;
 
 	if (room >= bs_rec_size(2 * sizeof(disk[0])))
-		most = MIN(BS_CAPTURE_RUNS, (room - (uint32_t)sizeof(struct bs_rec_disk)) / (uint32_t)sizeof(disk[0]));
+		most = MIN(BS_CAPTURE_RUNS, (room - (uint32_t)sizeof(struct bs_rec_disk)) /
+						    (uint32_t)sizeof(disk[0]));
 	n = bs_runmap_copy(&blob->map, *key, run, most);
 	if (!n)
 		return 0;
@@ -63,7 +69,8 @@ static int emit_runs(struct page *p, const struct bs_blob *blob, uint64_t *key)
 	if (run[0].logical < *key) {
 		uint64_t cut = *key - run[0].logical;
 
-		bs_run_set(&run[0], *key, bs_run_phys(&run[0]) + cut, run[0].count - cut, run[0].flags);
+		bs_run_set(&run[0], *key, bs_run_phys(&run[0]) + cut, run[0].count - cut,
+			   run[0].flags);
 	}
 	for (unsigned i = 0; i < n; i++)
 		bs_run_to_disk(&run[i], &disk[i]);
@@ -81,8 +88,12 @@ static bool emit_items(struct page *p, const struct bs_blob *blob, struct bs_cur
 	const struct bs_item *item = bs_item_next(blob, NULL, cursor->kind, cursor->key);
 
 	for (; item; item = bs_item_next(blob, item, 0, 0)) {
-		struct bs_rec rec = { .op = BS_REC_PUT, .kind = item->kind, .blob = blob->id, .key = item->key,
-				      .len = item->len, .value = item->value };
+		struct bs_rec rec = { .op = BS_REC_PUT,
+				      .kind = item->kind,
+				      .blob = blob->id,
+				      .key = item->key,
+				      .len = item->len,
+				      .value = item->value };
 
 		cursor->kind = item->kind;
 		cursor->key = item->key;
@@ -114,8 +125,8 @@ static bool emit_blob(struct page *p, const struct bs_blob *blob, struct bs_curs
 	return emit_items(p, blob, cursor);
 }
 
-uint32_t bs_capture(struct bs *bs, struct bs_cursor *cursor, void *buf, uint32_t len, struct bs_cursor *first,
-		    uint32_t *count, uint32_t *need)
+uint32_t bs_capture(struct bs *bs, struct bs_cursor *cursor, void *buf, uint32_t len,
+		    struct bs_cursor *first, uint32_t *count, uint32_t *need)
 {
 	struct page p = { .buf = buf, .len = len };
 	struct bs_blob *blob;

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Epochs: who may still be looking at blocks that were unmapped. A data operation counts itself into the present
- * epoch's parity, on its channel's own cache line, and out when its last device I/O is done. The epoch moves from e to
- * e + 1 only when nobody is left of e - 1. So whoever was inside when something was unmapped in epoch e entered in
- * e or e - 1, and has left when the epoch is e + 2.
+ * Epochs: who may still be looking at blocks that were unmapped. A data operation counts itself
+ * into the present epoch's parity, on its channel's own cache line, and out when its last device
+ * I/O is done. The epoch moves from e to e + 1 only when nobody is left of e - 1. So whoever was
+ * inside when something was unmapped in epoch e entered in e or e - 1, and has left when the epoch
+ * is e + 2.
  *
- * Entering: read the epoch, count oneself in, read it again. If it moved in between, the mover may have missed the
- * count (which is then in the wrong parity), so it is taken back and all begins anew. If it did not, the move
- * that would make the count matter comes later and sees it.
+ * Entering: read the epoch, count oneself in, read it again. If it moved in between, the mover may
+ * have missed the count (which is then in the wrong parity), so it is taken back and all begins
+ * anew. If it did not, the move that would make the count matter comes later and sees it.
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -23,7 +24,8 @@ struct bs_epochs {
 	LIST_HEAD(, bs_epoch_waiter) waiters;
 	struct {
 		_Atomic uint32_t inside[2];
-		_Atomic uint64_t read_bytes, write_bytes; /* counted here, where the line is ours anyway */
+		_Atomic uint64_t read_bytes,
+			write_bytes; /* counted here, where the line is ours anyway */
 		uint8_t pad[40];
 	} ch[CHANNELS] __attribute__((aligned(64)));
 };
@@ -77,16 +79,20 @@ void bs_epoch_count(struct bs *bs, struct bdev_channel *ch, uint64_t read, uint6
 	unsigned i = bdev_channel_index(ch) % CHANNELS;
 
 	if (read)
-		atomic_fetch_add_explicit(&bs->epochs->ch[i].read_bytes, read, memory_order_relaxed);
+		atomic_fetch_add_explicit(&bs->epochs->ch[i].read_bytes, read,
+					  memory_order_relaxed);
 	if (written)
-		atomic_fetch_add_explicit(&bs->epochs->ch[i].write_bytes, written, memory_order_relaxed);
+		atomic_fetch_add_explicit(&bs->epochs->ch[i].write_bytes, written,
+					  memory_order_relaxed);
 }
 
 void bs_epoch_get_stat(struct bs *bs, struct bs_stat *st)
 {
 	for (unsigned i = 0; i < CHANNELS; i++) {
-		st->data_read_bytes += atomic_load_explicit(&bs->epochs->ch[i].read_bytes, memory_order_relaxed);
-		st->data_write_bytes += atomic_load_explicit(&bs->epochs->ch[i].write_bytes, memory_order_relaxed);
+		st->data_read_bytes += atomic_load_explicit(&bs->epochs->ch[i].read_bytes,
+							    memory_order_relaxed);
+		st->data_write_bytes += atomic_load_explicit(&bs->epochs->ch[i].write_bytes,
+							     memory_order_relaxed);
 	}
 }
 
@@ -154,7 +160,8 @@ void bs_epoch_wait_start(struct bs *bs, struct bs_epoch_waiter *w, uint64_t epoc
 	pthread_mutex_lock(&e->lock);
 	LIST_INSERT_HEAD(&e->waiters, w, link);
 	pthread_mutex_unlock(&e->lock);
-	/* Counted before the look at who is inside; who leaves looks after having left. One of both ends the wait. */
+	/* Counted before the look at who is inside; who leaves looks after having left. One of both
+	 * ends the wait. */
 	atomic_fetch_add(&e->n_waiting, 1);
 	end_waiters(bs);
 }

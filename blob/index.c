@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Blobs by id, and the items of each. Who holds a count keeps a blob's memory, not its existence: a deleted blob
- * is out of the tree and has no runs, and its items go with the last count, outside every lock.
+ * Blobs by id, and the items of each. Who holds a count keeps a blob's memory, not its existence: a
+ * deleted blob is out of the tree and has no runs, and its items go with the last count, outside
+ * every lock.
  */
 #include <assert.h>
 #include <errno.h>
@@ -141,7 +142,8 @@ uint64_t bs_blob_id(const struct bs_blob *blob)
 	return blob->id;
 }
 
-int bs_foreach_blob(struct bs *bs, uint64_t from_id, int (*fn)(struct bs_blob *blob, void *arg), void *arg)
+int bs_foreach_blob(struct bs *bs, uint64_t from_id, int (*fn)(struct bs_blob *blob, void *arg),
+		    void *arg)
 {
 	struct bs_blob *blob;
 	int rc = 0;
@@ -221,7 +223,8 @@ const struct bs_item *bs_item_find(const struct bs_blob *blob, unsigned kind, ui
 	return NULL;
 }
 
-const struct bs_item *bs_item_next(const struct bs_blob *blob, const struct bs_item *item, unsigned kind, uint64_t key)
+const struct bs_item *bs_item_next(const struct bs_blob *blob, const struct bs_item *item,
+				   unsigned kind, uint64_t key)
 {
 	if (item)
 		return RB_NEXT(bs_item_tree, &blob->items, (struct bs_item *)item);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Data I/O: starting it, and reading. A request is inside an epoch from its look at the map until its last device I/O is done, so what
- * it reads or overwrites is not given to anybody else meanwhile (R3).
+ * Data I/O: starting it, and reading. A request is inside an epoch from its look at the map until
+ * its last device I/O is done, so what it reads or overwrites is not given to anybody else
+ * meanwhile (R3).
  *
- * Reads and overwrites in place of one run, the common case, are a look at the map and one device I/O, without an op
- * of their own, memory, or the store's lock.
+ * Reads and overwrites in place of one run, the common case, are a look at the map and one device
+ * I/O, without an op of their own, memory, or the store's lock.
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -166,7 +167,9 @@ static void req_init(struct io_req *r, struct bs_io *io)
 void bs_io_start(struct bdev_channel *ch, struct bs_io *io, struct op *parent)
 {
 	struct io_req *r = io_req(io);
-	op_fn fn = io->op == BS_READ ? read_step : io->op == BS_WRITE ? io_write_step : io_meta_step;
+	op_fn fn = io->op == BS_READ    ? read_step
+		   : io->op == BS_WRITE ? io_write_step
+					: io_meta_step;
 	int rc = check(io);
 
 	op_child_begin(parent);
@@ -229,7 +232,8 @@ int bs_io_sync(struct bs *bs, struct bs_io *io)
 	/* With nobody to drive the log for the I/O, it is done here, between two attempts. */
 	for (;;) {
 		rc = io_once(bs, io);
-		if (bs_has_service(bs) || (rc != -EAGAIN && (rc != -ENOSPC || !bs_space_try_again(bs, tried))))
+		if (bs_has_service(bs) ||
+		    (rc != -EAGAIN && (rc != -ENOSPC || !bs_space_try_again(bs, tried))))
 			return rc;
 		io->reserved = 0;
 		if (rc == -ENOSPC) {

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What the files of data I/O share: io.c (start, reads), io_split.c (device I/Os of a request), io_write.c, io_meta.c. */
+/* What the files of data I/O share: io.c (start, reads), io_split.c (device I/Os of a request),
+ * io_write.c, io_meta.c. */
 #ifndef BLOB_IO_H
 #define BLOB_IO_H
 
 #include "blob/internal.h"
 
-#define IO_OWN 2u     /* device I/Os inside a request */
-#define IO_MORE 62u   /* and those that memory is taken for when it has more pieces; the rest goes in rounds */
+#define IO_OWN 2u /* device I/Os inside a request */
+/* Those that memory is taken for when it has more pieces; the rest goes in rounds. */
+#define IO_MORE 62u
 #define IO_SLICES 4u
 
 /* A run of bytes of the request that has one place on the device, or none. */
 struct io_span {
-	uint64_t at;  /* device byte */
+	uint64_t at; /* device byte */
 	uint64_t len;
 	bool hole;
 };
@@ -20,14 +22,14 @@ struct io_req { /* bs_io's private part */
 	struct bs *bs;
 	struct bs_io *io;
 	unsigned epoch;
-	bool inside;     /* an epoch */
-	bool listed;     /* the intent is in the blob's list */
-	unsigned tried;  /* after ENOSPC */
+	bool inside;    /* an epoch */
+	bool listed;    /* the intent is in the blob's list */
+	unsigned tried; /* after ENOSPC */
 	bool wrote;
-	uint64_t pos;    /* bytes handed to the device so far */
-	int iov;         /* where pos is in the caller's iovecs */
+	uint64_t pos; /* bytes handed to the device so far */
+	int iov;      /* where pos is in the caller's iovecs */
 	uint64_t iov_at;
-	uint32_t slice;  /* where pos is in the slices */
+	uint32_t slice; /* where pos is in the slices */
 	uint32_t slice_cap;
 	struct bs_intent intent;
 	struct bs_slice own_slice[IO_SLICES];
@@ -36,7 +38,8 @@ struct io_req { /* bs_io's private part */
 	uint32_t odd_n;
 	struct bdev_io own[IO_OWN];
 };
-static_assert(sizeof(struct io_req) <= sizeof(((struct bs_io *)0)->priv), "bs_io.priv holds a request");
+static_assert(sizeof(struct io_req) <= sizeof(((struct bs_io *)0)->priv),
+	      "bs_io.priv holds a request");
 
 static inline struct io_req *io_req(struct bs_io *io)
 {
@@ -47,8 +50,8 @@ static inline struct io_req *io_req(struct bs_io *io)
 
 /* Where the bytes from pos on lie: the span that starts there. */
 typedef void (*io_span_fn)(struct io_req *r, struct io_span *span);
-/* Submits as many device I/Os as there are structs for, as children of the request's op, and zeroes what is in holes. Goes on
- * until r->pos is io->length or the structs are used up. */
+/* Submits as many device I/Os as there are structs for, as children of the request's op, and zeroes
+ * what is in holes. Goes on until r->pos is io->length or the structs are used up. */
 void io_round(struct io_req *r, enum bdev_op op, io_span_fn span);
 /* One device I/O for the whole request. */
 void io_whole(struct io_req *r, enum bdev_op op, uint64_t at, bdev_io_cb cb);
@@ -60,7 +63,8 @@ void io_drop(struct io_req *r); /* memory */
 enum op_next io_write_step(struct op *op);
 enum op_next io_meta_step(struct op *op);
 
-/* The op ends on its own channel's driver: waiting for room in the log may have moved it to one nobody polls for us. */
+/* The op ends on its own channel's driver: waiting for room in the log may have moved it to one
+ * nobody polls for us. */
 static inline void io_home(struct io_req *r)
 {
 	struct op_driver *home = bdev_channel_driver(r->io->ch);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Unmapping and zeroing as I/O: transactions that wait for room in the log without blocking. A range with more runs than one
- * transaction takes goes in several, the caller's own changes with the last. */
+/* Unmapping and zeroing as I/O: transactions that wait for room in the log without blocking. A
+ * range with more runs than one transaction takes goes in several, the caller's own changes with
+ * the last. */
 #include <errno.h>
 
 #include "blob/io.h"
@@ -18,7 +19,8 @@ static int change(struct bs_txn *txn, struct bs_io *io, uint64_t block, uint64_t
 static int some(struct io_req *r)
 {
 	struct bs_io *io = r->io;
-	uint64_t block = (io->offset + r->pos) / BS_BLOCK, left = (io->length - r->pos) / BS_BLOCK, count = left;
+	uint64_t block = (io->offset + r->pos) / BS_BLOCK, left = (io->length - r->pos) / BS_BLOCK,
+		 count = left;
 	struct bs_txn *txn;
 	int rc = bs_txn_try(r->bs, io->op == BS_UNMAP ? BS_TXN_FREES : 0, &txn);
 

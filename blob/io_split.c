@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * From a request to device I/Os. A request of one run is one device I/O on the caller's iovecs. A fragmented one is as many as it has
- * pieces, all in flight at once as far as memory goes: two are in the request, 62 more are allocated when they are needed; without
- * memory, or beyond these, it goes in rounds.
+ * From a request to device I/Os. A request of one run is one device I/O on the caller's iovecs. A
+ * fragmented one is as many as it has pieces, all in flight at once as far as memory goes: two are
+ * in the request, 62 more are allocated when they are needed; without memory, or beyond these, it
+ * goes in rounds.
  *
- * iovecs are not copied where a piece is whole iovecs of the caller's or part of one. A piece that is neither is cut at an iovec's
- * end, unless that would cut a block, which the device then could not write as one: such a piece gets iovecs of its own.
+ * iovecs are not copied where a piece is whole iovecs of the caller's or part of one. A piece that
+ * is neither is cut at an iovec's end, unless that would cut a block, which the device then could
+ * not write as one: such a piece gets iovecs of its own.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Writing. The plan gives each block a place: its own, if it is mapped, written and not to be kept; its own, if it is unwritten, and
- * then it has to be published; or a new one. Then all data goes to the device, and then the new places are published
- * in one transaction. Nothing else sees them before.
+ * Writing. The plan gives each block a place: its own, if it is mapped, written and not to be kept;
+ * its own, if it is unwritten, and then it has to be published; or a new one. Then all data goes to
+ * the device, and then the new places are published in one transaction. Nothing else sees them
+ * before.
  *
- * Between plan and publication the write is an intent of its blob, and an unmap, a truncate or a deletion strikes out blocks
- * there. They are not published, and their space is free at once, for nobody has ever seen it.
+ * Between plan and publication the write is an intent of its blob, and an unmap, a truncate or a
+ * deletion strikes out blocks there. They are not published, and their space is free at once, for
+ * nobody has ever seen it.
  */
 #include <assert.h>
 #include <errno.h>
@@ -19,13 +21,15 @@ enum { PLAN, ROUND, PUBLISH, DONE, CANCEL };
 
 /* ---- plan; bs->lock held ---- */
 
-static int add_slice(struct io_req *r, enum bs_slice_kind kind, uint64_t block, uint64_t phys, uint64_t count)
+static int add_slice(struct io_req *r, enum bs_slice_kind kind, uint64_t block, uint64_t phys,
+		     uint64_t count)
 {
 	struct bs_intent *it = &r->intent;
 	uint16_t off = (uint16_t)(block - it->block);
 	struct bs_slice *last = it->n ? &it->slice[it->n - 1] : NULL;
 
-	if (last && last->kind == kind && last->off + last->count == off && last->phys + last->count == phys) {
+	if (last && last->kind == kind && last->off + last->count == off &&
+	    last->phys + last->count == phys) {
 		last->count = (uint16_t)(last->count + count);
 		return 0;
 	}
@@ -38,7 +42,9 @@ static int add_slice(struct io_req *r, enum bs_slice_kind kind, uint64_t block, 
 		it->slice = all;
 		r->slice_cap = it->count;
 	}
-	it->slice[it->n++] = (struct bs_slice){ .phys = phys, .off = off, .count = (uint16_t)count, .kind = (uint16_t)kind };
+	it->slice[it->n++] = (struct bs_slice){
+		.phys = phys, .off = off, .count = (uint16_t)count, .kind = (uint16_t)kind
+	};
 	return 0;
 }
 
@@ -61,7 +67,8 @@ static void free_new(struct io_req *r)
 
 static enum bs_slice_kind kind_of(const struct bs_io *io, const struct bs_extent *e)
 {
-	/* Not even unwritten blocks: a write beside this one might publish them while ours is still on its way. */
+	/* Not even unwritten blocks: a write beside this one might publish them while ours is still
+	 * on its way. */
 	if ((e->flags & (BS_RUN_HOLE | BS_RUN_SHARED | BS_RUN_SUM)) || (io->flags & BS_IO_NEW))
 		return BS_SLICE_NEW;
 	return e->flags & BS_RUN_UNWRITTEN ? BS_SLICE_UNWRITTEN : BS_SLICE_INPLACE;
@@ -107,7 +114,8 @@ static void unlist(struct io_req *r)
 	r->listed = false;
 }
 
-/* What the runs of this write may add to the metadata is there, unless space for it was reserved: that is a promise. */
+/* What the runs of this write may add to the metadata is there, unless space for it was reserved:
+ * that is a promise. */
 static bool meta_fits(struct io_req *r)
 {
 	return r->io->reserved || bs_meta_fits(r->bs, 2 * bs_runs_bytes(r->intent.n));
@@ -117,8 +125,12 @@ static int plan(struct io_req *r)
 {
 	struct bs_io *io = r->io;
 	struct bs_intent *it = &r->intent;
-	struct bs_place_req req = { .blob = io->blob, .stream = io->stream, .ahead = true, .reserved = io->reserved,
-				    .fn = add_new, .arg = r };
+	struct bs_place_req req = { .blob = io->blob,
+				    .stream = io->stream,
+				    .ahead = true,
+				    .reserved = io->reserved,
+				    .fn = add_new,
+				    .arg = r };
 	int rc;
 
 	if (io->blob->deleted)
@@ -173,7 +185,8 @@ struct runs {
 	struct bs_run run[BS_PUT_RUNS];
 };
 
-/* Only what still is the unwritten block that was written: another write may have published since. */
+/* Only what still is the unwritten block that was written: another write may have published since.
+ * */
 static void add_unwritten(struct runs *runs, uint64_t block, uint64_t phys, uint64_t count)
 {
 	uint64_t end = block + count;
@@ -187,7 +200,8 @@ static void add_unwritten(struct runs *runs, uint64_t block, uint64_t phys, uint
 }
 
 /* Blocks [off, off + count) of the write, all wanted or none. */
-static void publish_part(struct runs *runs, const struct bs_slice *s, uint32_t off, uint32_t count, bool wanted)
+static void publish_part(struct runs *runs, const struct bs_slice *s, uint32_t off, uint32_t count,
+			 bool wanted)
 {
 	struct io_req *r = runs->r;
 	uint64_t phys = s->phys + (off - s->off), block = r->intent.block + off;
@@ -203,7 +217,8 @@ static bool is_wanted(const struct bs_intent *it, uint32_t off)
 	return it->wanted[off / 64] >> (off % 64) & 1;
 }
 
-typedef void (*part_fn)(struct runs *runs, const struct bs_slice *s, uint32_t off, uint32_t count, bool wanted);
+typedef void (*part_fn)(struct runs *runs, const struct bs_slice *s, uint32_t off, uint32_t count,
+			bool wanted);
 
 static void each_part(struct runs *runs, part_fn fn)
 {
@@ -223,7 +238,8 @@ static void each_part(struct runs *runs, part_fn fn)
 	}
 }
 
-static void free_unwanted(struct runs *runs, const struct bs_slice *s, uint32_t off, uint32_t count, bool wanted)
+static void free_unwanted(struct runs *runs, const struct bs_slice *s, uint32_t off, uint32_t count,
+			  bool wanted)
 {
 	if (s->kind == BS_SLICE_NEW && !wanted)
 		bs_space_free_now(runs->r->bs, s->phys + (off - s->off), count);

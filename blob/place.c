@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Where new blocks of a blob go. A group is as many consecutive logical blocks as a cluster has; a block always lies at
- * the place in its cluster that it has in its group, so a cluster belongs to one group of one blob, and is filled bit by
- * bit as the group is. Groups in a row get clusters in a row.
+ * Where new blocks of a blob go. A group is as many consecutive logical blocks as a cluster has; a
+ * block always lies at the place in its cluster that it has in its group, so a cluster belongs to
+ * one group of one blob, and is filled bit by bit as the group is. Groups in a row get clusters in
+ * a row.
  *
- * An append takes clusters ahead (as many as the blob has, at most AHEAD_BYTES), so that files that grow at the same time
- * do not interleave. They are owned in the bitmap and mapped nowhere; a crash frees them.
+ * An append takes clusters ahead (as many as the blob has, at most AHEAD_BYTES), so that files that
+ * grow at the same time do not interleave. They are owned in the bitmap and mapped nowhere; a crash
+ * frees them.
  */
 #include <assert.h>
 #include <errno.h>
@@ -14,8 +16,8 @@
 #include "blob/internal.h"
 
 #define AHEAD_BYTES (4 * MiB)
-#define AHEAD_FROM 4u       /* clusters a blob has when this begins */
-#define AHEAD_SHARE 64u     /* at most this part of what is free */
+#define AHEAD_FROM 4u   /* clusters a blob has when this begins */
+#define AHEAD_SHARE 64u /* at most this part of what is free */
 
 void bs_intents_unmap(struct bs_blob *blob, uint64_t block, uint64_t count)
 {
@@ -32,7 +34,8 @@ void bs_intents_unmap(struct bs_blob *blob, uint64_t block, uint64_t count)
 
 /* ---- filling clusters the blob owns part of ---- */
 
-/* The block has its place in the cluster that holds `sibling` of the same group at phys: true if that was free and is now taken. */
+/* The block has its place in the cluster that holds `sibling` of the same group at phys: true if
+ * that was free and is now taken. */
 static bool try_fill(struct bs *bs, uint64_t block, uint64_t sibling, uint64_t phys, uint64_t *out)
 {
 	uint64_t mask = bs->cluster_blocks - 1;
@@ -50,7 +53,8 @@ static bool fill_from_map(struct bs *bs, struct bs_blob *blob, uint64_t block, u
 
 	for (; b < end; b += e.count) {
 		bs_runmap_lookup(&blob->map, b, end - b, &e);
-		if (!(e.flags & (BS_RUN_HOLE | BS_RUN_SHARED)) && try_fill(bs, block, b, e.phys, phys))
+		if (!(e.flags & (BS_RUN_HOLE | BS_RUN_SHARED)) &&
+		    try_fill(bs, block, b, e.phys, phys))
 			return true;
 	}
 	return false;
@@ -68,16 +72,19 @@ static bool fill_from_intents(struct bs *bs, struct bs_blob *blob, uint64_t bloc
 			const struct bs_slice *s = &it->slice[i];
 			uint64_t first = MAX(it->block + s->off, from);
 
-			if (s->kind != BS_SLICE_NEW || first >= MIN(it->block + s->off + s->count, end))
+			if (s->kind != BS_SLICE_NEW ||
+			    first >= MIN(it->block + s->off + s->count, end))
 				continue;
-			if (try_fill(bs, block, first, s->phys + (first - it->block - s->off), phys))
+			if (try_fill(bs, block, first, s->phys + (first - it->block - s->off),
+				     phys))
 				return true;
 		}
 	}
 	return false;
 }
 
-static int give(struct bs *bs, struct bs_place_req *req, uint64_t logical, uint64_t phys, uint64_t count)
+static int give(struct bs *bs, struct bs_place_req *req, uint64_t logical, uint64_t phys,
+		uint64_t count)
 {
 	int rc = req->fn(req->arg, logical, phys, count);
 
@@ -86,7 +93,8 @@ static int give(struct bs *bs, struct bs_place_req *req, uint64_t logical, uint6
 	return rc;
 }
 
-/* Blocks of one group from `block` on: as many as find a place in clusters there are. Returns how many, or an error. */
+/* Blocks of one group from `block` on: as many as find a place in clusters there are. Returns how
+ * many, or an error. */
 static int64_t fill_group(struct bs *bs, struct bs_place_req *req, uint64_t block, uint64_t count)
 {
 	uint64_t done = 0, phys;
@@ -131,7 +139,8 @@ void bs_blob_trim_ahead(struct bs_blob *blob)
 static uint64_t ahead_wanted(struct bs *bs, struct bs_place_req *req, uint64_t group)
 {
 	struct bs_blob *blob = req->blob;
-	uint64_t has = blob->map.blocks / bs->cluster_blocks, most = AHEAD_BYTES / BS_BLOCK / bs->cluster_blocks;
+	uint64_t has = blob->map.blocks / bs->cluster_blocks,
+		 most = AHEAD_BYTES / BS_BLOCK / bs->cluster_blocks;
 	struct bs_extent e;
 
 	if (!req->ahead)
@@ -145,7 +154,8 @@ static uint64_t ahead_wanted(struct bs *bs, struct bs_place_req *req, uint64_t g
 	return e.flags & BS_RUN_HOLE ? 0 : MIN(most, has);
 }
 
-static void ahead_set(struct bs *bs, struct bs_blob *blob, uint64_t group, uint64_t block, uint64_t left)
+static void ahead_set(struct bs *bs, struct bs_blob *blob, uint64_t group, uint64_t block,
+		      uint64_t left)
 {
 	struct bs_ahead *a = base_malloc(sizeof(*a));
 
@@ -154,14 +164,16 @@ static void ahead_set(struct bs *bs, struct bs_blob *blob, uint64_t group, uint6
 		bs_space_free_now(bs, block, left * bs->cluster_blocks);
 		return;
 	}
-	*a = (struct bs_ahead){ .blob = blob, .group = group, .block = block, .left = left, .size = left };
+	*a = (struct bs_ahead){
+		.blob = blob, .group = group, .block = block, .left = left, .size = left
+	};
 	LIST_INSERT_HEAD(&bs->aheads, a, link);
 	blob->ahead = a;
 }
 
 /* Clusters for groups from `group` on: a run of at most `want`. */
-static int get_clusters(struct bs *bs, struct bs_place_req *req, uint64_t group, uint64_t want, uint64_t *block,
-			uint64_t *got)
+static int get_clusters(struct bs *bs, struct bs_place_req *req, uint64_t group, uint64_t want,
+			uint64_t *block, uint64_t *got)
 {
 	struct bs_ahead *a = req->blob->ahead;
 	uint64_t extra, reserved = MIN(req->reserved, want);
@@ -181,13 +193,15 @@ static int get_clusters(struct bs *bs, struct bs_place_req *req, uint64_t group,
 		return rc;
 	req->reserved -= MIN(*got, reserved);
 	if (*got > want) {
-		ahead_set(bs, req->blob, group + want, *block + want * bs->cluster_blocks, *got - want);
+		ahead_set(bs, req->blob, group + want, *block + want * bs->cluster_blocks,
+			  *got - want);
 		*got = want;
 	}
 	return 0;
 }
 
-/* A run of new clusters for as much of [block, block + count) as it covers. Returns how many blocks, or an error. */
+/* A run of new clusters for as much of [block, block + count) as it covers. Returns how many
+ * blocks, or an error. */
 static int64_t place_new(struct bs *bs, struct bs_place_req *req, uint64_t block, uint64_t count)
 {
 	uint64_t cb = bs->cluster_blocks, head = block % cb, phys, got, used;
@@ -196,7 +210,8 @@ static int64_t place_new(struct bs *bs, struct bs_place_req *req, uint64_t block
 	if (rc)
 		return rc;
 	used = MIN(count, got * cb - head);
-	/* Only what is used is owned: the rest of these clusters is there for the group's other blocks. */
+	/* Only what is used is owned: the rest of these clusters is there for the group's other
+	 * blocks. */
 	if (head)
 		bs_space_free_now(bs, phys, head);
 	if (head + used < got * cb)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Before ENOSPC: what is only waiting to become free is made free. Space taken ahead is given back, a commit makes what was unmapped
- * durable, operations that may still see it are waited for, and it is released.
+ * Before ENOSPC: what is only waiting to become free is made free. Space taken ahead is given back,
+ * a commit makes what was unmapped durable, operations that may still see it are waited for, and it
+ * is released.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -53,7 +54,8 @@ static enum op_next reclaim_step(struct op *op)
 		bs_space_drain_start(r->bs, &r->drain, op);
 		return op_await(op, DONE, 0);
 	case DONE:
-		/* The commit has moved it to the log's channel, which nobody may be polling for us any more. */
+		/* The commit has moved it to the log's channel, which nobody may be polling for us
+		 * any more. */
 		op_move(op, r->home);
 		return op_finish(op);
 	}

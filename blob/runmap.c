@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The runs of one blob: sorted chunks of up to BS_CHUNK_RUNS runs in a red-black tree. A chunk is as large as it
- * needs to be (a file of one run has a chunk of one), and grows in steps.
+ * The runs of one blob: sorted chunks of up to BS_CHUNK_RUNS runs in a red-black tree. A chunk is
+ * as large as it needs to be (a file of one run has a chunk of one), and grows in steps.
  *
- * Invariants: runs ascend and do not overlap, across chunks too; no chunk in the tree is empty; two neighbours
- * that could be one run are one run if the change that made them neighbours was a put.
+ * Invariants: runs ascend and do not overlap, across chunks too; no chunk in the tree is empty; two
+ * neighbours that could be one run are one run if the change that made them neighbours was a put.
  *
  * Changing a map cannot fail: where malloc does, a chunk comes from the pool the caller has filled.
  */
@@ -157,7 +157,8 @@ static unsigned run_after(const struct bs_chunk *c, uint64_t block)
 }
 
 /* The first run that ends after block, with its chunk and index; NULL if there is none. */
-static struct bs_run *map_after(const struct bs_runmap *map, uint64_t block, struct bs_chunk **chunk, unsigned *index)
+static struct bs_run *map_after(const struct bs_runmap *map, uint64_t block,
+				struct bs_chunk **chunk, unsigned *index)
 {
 	struct bs_chunk *c = chunk_at(map, block);
 	unsigned i = 0;
@@ -173,7 +174,8 @@ static struct bs_run *map_after(const struct bs_runmap *map, uint64_t block, str
 	return c ? &c->run[i] : NULL;
 }
 
-void bs_runmap_lookup(const struct bs_runmap *map, uint64_t block, uint64_t max, struct bs_extent *out)
+void bs_runmap_lookup(const struct bs_runmap *map, uint64_t block, uint64_t max,
+		      struct bs_extent *out)
 {
 	struct bs_chunk *c;
 	unsigned i;
@@ -225,7 +227,8 @@ static void account_out(struct bs_runmap *map, const struct bs_run *r, uint64_t 
 		map->unwritten -= count;
 }
 
-static void sink_part(struct bs_runmap *map, const struct bs_run *r, uint64_t from, uint64_t count, struct bs_sink *sink)
+static void sink_part(struct bs_runmap *map, const struct bs_run *r, uint64_t from, uint64_t count,
+		      struct bs_sink *sink)
 {
 	account_out(map, r, count);
 	if (sink)
@@ -237,8 +240,10 @@ static void cut_head(struct bs_run *r, uint64_t n)
 	bs_run_set(r, r->logical + n, bs_run_phys(r) + n, r->count - n, r->flags);
 }
 
-/* Room for one more run in c, which it may replace or split; *i is where the run is to go, and may move to another chunk. */
-static struct bs_chunk *chunk_room(struct bs_runmap *map, struct bs_chunk *c, unsigned *i, struct bs_spare *spare)
+/* Room for one more run in c, which it may replace or split; *i is where the run is to go, and may
+ * move to another chunk. */
+static struct bs_chunk *chunk_room(struct bs_runmap *map, struct bs_chunk *c, unsigned *i,
+				   struct bs_spare *spare)
 {
 	struct bs_chunk *d;
 	unsigned keep;
@@ -264,11 +269,13 @@ static struct bs_chunk *chunk_room(struct bs_runmap *map, struct bs_chunk *c, un
 	if (*i < keep)
 		return c;
 	*i -= keep;
-	/* Both chunks have room now, save for a small d that malloc gave: it was asked for one more. */
+	/* Both chunks have room now, save for a small d that malloc gave: it was asked for one
+	 * more. */
 	return d;
 }
 
-static void run_insert(struct bs_runmap *map, struct bs_chunk *c, unsigned i, const struct bs_run *r, struct bs_spare *spare)
+static void run_insert(struct bs_runmap *map, struct bs_chunk *c, unsigned i,
+		       const struct bs_run *r, struct bs_spare *spare)
 {
 	c = chunk_room(map, c, &i, spare);
 	memmove(&c->run[i + 1], &c->run[i], (c->n - i) * sizeof(c->run[0]));
@@ -289,7 +296,8 @@ static void run_remove(struct bs_runmap *map, struct bs_chunk *c, unsigned i, un
 	map->runs -= n;
 }
 
-/* Takes a small chunk's runs into the one before it, so that punching holes does not leave a tree of crumbs. */
+/* Takes a small chunk's runs into the one before it, so that punching holes does not leave a tree
+ * of crumbs. */
 static void tidy(struct bs_runmap *map, uint64_t block)
 {
 	struct bs_chunk *c = chunk_at(map, block), *d;
@@ -319,8 +327,8 @@ static void sink_chunk(struct bs_runmap *map, struct bs_chunk *c, struct bs_sink
 }
 
 /* The part [block, end) of one chunk, i being its first run that ends after block. */
-static void del_in_chunk(struct bs_runmap *map, struct bs_chunk *c, unsigned i, uint64_t block, uint64_t end,
-			 struct bs_sink *sink)
+static void del_in_chunk(struct bs_runmap *map, struct bs_chunk *c, unsigned i, uint64_t block,
+			 uint64_t end, struct bs_sink *sink)
 {
 	struct bs_run *r = &c->run[i];
 	unsigned j;
@@ -347,7 +355,8 @@ static void del_in_chunk(struct bs_runmap *map, struct bs_chunk *c, unsigned i, 
 		run_remove(map, c, i, j - i);
 }
 
-void bs_runmap_del(struct bs_runmap *map, uint64_t block, uint64_t count, struct bs_spare *spare, struct bs_sink *sink)
+void bs_runmap_del(struct bs_runmap *map, uint64_t block, uint64_t count, struct bs_spare *spare,
+		   struct bs_sink *sink)
 {
 	uint64_t end = count > UINT64_MAX - block ? UINT64_MAX : block + count;
 	struct bs_chunk *c, *next;
@@ -374,7 +383,8 @@ void bs_runmap_del(struct bs_runmap *map, uint64_t block, uint64_t count, struct
 
 static bool continues(const struct bs_run *a, const struct bs_run *b)
 {
-	return run_end(a) == b->logical && bs_run_phys(a) + a->count == bs_run_phys(b) && a->flags == b->flags;
+	return run_end(a) == b->logical && bs_run_phys(a) + a->count == bs_run_phys(b) &&
+	       a->flags == b->flags;
 }
 
 /* Puts a run where nothing is mapped. */
@@ -398,7 +408,8 @@ static void put_in_hole(struct bs_runmap *map, const struct bs_run *run, struct 
 			run_remove(map, nc, ni, 1);
 		}
 	} else if (next) {
-		bs_run_set(next, run->logical, bs_run_phys(run), run->count + next->count, run->flags);
+		bs_run_set(next, run->logical, bs_run_phys(run), run->count + next->count,
+			   run->flags);
 	} else if (c) {
 		run_insert(map, c, i, run, spare);
 	} else if ((c = RB_MIN(bs_chunk_tree, &map->chunks))) {
@@ -412,8 +423,8 @@ static void put_in_hole(struct bs_runmap *map, const struct bs_run *run, struct 
 	}
 }
 
-/* What a put unmaps is not gone where the new run has the same physical blocks (an unwritten run that is written now, or
- * the other way round). */
+/* What a put unmaps is not gone where the new run has the same physical blocks (an unwritten run
+ * that is written now, or the other way round). */
 struct put_sink {
 	struct bs_sink sink, *to;
 	uint64_t lo, hi; /* physical blocks of the new run */
@@ -451,9 +462,12 @@ static void put_chunk(struct bs_sink *sink, struct bs_chunk *c)
 		free(c);
 }
 
-void bs_runmap_put(struct bs_runmap *map, const struct bs_run *run, struct bs_spare *spare, struct bs_sink *sink)
+void bs_runmap_put(struct bs_runmap *map, const struct bs_run *run, struct bs_spare *spare,
+		   struct bs_sink *sink)
 {
-	struct put_sink p = { .sink = { put_extent, put_chunk }, .to = sink, .lo = bs_run_phys(run) };
+	struct put_sink p = { .sink = { put_extent, put_chunk },
+			      .to = sink,
+			      .lo = bs_run_phys(run) };
 
 	p.hi = p.lo + run->count;
 	bs_runmap_del(map, run->logical, run->count, spare, sink ? &p.sink : NULL);

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Who owns which block: a bitmap, built at open and never stored. Clusters are the unit of allocation; a cluster
- * is free when none of its blocks is owned.
+ * Who owns which block: a bitmap, built at open and never stored. Clusters are the unit of
+ * allocation; a cluster is free when none of its blocks is owned.
  *
- * Each write stream has an open region, whose frontier moves forward and takes what is free on its way. At the end of the region
- * the emptiest one is next (of equals the next in order), so that runs stay long and the device sees sequential writes.
+ * Each write stream has an open region, whose frontier moves forward and takes what is free on its
+ * way. At the end of the region the emptiest one is next (of equals the next in order), so that
+ * runs stay long and the device sees sequential writes.
  *
- * Invariants, under space->lock: free_clusters, region_free and unit_used follow the bitmap; reserved <= free_clusters
- * as long as metadata has not taken more than was foreseen.
+ * Invariants, under space->lock: free_clusters, region_free and unit_used follow the bitmap;
+ * reserved <= free_clusters as long as metadata has not taken more than was foreseen.
  */
 #include <assert.h>
 #include <errno.h>
@@ -30,13 +31,15 @@ static uint64_t free_leads(const struct bs_space *s, uint64_t word)
 
 static void word_changed(struct bs_space *s, uint64_t w, uint64_t old, uint64_t new)
 {
-	int delta = __builtin_popcountll(free_leads(s, new)) - __builtin_popcountll(free_leads(s, old));
+	int delta = __builtin_popcountll(free_leads(s, new)) -
+		    __builtin_popcountll(free_leads(s, old));
 	int used = __builtin_popcountll(new) - __builtin_popcountll(old);
 
 	s->bits[w] = new;
 	s->free_clusters += (uint64_t)(int64_t)delta;
 	s->region_free[w / s->region_words] += (uint32_t)delta;
-	s->unit_used[w * WORD / s->unit_blocks] = (uint16_t)(s->unit_used[w * WORD / s->unit_blocks] + used);
+	s->unit_used[w * WORD / s->unit_blocks] =
+		(uint16_t)(s->unit_used[w * WORD / s->unit_blocks] + used);
 }
 
 /* The part of word w that [block, end) covers. */
@@ -102,7 +105,8 @@ static uint64_t first_free(const struct bs_space *s, uint64_t block, uint64_t en
 
 /* ---- making ---- */
 
-/* About a thousand regions, four thousand on very large stores: few enough to look through, large enough for long runs. */
+/* About a thousand regions, four thousand on very large stores: few enough to look through, large
+ * enough for long runs. */
 static uint64_t region_blocks(uint64_t blocks)
 {
 	uint64_t size = 256;
@@ -127,7 +131,8 @@ static int space_arrays(struct bs_space *s)
 		return -ENOMEM;
 	for (uint64_t w = 0; w < words; w++) {
 		s->bits[w] = ~0ull;
-		s->unit_used[w * WORD / s->unit_blocks] = (uint16_t)(s->unit_used[w * WORD / s->unit_blocks] + WORD);
+		s->unit_used[w * WORD / s->unit_blocks] =
+			(uint16_t)(s->unit_used[w * WORD / s->unit_blocks] + WORD);
 	}
 	return 0;
 }
@@ -215,8 +220,8 @@ static bool open_elsewhere(const struct bs_space *s, unsigned stream, uint64_t r
 	return false;
 }
 
-/* Opens the emptiest region, to within a sixteenth; of equals the next in order; one that another stream has open only
- * if there is nothing else. */
+/* Opens the emptiest region, to within a sixteenth; of equals the next in order; one that another
+ * stream has open only if there is nothing else. */
 static bool open_region(struct bs_space *s, unsigned stream)
 {
 	uint64_t best = s->n_regions, from = s->stream[stream].region;
@@ -228,7 +233,9 @@ static bool open_region(struct bs_space *s, unsigned stream)
 
 		if (!s->region_free[r])
 			continue;
-		score = open_elsewhere(s, stream, r) ? 1 : 2 + (uint32_t)((uint64_t)s->region_free[r] * 16 / full);
+		score = open_elsewhere(s, stream, r)
+				? 1
+				: 2 + (uint32_t)((uint64_t)s->region_free[r] * 16 / full);
 		if (score > best_score) {
 			best_score = score;
 			best = r;
@@ -265,7 +272,8 @@ static uint64_t take_run(struct bs_space *s, unsigned stream, uint64_t want, uin
 	}
 }
 
-int bs_space_alloc(struct bs *bs, enum bs_stream stream, uint64_t want, uint64_t reserved, uint64_t *block, uint64_t *got)
+int bs_space_alloc(struct bs *bs, enum bs_stream stream, uint64_t want, uint64_t reserved,
+		   uint64_t *block, uint64_t *got)
 {
 	struct bs_space *s = bs->space;
 	unsigned i = (unsigned)stream < BS_STREAMS ? stream : BS_STREAM_UNKNOWN;
@@ -273,7 +281,9 @@ int bs_space_alloc(struct bs *bs, enum bs_stream stream, uint64_t want, uint64_t
 
 	pthread_mutex_lock(&s->lock);
 	assert(reserved <= s->reserved);
-	avail = s->free_clusters > s->reserved - reserved ? s->free_clusters - (s->reserved - reserved) : 0;
+	avail = s->free_clusters > s->reserved - reserved
+			? s->free_clusters - (s->reserved - reserved)
+			: 0;
 	/* A reservation holds even if metadata had to take more than was foreseen. */
 	if (avail < reserved)
 		avail = MIN(reserved, s->free_clusters);
@@ -363,7 +373,9 @@ void bs_space_get_stat(struct bs *bs, struct bs_stat *st)
 
 	pthread_mutex_lock(&s->lock);
 	st->free_blocks = s->free_clusters * bs->cluster_blocks;
-	st->avail_blocks = s->free_clusters > s->reserved ? (s->free_clusters - s->reserved) * bs->cluster_blocks : 0;
+	st->avail_blocks = s->free_clusters > s->reserved
+				   ? (s->free_clusters - s->reserved) * bs->cluster_blocks
+				   : 0;
 	st->pending_blocks = s->pending;
 	pthread_mutex_unlock(&s->lock);
 }

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * From unmapped to free (R3). What transactions unmap gathers in the open batch, which knows the highest LSN among them. A release
- * closes the batch: that gives it an epoch. It is freed when its LSN is durable, the epoch is two further (see
- * epoch.c), and its discards, if any, are done. Until then its bits stay set.
+ * From unmapped to free (R3). What transactions unmap gathers in the open batch, which knows the
+ * highest LSN among them. A release closes the batch: that gives it an epoch. It is freed when its
+ * LSN is durable, the epoch is two further (see epoch.c), and its discards, if any, are done. Until
+ * then its bits stay set.
  *
- * Taking extents in never fails: they lie in chunks of the store's pool, or come in the chunks that held them as runs, or as
- * a whole tree of them, which a chunk of pointers refers to.
+ * Taking extents in never fails: they lie in chunks of the store's pool, or come in the chunks that
+ * held them as runs, or as a whole tree of them, which a chunk of pointers refers to.
  */
 #include <assert.h>
 #include <errno.h>
@@ -75,7 +76,8 @@ void bs_space_unmapped_map(struct bs *bs, struct bs_runmap *map, uint64_t lsn)
 		c->next = s->open.roots;
 		s->open.roots = c;
 	}
-	static_assert(sizeof(map->chunks) <= sizeof(c->run[0]), "a run's place holds a tree's root");
+	static_assert(sizeof(map->chunks) <= sizeof(c->run[0]),
+		      "a run's place holds a tree's root");
 	memcpy(&c->run[c->n++], &map->chunks, sizeof(map->chunks));
 	gathered(s, map->blocks, lsn);
 	pthread_mutex_unlock(&s->lock);
@@ -261,8 +263,8 @@ static void submit_discards(struct release *r)
 		const struct bs_run *run = &r->chunk->run[r->next];
 
 		memset(&r->io[i], 0, sizeof(r->io[i]));
-		bdev_io_init_buf(&r->io[i], BDEV_DISCARD, NULL, bs_run_phys(run) * BS_BLOCK, run->count * BS_BLOCK,
-				 discard_done, &r->op);
+		bdev_io_init_buf(&r->io[i], BDEV_DISCARD, NULL, bs_run_phys(run) * BS_BLOCK,
+				 run->count * BS_BLOCK, discard_done, &r->op);
 		op_child_begin(&r->op);
 		bdev_submit(r->ch, &r->io[i]);
 	}

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Transactions. A call checks, reserves and encodes; bs_txn_end hands the records to the log and applies them, and cannot fail.
- * There is one transaction at a time, under bs->lock, so its buffers are the store's and are kept.
+ * Transactions. A call checks, reserves and encodes; bs_txn_end hands the records to the log and
+ * applies them, and cannot fail. There is one transaction at a time, under bs->lock, so its buffers
+ * are the store's and are kept.
  */
 #include <assert.h>
 #include <errno.h>
@@ -12,7 +13,7 @@
 #include "blob/internal.h"
 
 #define KEEP_BYTES (256u * 1024) /* a larger buffer is not kept */
-#define KEEP_CHUNKS 320u /* for the longest publication */
+#define KEEP_CHUNKS 320u         /* for the longest publication */
 
 enum entry_flags {
 	ENTRY_ALLOC = 1,  /* its runs are new space, given back by a cancel */
@@ -34,7 +35,7 @@ struct bs_txn {
 	uint64_t bytes, buf_cap;
 	struct entry *entry;
 	uint32_t n, cap;
-	uint64_t grows;   /* bytes of items it adds */
+	uint64_t grows; /* bytes of items it adds */
 	uint64_t next_id;
 };
 
@@ -155,7 +156,8 @@ static void free_runs(struct bs *bs, const struct bs_rec *rec)
 
 static void entry_undo(struct bs_txn *txn, struct entry *e)
 {
-	struct bs_blob *blob = e->rec.op == BS_REC_DEL_BLOB ? bs_index_find(txn->bs, e->rec.blob) : NULL;
+	struct bs_blob *blob = e->rec.op == BS_REC_DEL_BLOB ? bs_index_find(txn->bs, e->rec.blob)
+							    : NULL;
 
 	if (blob)
 		blob->dying = false;
@@ -181,7 +183,8 @@ void bs_txn_cancel(struct bs_txn *txn)
 	struct entry *e;
 
 	assert(txn->open);
-	/* A blob made here goes with its header's preparation; the caller's count is put as well. */
+	/* A blob made here goes with its header's preparation; the caller's count is put as well.
+	 * */
 	for (uint32_t i = 0; i < txn->n; i++) {
 		e = &txn->entry[i];
 		if (e->flags & ENTRY_CREATE)
@@ -216,8 +219,10 @@ static int grow(struct bs_txn *txn, uint32_t size)
 	return 0;
 }
 
-/* Adds a record that grows the items by at most `grows` bytes. blob: the new one a header makes, or NULL. */
-static int txn_add(struct bs_txn *txn, const struct bs_rec *rec, uint64_t grows, struct bs_blob *blob, uint32_t flags)
+/* Adds a record that grows the items by at most `grows` bytes. blob: the new one a header makes, or
+ * NULL. */
+static int txn_add(struct bs_txn *txn, const struct bs_rec *rec, uint64_t grows,
+		   struct bs_blob *blob, uint32_t flags)
 {
 	struct bs *bs = txn->bs;
 	uint32_t size = bs_rec_size(rec->len);
@@ -254,14 +259,16 @@ static int check_blob(const struct bs_txn *txn, const struct bs_blob *blob)
 	return blob->deleted || blob->dying ? -ENOENT : 0;
 }
 
-static int put_header(struct bs_txn *txn, uint64_t id, uint64_t size, const void *user, uint32_t user_len,
-		      struct bs_blob *made, uint32_t old_size)
+static int put_header(struct bs_txn *txn, uint64_t id, uint64_t size, const void *user,
+		      uint32_t user_len, struct bs_blob *made, uint32_t old_size)
 {
 	struct {
 		struct bs_header_disk head;
 		uint8_t user[BS_USER_MAX];
 	} value;
-	struct bs_rec rec = { .op = BS_REC_PUT, .kind = BS_KIND_HEADER, .blob = id, .value = &value };
+	struct bs_rec rec = {
+		.op = BS_REC_PUT, .kind = BS_KIND_HEADER, .blob = id, .value = &value
+	};
 	uint32_t new_size;
 
 	if (user_len > BS_USER_MAX || size > (1ull << BS_RUN_BITS) * BS_BLOCK)
@@ -276,7 +283,8 @@ static int put_header(struct bs_txn *txn, uint64_t id, uint64_t size, const void
 	return txn_add(txn, &rec, new_size > old_size ? new_size - old_size : 0, made, 0);
 }
 
-int bs_txn_create(struct bs_txn *txn, uint64_t id_hint, const void *user, uint32_t user_len, struct bs_blob **out)
+int bs_txn_create(struct bs_txn *txn, uint64_t id_hint, const void *user, uint32_t user_len,
+		  struct bs_blob **out)
 {
 	uint64_t id = id_hint ? id_hint : txn->next_id;
 	struct bs_blob *blob;
@@ -300,7 +308,8 @@ int bs_txn_create(struct bs_txn *txn, uint64_t id_hint, const void *user, uint32
 	return 0;
 }
 
-int bs_txn_header(struct bs_txn *txn, struct bs_blob *blob, uint64_t size, const void *user, uint32_t user_len)
+int bs_txn_header(struct bs_txn *txn, struct bs_blob *blob, uint64_t size, const void *user,
+		  uint32_t user_len)
 {
 	int rc = check_blob(txn, blob);
 
@@ -310,9 +319,14 @@ int bs_txn_header(struct bs_txn *txn, struct bs_blob *blob, uint64_t size, const
 			  bs_rec_size((uint32_t)sizeof(struct bs_header_disk) + blob->user_len));
 }
 
-int bs_txn_put(struct bs_txn *txn, struct bs_blob *blob, unsigned kind, uint64_t key, const void *value, uint32_t len)
+int bs_txn_put(struct bs_txn *txn, struct bs_blob *blob, unsigned kind, uint64_t key,
+	       const void *value, uint32_t len)
 {
-	struct bs_rec rec = { .op = BS_REC_PUT, .kind = (uint8_t)kind, .len = len, .blob = blob->id, .key = key,
+	struct bs_rec rec = { .op = BS_REC_PUT,
+			      .kind = (uint8_t)kind,
+			      .len = len,
+			      .blob = blob->id,
+			      .key = key,
 			      .value = value };
 	const struct bs_item *old;
 	uint32_t old_size, new_size = bs_rec_size(len);
@@ -329,7 +343,9 @@ int bs_txn_put(struct bs_txn *txn, struct bs_blob *blob, unsigned kind, uint64_t
 
 int bs_txn_del(struct bs_txn *txn, struct bs_blob *blob, unsigned kind, uint64_t key)
 {
-	struct bs_rec rec = { .op = BS_REC_DEL, .kind = (uint8_t)kind, .blob = blob->id, .key = key };
+	struct bs_rec rec = {
+		.op = BS_REC_DEL, .kind = (uint8_t)kind, .blob = blob->id, .key = key
+	};
 	int rc = check_blob(txn, blob);
 
 	if (rc)
@@ -357,7 +373,11 @@ int bs_txn_unmap(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, uint6
 {
 	uint64_t limit = 1ull << BS_RUN_BITS;
 	le64 value;
-	struct bs_rec rec = { .op = BS_REC_DEL, .kind = BS_KIND_RUN, .len = sizeof(value), .blob = blob->id, .key = block,
+	struct bs_rec rec = { .op = BS_REC_DEL,
+			      .kind = BS_KIND_RUN,
+			      .len = sizeof(value),
+			      .blob = blob->id,
+			      .key = block,
 			      .value = &value };
 	int rc = check_blob(txn, blob);
 
@@ -368,11 +388,15 @@ int bs_txn_unmap(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, uint6
 	return txn_add(txn, &rec, sizeof(struct bs_run_disk), NULL, 0);
 }
 
-int bs_txn_put_runs(struct bs_txn *txn, struct bs_blob *blob, const struct bs_run *run, uint32_t n, bool alloc)
+int bs_txn_put_runs(struct bs_txn *txn, struct bs_blob *blob, const struct bs_run *run, uint32_t n,
+		    bool alloc)
 {
 	struct bs_run_disk disk[BS_PUT_RUNS];
-	struct bs_rec rec = { .op = BS_REC_PUT, .kind = BS_KIND_RUN, .blob = blob->id, .value = disk };
-	/* An unwritten block may become a run of its own when it is written, and that must not fail: it counts as one now. */
+	struct bs_rec rec = {
+		.op = BS_REC_PUT, .kind = BS_KIND_RUN, .blob = blob->id, .value = disk
+	};
+	/* An unwritten block may become a run of its own when it is written, and that must not
+	 * fail: it counts as one now. */
 	uint64_t grows = alloc ? bs_runs_bytes(2 * n) : 0;
 	int rc = check_blob(txn, blob);
 
@@ -442,11 +466,14 @@ static int prealloc_place(void *arg, uint64_t logical, uint64_t phys, uint64_t c
 	return batch_add(arg, logical, phys, count);
 }
 
-int bs_txn_prealloc(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, uint64_t count, enum bs_stream stream)
+int bs_txn_prealloc(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, uint64_t count,
+		    enum bs_stream stream)
 {
 	uint64_t end = block + count;
 	struct run_batch b = { .txn = txn, .blob = blob, .alloc = true };
-	struct bs_place_req req = { .blob = blob, .stream = stream, .fn = prealloc_place, .arg = &b };
+	struct bs_place_req req = {
+		.blob = blob, .stream = stream, .fn = prealloc_place, .arg = &b
+	};
 	uint32_t mark = txn->n;
 	struct bs_extent e;
 	int rc = check_blob(txn, blob);

@@ -9,7 +9,7 @@
 #define BLOCKS 1200u
 
 struct model {
-	uint8_t byte[BLOCKS];  /* as read */
+	uint8_t byte[BLOCKS]; /* as read */
 	bool mapped[BLOCKS];
 };
 
@@ -39,7 +39,8 @@ static void compare(struct bs_blob *blob, const struct model *m)
 
 static void one_change(struct bs_blob *blob, struct model *m, uint64_t *seed)
 {
-	uint32_t block = kit_rand(seed, BLOCKS), count = 1 + kit_rand(seed, kit_rand(seed, 4) ? 9 : 200);
+	uint32_t block = kit_rand(seed, BLOCKS),
+		 count = 1 + kit_rand(seed, kit_rand(seed, 4) ? 9 : 200);
 	uint8_t byte = (uint8_t)(1 + kit_rand(seed, 255));
 	uint32_t what = kit_rand(seed, 10);
 
@@ -61,7 +62,8 @@ static void one_change(struct bs_blob *blob, struct model *m, uint64_t *seed)
 	}
 }
 
-static void reopen_and_compare(struct kit *kit, struct bs_blob **blob, const struct model *m, bool crash)
+static void reopen_and_compare(struct kit *kit, struct bs_blob **blob, const struct model *m,
+			       bool crash)
 {
 	uint64_t id = bs_blob_id(*blob);
 	size_t len, len2;
@@ -207,7 +209,8 @@ TEST(data, iovecs_of_any_shape_carry_the_same_bytes)
 		for (uint64_t i = 0; i < total; i++)
 			buf[i] = (uint8_t)kit_rand(&seed, 256);
 		while (done < total) {
-			uint64_t unit = round % 2 ? 512 : 4096, len = unit * (1 + kit_rand(&seed, 12));
+			uint64_t unit = round % 2 ? 512 : 4096,
+				 len = unit * (1 + kit_rand(&seed, 12));
 
 			if (io.iovcnt == 199)
 				len = total - done;
@@ -217,7 +220,8 @@ TEST(data, iovecs_of_any_shape_carry_the_same_bytes)
 		io.iov = iov;
 		io.flags = kit_rand(&seed, 2) ? BS_IO_NEW : 0;
 		ASSERT_OK(kit_unmap(blob, kit_rand(&seed, 60), 1 + kit_rand(&seed, 4)));
-		ASSERT_OK(kit_write(blob, kit_rand(&seed, 60), 1 + kit_rand(&seed, 4), 1, BS_IO_NEW));
+		ASSERT_OK(
+			kit_write(blob, kit_rand(&seed, 60), 1 + kit_rand(&seed, 4), 1, BS_IO_NEW));
 		ASSERT_OK(bs_io_sync(kit.bs, &io));
 		ASSERT_OK(kit_read(blob, 0, 64, back));
 		ASSERT_EQ_MEM(buf, back, total);
@@ -323,7 +327,9 @@ TEST(data, short_of_memory_at_any_allocation_a_write_is_whole_or_changes_nothing
 
 TEST(data, a_write_of_which_one_piece_fails_publishes_nothing)
 {
-	struct bdev_fault fail = { .kind = BDEV_FAULT_ERROR, .op = BDEV_WRITE, .first = 2, .count = 1, .rc = -EIO };
+	struct bdev_fault fail = {
+		.kind = BDEV_FAULT_ERROR, .op = BDEV_WRITE, .first = 2, .count = 1, .rc = -EIO
+	};
 	uint8_t *buf = dma_alloc(BS_BLOCK, BS_BLOCK);
 	struct bs_stat before, after;
 	struct bs_blob *blob;
@@ -346,7 +352,9 @@ TEST(data, a_write_of_which_one_piece_fails_publishes_nothing)
 	for (uint64_t b = 0; b < 40; b++)
 		ASSERT_EQ_INT(3, kit_byte(blob, b));
 	bdev_fault_clear(kit.dev);
-	fail = (struct bdev_fault){ .kind = BDEV_FAULT_ERROR, .op = BDEV_READ, .count = 1, .rc = -EIO };
+	fail = (struct bdev_fault){
+		.kind = BDEV_FAULT_ERROR, .op = BDEV_READ, .count = 1, .rc = -EIO
+	};
 	ASSERT_OK(bdev_fault_add(kit.dev, &fail));
 	EXPECT_ERR(-EIO, kit_read(blob, 3, 1, buf));
 	dma_free(buf);
@@ -388,8 +396,13 @@ TEST(data, what_the_caller_adds_is_published_with_the_write_or_nothing_is)
 {
 	struct iovec iov = { dma_zalloc(BS_BLOCK, BS_BLOCK), BS_BLOCK };
 	struct note note = { .rc = -EINTR };
-	struct bs_io io = { .op = BS_WRITE, .offset = 4 * BS_BLOCK, .length = BS_BLOCK, .iov = &iov, .iovcnt = 1,
-			    .publish = publish_note, .publish_arg = &note };
+	struct bs_io io = { .op = BS_WRITE,
+			    .offset = 4 * BS_BLOCK,
+			    .length = BS_BLOCK,
+			    .iov = &iov,
+			    .iovcnt = 1,
+			    .publish = publish_note,
+			    .publish_arg = &note };
 	struct bs_blob_info info;
 	struct bs_stat before, after;
 	struct kit kit;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Many threads on one blob, and writes in flight while their blocks are unmapped or their blob is deleted. */
+/* Many threads on one blob, and writes in flight while their blocks are unmapped or their blob is
+ * deleted. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -69,7 +70,8 @@ static void *write_new(void *arg)
 	uint64_t *buf = dma_alloc(32 * BS_BLOCK, BS_BLOCK);
 
 	while (!atomic_load(&m->c->stop)) {
-		uint64_t block = kit_rand(&m->seed, BLOCKS - 32), count = 1 + kit_rand(&m->seed, 32);
+		uint64_t block = kit_rand(&m->seed, BLOCKS - 32),
+			 count = 1 + kit_rand(&m->seed, 32);
 
 		stamp(buf, block, count, 1 + atomic_fetch_add(&m->c->writes, 1));
 		ASSERT_OK(kit_write_buf(m->c->blob, block, count, buf, BS_IO_NEW));
@@ -85,7 +87,8 @@ static void *read_all(void *arg)
 	uint64_t *buf = dma_alloc(64 * BS_BLOCK, BS_BLOCK);
 
 	while (!atomic_load(&m->c->stop)) {
-		uint64_t block = kit_rand(&m->seed, BLOCKS - 64), count = 1 + kit_rand(&m->seed, 64);
+		uint64_t block = kit_rand(&m->seed, BLOCKS - 64),
+			 count = 1 + kit_rand(&m->seed, 64);
 
 		ASSERT_OK(kit_read(m->c->blob, block, count, buf));
 		for (uint64_t b = 0; b < count; b++)
@@ -164,7 +167,8 @@ TEST(data_threads, readers_never_see_a_torn_or_foreign_block_while_space_goes_ro
 	kit_close(&kit);
 }
 
-/* Blocks that are m->number modulo 4, so that all threads fill the same clusters; in place once they are there. */
+/* Blocks that are m->number modulo 4, so that all threads fill the same clusters; in place once
+ * they are there. */
 static void *write_own(void *arg)
 {
 	struct member *m = arg;
@@ -175,7 +179,8 @@ static void *write_own(void *arg)
 		uint64_t k = kit_rand(&m->seed, 100), block = k * 4 + m->number;
 
 		stamp(buf, block, 1, i);
-		ASSERT_OK(kit_write_buf(m->c->blob, block, 1, buf, kit_rand(&m->seed, 4) ? 0 : BS_IO_NEW));
+		ASSERT_OK(kit_write_buf(m->c->blob, block, 1, buf,
+					kit_rand(&m->seed, 4) ? 0 : BS_IO_NEW));
 		last[k] = i;
 	}
 	for (uint64_t k = 0; k < 100; k++) {
@@ -210,7 +215,8 @@ static void *write_many_new(void *arg)
 	struct member *m = arg;
 
 	for (uint64_t i = 0; i < 9000; i++)
-		ASSERT_OK(kit_write(m->c->blob, m->number * 100 + i % 100, 1, (uint8_t)(i % 100 + 1), BS_IO_NEW));
+		ASSERT_OK(kit_write(m->c->blob, m->number * 100 + i % 100, 1,
+				    (uint8_t)(i % 100 + 1), BS_IO_NEW));
 	return NULL;
 }
 
@@ -293,7 +299,9 @@ static void *reclaim(void *arg)
 
 TEST(data_threads, reclaiming_waits_for_the_read_that_holds_blocks)
 {
-	struct bdev_fault delay = { .kind = BDEV_FAULT_DELAY, .op = BDEV_READ, .count = 1, .delay_ms = 100 };
+	struct bdev_fault delay = {
+		.kind = BDEV_FAULT_DELAY, .op = BDEV_READ, .count = 1, .delay_ms = 100
+	};
 	uint8_t *buf = dma_alloc(12 * BS_BLOCK, BS_BLOCK);
 	struct crowd c = { .seed = 1 };
 	struct member m[1];
@@ -322,9 +330,12 @@ TEST(data_threads, reclaiming_waits_for_the_read_that_holds_blocks)
 }
 
 /* A write is held in the device while `change` happens to its blocks. */
-static void held_write(int (*change)(struct bs *bs, struct bs_blob *blob), bool preallocated, int want_rc)
+static void held_write(int (*change)(struct bs *bs, struct bs_blob *blob), bool preallocated,
+		       int want_rc)
 {
-	struct bdev_fault delay = { .kind = BDEV_FAULT_DELAY, .op = BDEV_WRITE, .count = 1, .delay_ms = 60 };
+	struct bdev_fault delay = {
+		.kind = BDEV_FAULT_DELAY, .op = BDEV_WRITE, .count = 1, .delay_ms = 60
+	};
 	uint8_t *buf = dma_alloc(12 * BS_BLOCK, BS_BLOCK);
 	struct bs_blob *blob;
 	struct kit_io write;
@@ -397,7 +408,9 @@ TEST(data_threads, a_write_to_a_preallocated_blob_that_is_deleted_says_so)
 
 TEST(data_threads, of_a_held_write_in_place_and_one_to_a_new_place_the_new_one_stays)
 {
-	struct bdev_fault delay = { .kind = BDEV_FAULT_DELAY, .op = BDEV_WRITE, .count = 1, .delay_ms = 60 };
+	struct bdev_fault delay = {
+		.kind = BDEV_FAULT_DELAY, .op = BDEV_WRITE, .count = 1, .delay_ms = 60
+	};
 	uint8_t *buf = dma_alloc(4 * BS_BLOCK, BS_BLOCK);
 	struct bs_blob *blob;
 	struct kit_io write;

@@ -7,7 +7,8 @@
 
 static void open_store(struct kit *kit, uint32_t flags)
 {
-	struct bs_open_opts oo = { .size = sizeof(oo), .flags = flags,
+	struct bs_open_opts oo = { .size = sizeof(oo),
+				   .flags = flags,
 				   .checkpoint_bytes = kit->checkpoint_bytes };
 	struct base_err err = { "" };
 	int rc = bs_open(kit->dev, &oo, &kit->bs, &err);
@@ -130,11 +131,17 @@ int kit_prealloc(struct bs *bs, struct bs_blob *blob, uint64_t block, uint64_t c
 	return rc ? rc : end(txn, bs_txn_prealloc(txn, blob, block, count, BS_STREAM_UNKNOWN));
 }
 
-static int do_io(struct bs_blob *blob, enum bs_io_op what, uint64_t block, uint64_t count, void *buf, uint32_t flags)
+static int do_io(struct bs_blob *blob, enum bs_io_op what, uint64_t block, uint64_t count,
+		 void *buf, uint32_t flags)
 {
 	struct iovec iov = { buf, count * BS_BLOCK };
-	struct bs_io io = { .blob = blob, .op = what, .flags = flags, .offset = block * BS_BLOCK,
-			    .length = count * BS_BLOCK, .iov = &iov, .iovcnt = 1 };
+	struct bs_io io = { .blob = blob,
+			    .op = what,
+			    .flags = flags,
+			    .offset = block * BS_BLOCK,
+			    .length = count * BS_BLOCK,
+			    .iov = &iov,
+			    .iovcnt = 1 };
 
 	return bs_io_sync(blob->bs, &io);
 }
@@ -195,13 +202,18 @@ static enum op_next kit_step(struct op *op)
 	return op_await(op, 1, 0);
 }
 
-void kit_start(struct kit_io *k, struct bs_blob *blob, enum bs_io_op what, uint64_t block, uint64_t count, void *buf)
+void kit_start(struct kit_io *k, struct bs_blob *blob, enum bs_io_op what, uint64_t block,
+	       uint64_t count, void *buf)
 {
 	memset(k, 0, sizeof(*k));
 	ASSERT_OK(bdev_channel_create(bs_bdev(blob->bs), &k->ch));
 	k->iov = (struct iovec){ buf, count * BS_BLOCK };
-	k->io = (struct bs_io){ .blob = blob, .op = what, .offset = block * BS_BLOCK, .length = count * BS_BLOCK,
-				.iov = &k->iov, .iovcnt = 1 };
+	k->io = (struct bs_io){ .blob = blob,
+				.op = what,
+				.offset = block * BS_BLOCK,
+				.length = count * BS_BLOCK,
+				.iov = &k->iov,
+				.iovcnt = 1 };
 	op_init(&k->op, "kit", kit_step, bdev_channel_driver(k->ch), NULL, NULL);
 	op_start(&k->op);
 	bdev_kick(k->ch);
@@ -227,7 +239,8 @@ uint8_t *kit_dump(struct bs *bs, size_t *len)
 	for (;;) {
 		if (cap - *len < 2 * BS_REC_MAX)
 			buf = realloc(buf, cap = cap * 2 + 2 * BS_REC_MAX);
-		n = bs_capture(bs, &cursor, buf + *len, (uint32_t)BS_REC_MAX, &first, &count, &need);
+		n = bs_capture(bs, &cursor, buf + *len, (uint32_t)BS_REC_MAX, &first, &count,
+			       &need);
 		if (!n)
 			break;
 		*len += n;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What the tests of blobs, space and data share: a store on memory, and short ways to do things with it. */
+/* What the tests of blobs, space and data share: a store on memory, and short ways to do things
+ * with it. */
 #ifndef TEST_UNIT_BLOB_KIT_H
 #define TEST_UNIT_BLOB_KIT_H
 
@@ -8,7 +9,7 @@
 #include "test/shim/test.h"
 
 struct kit {
-	struct bdev *dev;  /* as the store sees it */
+	struct bdev *dev; /* as the store sees it */
 	struct bs *bs;
 	struct bdev *keep; /* ours: memory lives until it is closed */
 	char name[64];
@@ -56,7 +57,8 @@ struct kit_io {
 	struct bdev_channel *ch;
 	struct iovec iov;
 };
-void kit_start(struct kit_io *k, struct bs_blob *blob, enum bs_io_op what, uint64_t block, uint64_t count, void *buf);
+void kit_start(struct kit_io *k, struct bs_blob *blob, enum bs_io_op what, uint64_t block,
+	       uint64_t count, void *buf);
 int kit_wait(struct kit_io *k);
 
 /* Everything the store holds, as a checkpoint would have it: malloc'ed. */

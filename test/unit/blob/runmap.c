@@ -11,7 +11,7 @@
 struct model {
 	uint32_t phys[BLOCKS]; /* 0: hole */
 	uint8_t flags[BLOCKS];
-	uint8_t gone[PHYS];    /* physical blocks the sink has got */
+	uint8_t gone[PHYS]; /* physical blocks the sink has got */
 	uint64_t sunk;
 };
 
@@ -57,15 +57,18 @@ static void compare(const struct bs_runmap *map, const struct model *m)
 	runs = bs_runmap_copy(map, 0, all, BLOCKS);
 	ASSERT_EQ_INT(runs, map->runs);
 	for (uint64_t i = 1; i < runs; i++)
-		ASSERT_LE_INT((uint64_t)all[i - 1].logical + all[i - 1].count, (uint64_t)all[i].logical);
+		ASSERT_LE_INT((uint64_t)all[i - 1].logical + all[i - 1].count,
+			      (uint64_t)all[i].logical);
 }
 
 /* A random change of map and model. */
 static void change(struct bs_runmap *map, struct model *m, struct bs_spare *spare, uint64_t *seed)
 {
 	struct sink s = { { sink_extent, sink_chunk }, m };
-	uint32_t block = kit_rand(seed, BLOCKS), count = 1 + kit_rand(seed, kit_rand(seed, 8) ? 8 : 500);
-	uint32_t flags = kit_rand(seed, 2) ? BS_RUN_UNWRITTEN : 0, phys = 1 + kit_rand(seed, PHYS - 600);
+	uint32_t block = kit_rand(seed, BLOCKS),
+		 count = 1 + kit_rand(seed, kit_rand(seed, 8) ? 8 : 500);
+	uint32_t flags = kit_rand(seed, 2) ? BS_RUN_UNWRITTEN : 0,
+		 phys = 1 + kit_rand(seed, PHYS - 600);
 	uint64_t before = m->sunk, had = 0;
 	bool put = kit_rand(seed, 3);
 	struct bs_run run;
@@ -93,7 +96,8 @@ static void change(struct bs_runmap *map, struct model *m, struct bs_spare *spar
 	ASSERT_EQ_INT(had, m->sunk - before);
 	for (uint32_t i = 0; i < count; i++) {
 		if (m->phys[block + i])
-			ASSERT_EQ_INT(!phys || m->phys[block + i] - phys >= count, m->gone[m->phys[block + i]] > 0);
+			ASSERT_EQ_INT(!phys || m->phys[block + i] - phys >= count,
+				      m->gone[m->phys[block + i]] > 0);
 		m->phys[block + i] = phys ? phys + i : 0;
 		m->flags[block + i] = (uint8_t)flags;
 	}
@@ -164,7 +168,8 @@ TEST(runmap, looks_up_in_a_million_runs_in_a_microsecond_or_so)
 		sum += e.count;
 	}
 	EXPECT_EQ_INT(100000, sum);
-	/* Generous by a factor of twenty: it is the logarithm that is tested, under sanitizers too. */
+	/* Generous by a factor of twenty: it is the logarithm that is tested, under sanitizers too.
+	 * */
 	EXPECT_LT_INT((base_now_ns() - start) / 100000, 20000);
 	bs_runmap_free(&map);
 	bs_spare_trim(&spare, 0);

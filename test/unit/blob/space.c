@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Where blocks go, when they come back, and what is kept. Stores without a service thread: nothing is freed unasked. */
+/* Where blocks go, when they come back, and what is kept. Stores without a service thread: nothing
+ * is freed unasked. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,11 +43,18 @@ static uint64_t runs_of(struct bs_blob *blob)
 	return info.runs;
 }
 
-static int write_stream(struct bs_blob *blob, uint64_t block, uint64_t count, enum bs_stream stream, uint64_t reserved)
+static int write_stream(struct bs_blob *blob, uint64_t block, uint64_t count, enum bs_stream stream,
+			uint64_t reserved)
 {
 	struct iovec iov = { dma_zalloc(count * BS_BLOCK, BS_BLOCK), count * BS_BLOCK };
-	struct bs_io io = { .blob = blob, .op = BS_WRITE, .offset = block * BS_BLOCK, .length = iov.iov_len, .iov = &iov,
-			    .iovcnt = 1, .stream = stream, .reserved = reserved };
+	struct bs_io io = { .blob = blob,
+			    .op = BS_WRITE,
+			    .offset = block * BS_BLOCK,
+			    .length = iov.iov_len,
+			    .iov = &iov,
+			    .iovcnt = 1,
+			    .stream = stream,
+			    .reserved = reserved };
 	int rc = bs_io_sync(blob->bs, &io);
 
 	dma_free(iov.iov_base);
@@ -177,7 +185,9 @@ TEST(space, what_was_unmapped_is_free_only_when_that_is_durable)
 
 TEST(space, what_was_unmapped_under_a_read_is_free_only_when_the_read_is_done)
 {
-	struct bdev_fault delay = { .kind = BDEV_FAULT_DELAY, .op = BDEV_READ, .count = 1, .delay_ms = 200 };
+	struct bdev_fault delay = {
+		.kind = BDEV_FAULT_DELAY, .op = BDEV_READ, .count = 1, .delay_ms = 200
+	};
 	uint8_t *buf = dma_alloc(12 * BS_BLOCK, BS_BLOCK);
 	struct bs_blob *blob, *other;
 	struct kit_io read;
@@ -266,7 +276,9 @@ TEST(space, reservations_are_kept_for_those_who_made_them)
 
 TEST(space, a_write_that_fails_leaves_the_reservation_and_the_space)
 {
-	struct bdev_fault fail = { .kind = BDEV_FAULT_ERROR, .op = BDEV_WRITE, .count = 1, .rc = -EIO };
+	struct bdev_fault fail = {
+		.kind = BDEV_FAULT_ERROR, .op = BDEV_WRITE, .count = 1, .rc = -EIO
+	};
 	struct bs_blob *blob;
 	struct bs_stat st;
 	struct kit kit;
@@ -408,7 +420,8 @@ TEST(space, deleting_a_blob_of_very_many_runs_does_not_hold_the_lock)
 	struct bs_blob *blob;
 	struct kit kit;
 
-	kit_open(&kit, &(struct kit_opts){ .size = 1 * GiB, .cluster_size = 4096, .flags = BS_NO_SERVICE });
+	kit_open(&kit, &(struct kit_opts){
+			       .size = 1 * GiB, .cluster_size = 4096, .flags = BS_NO_SERVICE });
 	blob = kit_create(kit.bs);
 	for (uint64_t i = 0; i < n; i++)
 		ASSERT_OK(kit_prealloc(kit.bs, blob, i * 2, 1));
