@@ -172,9 +172,10 @@ static void pick_handles(struct op_rec *op, const struct model *m)
 
 static void pick_range(struct op_rec *op, const struct model *m)
 {
-	const struct node *n = op->handle >= 0 && m->handle[op->handle].node >= 0 ?
-				       &m->node[m->handle[op->handle].node] :
-				       &m->node[op->node];
+	const struct node *n = &m->node[MAX(op->node, ROOT_NODE)];
+
+	if (op->handle >= 0 && m->handle[op->handle].node >= 0)
+		n = &m->node[m->handle[op->handle].node];
 
 	op->off = MIN(pick_offset(n->size), (uint64_t)FILE_MAX - 1);
 	op->off2 = MIN(pick_offset(n->size), (uint64_t)FILE_MAX - 1);

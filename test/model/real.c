@@ -197,7 +197,7 @@ static int64_t do_make(struct real *r, uint64_t dir, const struct op_rec *op, st
 
 static int64_t apply_data(struct real *r, const struct model *m, const struct op_rec *op)
 {
-	struct bfs_file *file = r->handle[op->handle];
+	struct bfs_file *file = op->handle < 0 ? NULL : r->handle[op->handle];
 
 	switch (op->kind) {
 	case OP_OPEN:
