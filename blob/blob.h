@@ -95,6 +95,7 @@ struct bs_stat {
 	uint16_t version_major, version_minor;
 	uint32_t cluster_size;
 	bool readonly, frozen;
+	bool closed;             /* opened read-only: the store was closed in order */
 	int frozen_rc;           /* why */
 	uint64_t blocks;         /* of the device, 4 KiB */
 	uint64_t free_blocks;    /* not owned by anything */
@@ -174,7 +175,7 @@ BLOBFS_API void bs_map_lookup(struct bs_blob *blob, uint64_t block, uint64_t max
  * bs_txn_end, which cannot fail: so within a transaction one reads the state from before it. Two changes of one item:
  * the later wins. Calls that fail leave the transaction as it was: go on or cancel.
  * bs_txn_begin may wait (holding nothing) while the log is at its limit until a checkpoint has made room. Never call it from inside
- * a poll of the log's channel or from the service thread's checkpoint.
+ * a poll. In the service thread, which makes that room, it does not wait but returns -EAGAIN.
  */
 enum bs_txn_flags {
 	BS_TXN_FREES = 1 << 0, /* frees space or metadata: may use the last reserve, so that a delete on a full store succeeds */

@@ -337,8 +337,6 @@ bool bs_meta_fits(struct bs *bs, uint64_t add);
 
 int bs_txn_create_store(struct bs *bs);
 void bs_txn_destroy_store(struct bs *bs);
-/* As bs_txn_begin; -EAGAIN where it would wait. */
-int bs_txn_try(struct bs *bs, uint32_t flags, struct bs_txn **out);
 /* Maps runs, ascending. alloc: their space is new and given back by a cancel. */
 #define BS_PUT_RUNS 256u
 int bs_txn_put_runs(struct bs_txn *txn, struct bs_blob *blob, const struct bs_run *run, uint32_t n, bool alloc);

@@ -90,6 +90,9 @@ int bs_txn_begin(struct bs *bs, uint32_t flags, struct bs_txn **out)
 	int rc;
 
 	while ((rc = bs_txn_try(bs, flags, out)) == -EAGAIN) {
+		/* The service thread makes the room: it would wait for itself. */
+		if (bs_has_service(bs) && reactor_current() == bs_service_reactor(bs))
+			break;
 		rc = bs_log_wait_room(bs);
 		if (rc)
 			break;
