@@ -291,26 +291,26 @@ static uint64_t fresh_seed(void)
 	return given ? strtoull(given, NULL, 0) : seed;
 }
 
-TEST(data_model, bytes_are_those_of_an_array_without_a_service)
+TEST(bfs_data_model, bytes_are_those_of_an_array_without_a_service)
 {
 	for (uint64_t seed = 1; seed <= 6; seed++)
 		run_model(seed, 250, (struct bfs_mount_opts){ .flags = BFS_NO_SERVICE, .cache_size = 16 * MiB });
 }
 
-TEST(data_model, bytes_are_those_of_an_array_with_a_service)
+TEST(bfs_data_model, bytes_are_those_of_an_array_with_a_service)
 {
 	for (uint64_t seed = 101; seed <= 104; seed++)
 		run_model(seed, 250, (struct bfs_mount_opts){ .cache_size = 16 * MiB, .writeback_ms = 20 });
 }
 
-TEST(data_model, a_cache_much_smaller_than_the_file_will_do)
+TEST(bfs_data_model, a_cache_much_smaller_than_the_file_will_do)
 {
 	for (uint64_t seed = 201; seed <= 204; seed++)
 		run_model(seed, 250, (struct bfs_mount_opts){ .flags = seed % 2 ? BFS_NO_SERVICE : 0,
 							     .cache_size = 1 * MiB, .writeback_ms = 10 });
 }
 
-TEST(data_model, a_seed_of_the_day)
+TEST(bfs_data_model, a_seed_of_the_day)
 {
 	uint64_t seed = fresh_seed();
 
