@@ -525,6 +525,7 @@ void bs_device_get_stat(struct bs *bs, struct bs_stat *st)
 	st->durable_lsn = atomic_load(&log->durable_lsn);
 	st->log_bytes = bs_log_used_bytes(bs);
 	st->log_limit = atomic_load(&log->limit);
+	st->closed = le32_get(bs->sb.clean);
 	st->commits = atomic_load(&log->commits);
 	st->log_writes = atomic_load(&log->writes);
 	st->log_write_bytes = atomic_load(&log->write_bytes);

@@ -160,6 +160,7 @@ static int check_store(struct check *c, struct base_err *err)
 	c->result->total_blocks = st.blocks;
 	c->result->replayed_records = st.replayed_records;
 	c->result->clean = !st.replayed_records;
+	c->closed = st.closed;
 	if (strncmp(st.owner, BFS_OWNER, sizeof(st.owner)))
 		return base_err_set(err, -EINVAL, "a store of \"%.16s\", not a BlobFS", st.owner);
 	rc = check_passes(c);

@@ -25,6 +25,7 @@ struct check {
 	struct seen *seen;
 	size_t n, room;
 	uint8_t hash_key[16];
+	bool closed;          /* the store was closed in order */
 	uint32_t hash_bits;   /* 0: the file system's item could not be read, keys are not checked */
 };
 

@@ -234,6 +234,8 @@ int bfs_may_create(const struct bfs_cred *cred, const struct bfs_inode *dir);
 int bfs_may_delete(const struct bfs_cred *cred, const struct bfs_inode *dir, const struct bfs_inode *victim);
 
 /* ---- mount.c's parts ---- */
+/* Is anything written mapped past the end, as a cut may leave it? */
+bool bfs_data_past_end(struct bs_blob *blob, uint64_t size, uint64_t *block);
 int bfs_orphans_delete(struct bfs *fs, struct base_err *err); /* orphans.c: -EUCLEAN for a blob that is no inode */
 int bfs_locks_create(struct bfs *fs);                         /* locks.c */
 void bfs_locks_destroy(struct bfs *fs);

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What a crash leaves for the next mount. */
+#include "test/unit/blobfs/data.h"
+
+/* A file of three blocks whose durable size lags behind, as a cut may leave it. */
+static void make_short(struct world *w, uint64_t size)
+{
+	struct bfs_file *file;
+	struct bs_blob_info info;
+	struct bs_blob *blob;
+	struct bfs_attr a;
+	struct bs_txn *txn;
+	struct bs *bs;
+	char data[12288];
+
+	data_make(w, "64M", (struct bfs_mount_opts){ .flags = BFS_NO_SERVICE });
+	bs = bfs_store(w->fs);
+	memset(data, 'x', sizeof(data));
+	file = data_open(w, "/f", O_RDWR | O_CREAT);
+	ASSERT_EQ_INT(sizeof(data), bfs_pwrite(file, data, sizeof(data), 0));
+	ASSERT_OK(bfs_fsync(file, false));
+	bfs_close(file);
+	ASSERT_OK(bfs_lookup(w->fs, NULL, ROOT, "f", &a));
+	blob = bs_blob_get(bs, a.ino);
+	bs_blob_get_info(blob, &info);
+	ASSERT_OK(bs_txn_begin(bs, 0, &txn));
+	ASSERT_OK(bs_txn_header(txn, blob, size, info.user, info.user_len));
+	bs_txn_end(txn);
+	bs_blob_put(blob);
+	ASSERT_OK(bs_commit(bs, 0));
+	bfs_abandon(w->fs);
+}
+
+static void raise_and_compare(struct world *w, uint64_t size)
+{
+	struct bfs_file *file;
+	struct bfs_attr a;
+	char data[12288];
+
+	data_mount(w, (struct bfs_mount_opts){ .flags = BFS_NO_SERVICE });
+	file = data_open(w, "/f", O_RDWR);
+	ASSERT_EQ_INT(size, bfs_file_size(file));
+	ASSERT_OK(bfs_lookup(w->fs, NULL, ROOT, "f", &a));
+	ASSERT_OK(bfs_truncate(w->fs, NULL, a.ino, sizeof(data)));
+	ASSERT_EQ_INT(sizeof(data), bfs_pread(file, data, sizeof(data), 0));
+	for (size_t i = 0; i < sizeof(data); i++)
+		ASSERT_EQ_INT(i < size ? 'x' : 0, data[i]);
+	bfs_close(file);
+	data_end(w);
+}
+
+TEST(leftovers, data_past_the_durable_size_never_shows)
+{
+	static const uint64_t sizes[] = { 0, 100, 4096, 5000, 8192, 12287 };
+
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		struct bfs_check_result result;
+		struct world w;
+
+		make_short(&w, sizes[i]);
+		world_check(&w, &result);
+		ASSERT_EQ_INT(0, result.problems);
+		raise_and_compare(&w, sizes[i]);
+	}
+}
