@@ -10,66 +10,14 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/dma.h"
 #include "bdev/powercut.h"
+#include "bdev/ram.h"
 
 #define COPY_PART (1 * MiB)
 
-/* ---- media ---- */
-
-int medium_create(uint64_t size, struct medium **out)
-{
-	struct medium *m = base_calloc(1, sizeof(*m));
-	int rc = -ENOMEM;
-
-	if (!m)
-		return rc;
-	atomic_init(&m->refs, 1);
-	m->size = size;
-	m->fd = memfd_create("powercut", MFD_CLOEXEC);
-	if (m->fd >= 0 && !ftruncate(m->fd, (off_t)size)) {
-		m->map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, m->fd, 0);
-		if (m->map != MAP_FAILED) {
-			*out = m;
-			return 0;
-		}
-	}
-	rc = -errno;
-	if (m->fd >= 0)
-		close(m->fd);
-	free(m);
-	return rc;
-}
-
-int medium_copy(struct medium *from, struct medium **out)
-{
-	off_t at = 0, end;
-	int rc = medium_create(from->size, out);
-
-	/* Only what is there: a medium has mostly holes. */
-	while (!rc && (at = lseek(from->fd, at, SEEK_DATA)) >= 0) {
-		end = lseek(from->fd, at, SEEK_HOLE);
-		memcpy((*out)->map + at, from->map + at, (size_t)(end - at));
-		at = end;
-	}
-	if (!rc) {
-		(*out)->applied = from->applied;
-		(*out)->low = from->low;
-	}
-	return rc;
-}
-
-void medium_put(struct medium *m)
-{
-	if (!m || atomic_fetch_sub(&m->refs, 1) != 1)
-		return;
-	munmap(m->map, m->size);
-	close(m->fd);
-	free(m);
-}
+/* ---- the base ---- */
 
 static bool all_zero(const char *p, size_t len)
 {
@@ -80,8 +28,14 @@ static bool all_zero(const char *p, size_t len)
 static int read_base(struct powercut *pc, struct medium **out)
 {
 	struct bdev_channel *ch;
-	char *buf = dma_alloc(COPY_PART, 4096);
-	int rc = buf ? medium_create(pc->size, out) : -ENOMEM;
+	char *buf;
+	int rc;
+
+	*out = ram_medium_copy(pc->w.base);
+	if (*out)
+		return 0;
+	buf = dma_alloc(COPY_PART, 4096);
+	rc = buf ? medium_create(pc->size, out) : -ENOMEM;
 
 	if (rc) {
 		dma_free(buf);
@@ -96,13 +50,13 @@ static int read_base(struct powercut *pc, struct medium **out)
 			size_t n = MIN(4096ul, len - i);
 
 			if (!all_zero(buf + i, n))
-				memcpy((*out)->map + at + i, buf + i, n);
+				rc = medium_write(*out, at + i, buf + i, n);
 		}
 	}
 	bdev_channel_return(ch);
 	dma_free(buf);
 	if (rc)
-		medium_put(*out);
+		medium_free(*out);
 	return rc;
 }
 
@@ -294,8 +248,8 @@ static void forget(struct powercut *pc)
 	pc->ndone = pc->nflushes = 0;
 	pc->generation++;
 	pc->events = 0;
-	medium_put(pc->rolled);
-	pc->rolled = NULL;
+	medium_free(pc->rolled.medium);
+	pc->rolled.medium = NULL;
 }
 
 static void powercut_close(struct bdev *dev)
@@ -303,7 +257,7 @@ static void powercut_close(struct bdev *dev)
 	struct powercut *pc = dev->priv;
 
 	forget(pc);
-	medium_put(pc->pristine);
+	medium_free(pc->pristine);
 	free(pc->writes);
 	free(pc->done);
 	free(pc->flushes);
@@ -342,7 +296,7 @@ int bdev_powercut_create(struct bdev *base, struct bdev **out)
 		rc = wrapper_start(*out);
 	}
 	if (rc) {
-		medium_put(pc->pristine);
+		medium_free(pc->pristine);
 		free(pc);
 	}
 	return rc;
@@ -376,7 +330,7 @@ int bdev_powercut_reset(struct bdev *dev)
 	rc = read_base(pc, &m);
 	if (!rc) {
 		forget(pc);
-		medium_put(pc->pristine);
+		medium_free(pc->pristine);
 		pc->pristine = m;
 	}
 	pthread_mutex_unlock(&pc->lock);

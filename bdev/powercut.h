@@ -3,6 +3,7 @@
 #ifndef BDEV_POWERCUT_H
 #define BDEV_POWERCUT_H
 
+#include "bdev/medium.h"
 #include "bdev/wrap.h"
 #include "bdev/wrapper.h"
 
@@ -22,16 +23,6 @@ struct pc_flush {
 	uint64_t submit; /* the latest submission of all flushes completed up to this one */
 };
 
-/* Content that states share: a memory file, mapped private by each. */
-struct medium {
-	int fd;
-	uint64_t size;
-	char *map;      /* shared: where writes are applied */
-	size_t applied; /* writes of pc->done that are in it */
-	size_t low;     /* every write of pc->writes before this one is in it */
-	atomic_uint refs;
-};
-
 struct powercut {
 	struct wrapper w;
 	pthread_mutex_t lock;
@@ -45,14 +36,12 @@ struct powercut {
 	struct pc_flush *flushes;                 /* by completion */
 	size_t nflushes, flush_room, flushes_out; /* out: submitted, not back */
 	struct medium *pristine;                  /* when the record began */
-	struct medium *rolled; /* with what was durable at the last state's flush point */
+	struct {
+		struct medium *medium; /* with what was durable at the last state's flush point; NULL: none */
+		size_t applied;        /* writes of done that are in it */
+		size_t low;            /* every write before this one is in it */
+	} rolled;
 };
-
-/* A zeroed medium. */
-int medium_create(uint64_t size, struct medium **out);
-/* One with the content of another, for states to come. */
-int medium_copy(struct medium *from, struct medium **out);
-void medium_put(struct medium *m);
 
 /* Finds the submission of the flush that makes the most durable at a cut; 0: none. */
 uint64_t powercut_flush_point(const struct powercut *pc, uint64_t event);

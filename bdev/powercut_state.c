@@ -11,13 +11,12 @@
  * still in flight may come anywhere after what was complete when it was submitted.
  *
  * The writes up to the flush point are certain at every later cut too, and lie under all others. So
- * they are applied once, to a shared medium, which states map copy-on-write; a state adds the few
- * others.
+ * they are applied once, to a medium whose copies share it until they are written; a state adds the few
+ * others to its copy.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "bdev/powercut.h"
 #include "bdev/ram.h"
@@ -145,102 +144,87 @@ static int by_key(const void *a, const void *b)
 
 /* ---- application ---- */
 
-static void apply(char *mem, const struct pc_write *r, uint64_t at, uint64_t len)
+static int apply(struct medium *m, const struct pc_write *r, uint64_t at, uint64_t len)
 {
-	if (r->data)
-		memcpy(mem + r->offset + at, r->data + at, len);
-	else
-		memset(mem + r->offset + at, 0, len);
+	return medium_write(m, r->offset + at, r->data ? r->data + at : NULL, len);
 }
 
-static void apply_survivor(char *mem, const struct survivor *s, const struct bdev_cut *cut)
+static int apply_survivor(struct medium *m, const struct survivor *s, const struct bdev_cut *cut)
 {
 	const struct pc_write *r = s->write;
 	unsigned of_8 = cut->mask ? 4 : survivors_of_8(cut->seed);
+	int rc = 0;
 
-	if (!is_torn(cut, s->number)) {
-		apply(mem, r, 0, r->length);
-		return;
-	}
+	if (!is_torn(cut, s->number))
+		return apply(m, r, 0, r->length);
 	/* Units lie at multiples of their size on the device, wherever the write begins. */
-	for (uint64_t at = 0, len; at < r->length; at += len) {
+	for (uint64_t at = 0, len; !rc && at < r->length; at += len) {
 		uint64_t unit = (r->offset + at) / cut->torn;
 
 		len = MIN((unit + 1) * cut->torn - (r->offset + at), r->length - at);
 		if (chance(cut->seed, s->number, unit + 1) % 8 < of_8)
-			apply(mem, r, at, len);
+			rc = apply(m, r, at, len);
 	}
+	return rc;
 }
 
 /* ---- the shared medium ---- */
 
-/* Brings a medium to a flush point at or after its own. Lock held. */
-static void roll(const struct powercut *pc, struct medium *m, uint64_t flush)
+/* Brings it to a flush point at or after its own. Lock held. */
+static int roll(struct powercut *pc, uint64_t flush)
 {
-	while (m->applied < pc->ndone && pc->done[m->applied]->complete < flush) {
-		const struct pc_write *r = pc->done[m->applied++];
+	int rc = 0;
 
-		apply(m->map, r, 0, r->length);
+	while (!rc && pc->rolled.applied < pc->ndone && pc->done[pc->rolled.applied]->complete < flush) {
+		const struct pc_write *r = pc->done[pc->rolled.applied];
+
+		rc = apply(pc->rolled.medium, r, 0, r->length);
+		pc->rolled.applied += !rc;
 	}
-	while (m->low < pc->nwrites && before_flush(pc->writes[m->low], flush))
-		m->low++;
+	while (pc->rolled.low < pc->nwrites && before_flush(pc->writes[pc->rolled.low], flush))
+		pc->rolled.low++;
+	return rc;
 }
 
-/* The medium of this flush point: the last state's, unless the cut lies before that one or states
- * still show it. */
-static int rolled_to(struct powercut *pc, uint64_t flush, struct medium **out)
+/* The medium of this flush point: the last state's, unless the cut lies before that one. */
+static int roll_to(struct powercut *pc, uint64_t flush)
 {
-	struct medium *m = pc->rolled;
-	bool behind = m && m->applied && pc->done[m->applied - 1]->complete >= flush;
-	bool ahead = m && m->applied < pc->ndone && pc->done[m->applied]->complete < flush;
+	size_t applied = pc->rolled.applied;
 	int rc;
 
-	if (!m || behind || (ahead && atomic_load(&m->refs) > 1)) {
-		rc = medium_copy(m && !behind ? m : pc->pristine, &m);
-		if (rc)
-			return rc;
-		medium_put(pc->rolled);
-		pc->rolled = m;
+	if (pc->rolled.medium && applied && pc->done[applied - 1]->complete >= flush) {
+		medium_free(pc->rolled.medium);
+		pc->rolled.medium = NULL;
 	}
-	roll(pc, m, flush);
-	*out = m;
-	return 0;
+	if (!pc->rolled.medium) {
+		pc->rolled.applied = pc->rolled.low = 0;
+		rc = medium_copy(pc->pristine, &pc->rolled.medium);
+		if (rc) {
+			pc->rolled.medium = NULL;
+			return rc;
+		}
+	}
+	return roll(pc, flush);
 }
 
-struct state {
-	struct medium *medium;
-	void *mem;
-};
-
-static void release_state(void *arg)
+/* The surviving writes over a copy of the medium. Lock held. */
+static int build(struct powercut *pc, struct survey *s, struct medium **out)
 {
-	struct state *st = arg;
-
-	munmap(st->mem, st->medium->size);
-	medium_put(st->medium);
-	free(st);
-}
-
-/* The surviving writes over a private map of the medium. Lock held. */
-static int build(struct powercut *pc, struct survey *s, struct state *st)
-{
-	int rc = rolled_to(pc, powercut_flush_point(pc, s->cut->event), &st->medium);
+	int rc = roll_to(pc, powercut_flush_point(pc, s->cut->event));
 
 	if (rc)
 		return rc;
-	s->list = base_malloc((pc->nwrites - st->medium->low + 1) * sizeof(*s->list));
+	s->list = base_malloc((pc->nwrites - pc->rolled.low + 1) * sizeof(*s->list));
 	if (!s->list)
 		return -ENOMEM;
-	st->mem = mmap(NULL, pc->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE,
-		       st->medium->fd, 0);
-	if (st->mem == MAP_FAILED) {
-		rc = -errno;
-	} else {
-		survey(pc, st->medium->low, s);
+	rc = medium_copy(pc->rolled.medium, out);
+	if (!rc) {
+		survey(pc, pc->rolled.low, s);
 		qsort(s->list, s->n, sizeof(*s->list), by_key);
-		for (size_t i = 0; i < s->n; i++)
-			apply_survivor(st->mem, &s->list[i], s->cut);
-		atomic_fetch_add(&st->medium->refs, 1);
+		for (size_t i = 0; !rc && i < s->n; i++)
+			rc = apply_survivor(*out, &s->list[i], s->cut);
+		if (rc)
+			medium_free(*out);
 	}
 	free(s->list);
 	return rc;
@@ -250,21 +234,17 @@ int bdev_powercut_state(struct bdev *dev, const struct bdev_cut *cut, struct bde
 {
 	struct powercut *pc = dev->priv;
 	struct survey s = { .cut = cut };
-	struct state *st = base_calloc(1, sizeof(*st));
+	struct medium *m;
 	int rc;
 
-	if (!st)
-		return -ENOMEM;
 	pthread_mutex_lock(&pc->lock);
-	rc = cut->event <= pc->events ? build(pc, &s, st) : -EINVAL;
+	rc = cut->event <= pc->events ? build(pc, &s, &m) : -EINVAL;
 	pthread_mutex_unlock(&pc->lock);
-	if (rc) {
-		free(st);
-		return rc;
-	}
-	rc = ram_over(st->mem, pc->size, release_state, st, out);
 	if (rc)
-		release_state(st);
+		return rc;
+	rc = ram_over(m, out);
+	if (rc)
+		medium_free(m);
 	return rc;
 }
 

@@ -31,8 +31,7 @@ static struct named *all_named;
 struct ram {
 	char *mem;
 	uint64_t size;
-	void (*release)(void *arg); /* whose memory it is; NULL: ours */
-	void *release_arg;
+	struct medium *medium; /* instead of mem */
 	bool keep;
 };
 
@@ -175,18 +174,16 @@ static int ram_open(struct bdev *dev, const struct bdev_opts *opts, struct base_
 	return 0;
 }
 
-int ram_over(void *mem, uint64_t size, void (*release)(void *arg), void *arg, struct bdev **out)
+int ram_over(struct medium *medium, struct bdev **out)
 {
 	struct bdev *dev = bdev_alloc(&ram_module, "ram:state");
 	struct ram *r = base_calloc(1, sizeof(*r));
 	int rc = -ENOMEM;
 
 	if (dev && r) {
-		*r = (struct ram){
-			.mem = mem, .size = size, .release = release, .release_arg = arg
-		};
+		*r = (struct ram){ .medium = medium, .size = medium_size(medium) };
 		dev->priv = r;
-		fill_info(dev, size, false);
+		fill_info(dev, r->size, false);
 		rc = bdev_start(dev, NULL);
 	}
 	if (rc) {
@@ -199,12 +196,22 @@ int ram_over(void *mem, uint64_t size, void (*release)(void *arg), void *arg, st
 	return 0;
 }
 
+struct medium *ram_medium_copy(struct bdev *dev)
+{
+	const struct ram *r = dev->priv;
+	struct medium *m = NULL;
+
+	if (dev->module != &ram_module || !r->medium || medium_copy(r->medium, &m))
+		return NULL;
+	return m;
+}
+
 static void ram_close(struct bdev *dev)
 {
 	struct ram *r = dev->priv;
 
-	if (r->release)
-		r->release(r->release_arg);
+	if (r->medium)
+		medium_free(r->medium);
 	else if (!r->keep)
 		munmap(r->mem, r->size);
 	free(r);
@@ -248,7 +255,7 @@ static void clear(struct ram *r, uint64_t offset, uint64_t length)
 {
 	uint64_t lo = round_up(offset, 4096), hi = round_down(offset + length, 4096);
 
-	if (!r->release && hi > lo && hi - lo >= 64 * KiB &&
+	if (hi > lo && hi - lo >= 64 * KiB &&
 	    !madvise(r->mem + lo, hi - lo, MADV_DONTNEED)) {
 		memset(r->mem + offset, 0, lo - offset);
 		memset(r->mem + hi, 0, offset + length - hi);
@@ -257,12 +264,27 @@ static void clear(struct ram *r, uint64_t offset, uint64_t length)
 	memset(r->mem + offset, 0, length);
 }
 
-static void do_io(struct ram *r, const struct bdev_io *io)
+static int do_medium_io(struct ram *r, const struct bdev_io *io)
+{
+	uint64_t at = io->offset;
+	int rc = 0;
+
+	if (io->op == BDEV_DISCARD || io->op == BDEV_WRITE_ZEROES)
+		return medium_write(r->medium, at, NULL, io->length);
+	for (int i = 0; !rc && i < io->iovcnt; i++) {
+		if (io->op == BDEV_READ)
+			medium_read(r->medium, at, io->iov[i].iov_base, io->iov[i].iov_len);
+		else
+			rc = medium_write(r->medium, at, io->iov[i].iov_base, io->iov[i].iov_len);
+		at += io->iov[i].iov_len;
+	}
+	return rc;
+}
+
+static void do_memory_io(struct ram *r, const struct bdev_io *io)
 {
 	char *at = r->mem + io->offset;
 
-	if (io->op == BDEV_FLUSH)
-		return;
 	if (io->op == BDEV_DISCARD || io->op == BDEV_WRITE_ZEROES) {
 		clear(r, io->offset, io->length);
 		return;
@@ -276,6 +298,16 @@ static void do_io(struct ram *r, const struct bdev_io *io)
 	}
 }
 
+static int do_io(struct ram *r, const struct bdev_io *io)
+{
+	if (io->op == BDEV_FLUSH)
+		return 0;
+	if (r->medium)
+		return do_medium_io(r, io);
+	do_memory_io(r, io);
+	return 0;
+}
+
 static void ram_reap(struct bdev_channel *ch)
 {
 	struct ram_channel *c = ch->priv;
@@ -286,8 +318,7 @@ static void ram_reap(struct bdev_channel *ch)
 	bell_quiet(&c->bell);
 	while (bytes < RAM_REAP_BYTES && (io = io_list_pop(&c->todo))) {
 		bytes += io->length;
-		do_io(r, io);
-		channel_done(ch, io, 0);
+		channel_done(ch, io, do_io(r, io));
 	}
 }
 

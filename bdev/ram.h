@@ -3,8 +3,11 @@
 #define BDEV_RAM_H
 
 #include "bdev/internal.h"
+#include "bdev/medium.h"
 
-/* A ram device over memory of somebody's, who gets it back by release when the device is closed. */
-int ram_over(void *mem, uint64_t size, void (*release)(void *arg), void *arg, struct bdev **out);
+/* A ram device over a medium, which it takes over on success. */
+int ram_over(struct medium *medium, struct bdev **out);
+/* A copy of the medium the device stands on; NULL: it does not stand on one, or memory is short. */
+struct medium *ram_medium_copy(struct bdev *dev);
 
 #endif
