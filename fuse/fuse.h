@@ -3,7 +3,9 @@
  * Serving a mounted file system at a directory, through the kernel's FUSE.
  *
  * The file system stays its owner's: it is mounted before and unmounted after. All calls from any thread that does
- * not serve requests; never with a lock held that a library call of the owner may need.
+ * not serve requests; never with a lock held that a library call of the owner may need. The process that serves must not
+ * map files of the mount into its own memory: munmap(2) waits for write-back with a lock that the serving threads
+ * need to get memory.
  */
 #ifndef FUSE_FUSE_H
 #define FUSE_FUSE_H
