@@ -216,8 +216,9 @@ int bfs_get_statfs(struct bfs *fs, struct bfs_statfs *out)
 	memset(out, 0, sizeof(*out));
 	out->block_size = BS_BLOCK;
 	out->blocks = st.blocks;
-	out->free_blocks = st.free_blocks;
-	out->avail_blocks = st.avail_blocks;
+	/* What was freed a moment ago is given out again before a writer is told that space ran out. */
+	out->free_blocks = st.free_blocks + st.pending_blocks;
+	out->avail_blocks = st.avail_blocks + st.pending_blocks;
 	out->files = st.blobs;
 	out->name_max = BFS_NAME_MAX;
 	memcpy(out->uuid, fs->uuid, sizeof(out->uuid));

@@ -2,6 +2,7 @@
 /* Every synchronous call on data: what needs no waiting is done at once, the rest as a request on a borrowed channel. */
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "blobfs/data.h"
@@ -220,7 +221,9 @@ int bfs_truncate(struct bfs *fs, const struct bfs_cred *cred, uint64_t ino, uint
 	rc = bfs_inode_get(fs, ino, &inode);
 	if (rc)
 		return rc;
-	if (cred)
+	if (!S_ISREG(inode->mode))
+		rc = S_ISDIR(inode->mode) ? -EISDIR : -EINVAL;
+	else if (cred)
 		rc = bfs_cred_check(cred, inode, W_OK);
 	bfs_inode_put(inode);
 	return rc ? rc : (int)bfs_req_sync(fs, &req);
