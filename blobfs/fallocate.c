@@ -114,6 +114,14 @@ static int change_map(struct bfs_req *req, struct fallocate_state *st, struct bs
 	return bs_txn_prealloc(txn, blob, block, count, (enum bs_stream)atomic_load(&req->file->stream));
 }
 
+/* The dirty pages that would have carried the size with them are gone: it may be published without them. */
+static void cover_hole(struct bfs_inode *inode, uint64_t end)
+{
+	end = MIN(end, round_up(atomic_load(&inode->size), PAGE_SIZE));
+	if (atomic_load(&inode->data_end) < end)
+		atomic_store(&inode->data_end, end);
+}
+
 /* After a transaction: on to the next piece, or to the second half of this one. */
 static void piece_done(struct bfs_req *req, struct fallocate_state *st, uint64_t end)
 {
@@ -144,8 +152,10 @@ static int map_piece(struct bfs_req *req, struct fallocate_state *st, struct bs_
 		rc = bfs_raise_size(txn, inode, st->end);
 	if (rc)
 		return rc;
-	if (drop)
+	if (drop) {
 		bfs_range_drop(inode, first, first + count - 1, true);
+		cover_hole(inode, end);
+	}
 	bfs_inode_note_lsn(inode, bs_txn_end(txn));
 	/* Once more: what was read meanwhile by the old map. */
 	if (drop)

@@ -63,3 +63,30 @@ TEST(leftovers, data_past_the_durable_size_never_shows)
 		raise_and_compare(&w, sizes[i]);
 	}
 }
+
+/* What is dropped by a hole or zeroes may be what would have carried the size to the device. */
+TEST(leftovers, a_size_outlives_the_pages_that_raised_it)
+{
+	static const int modes[] = { FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE,
+				     FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE };
+
+	for (size_t i = 0; i < ARRAY_SIZE(modes); i++) {
+		struct bfs_file *file;
+		struct bfs_attr a;
+		struct world w;
+		char data[20000];
+
+		data_make(&w, "64M", (struct bfs_mount_opts){ .flags = BFS_NO_SERVICE });
+		memset(data, 'x', sizeof(data));
+		file = data_open(&w, "/f", O_RDWR | O_CREAT);
+		ASSERT_EQ_INT(sizeof(data), bfs_pwrite(file, data, sizeof(data), 0));
+		ASSERT_OK(bfs_fallocate(file, modes[i], 4096, 8 * 4096));
+		ASSERT_OK(bfs_fsync(file, true));
+		bfs_close(file);
+		bfs_abandon(w.fs);
+		data_mount(&w, (struct bfs_mount_opts){ .flags = BFS_NO_SERVICE });
+		ASSERT_OK(bfs_lookup(w.fs, NULL, ROOT, "f", &a));
+		ASSERT_EQ_INT(modes[i] == FALLOC_FL_ZERO_RANGE ? 9 * 4096 : sizeof(data), a.size);
+		data_end(&w);
+	}
+}
