@@ -146,6 +146,7 @@ static void create(struct load *l)
 		must(l, "mkdir", bfs_mkdir(l->fs, NULL, p.dir, p.name, mode, 0, &a));
 	else
 		must(l, "symlink", bfs_symlink(l->fs, NULL, p.dir, p.name, target, 0, &a));
+	trace(l->run, "create %u/%s: inode %" PRIu64 ", kind %d", p.d, p.name, a.ino, kind);
 	f = fm_node(&l->m, a.ino, kind, hint);
 	fm_set(&f->mode, now_lsn(l), mode);
 	set_name(l, &p, l->m.n_nodes);
@@ -158,6 +159,7 @@ static void link_name(struct load *l)
 	if (!find_place(l, &from, true, N_FILE) || !find_place(l, &to, false, -1))
 		return;
 	must(l, "link", bfs_link(l->fs, NULL, from.node->ino, to.dir, to.name, 0, NULL));
+	trace(l->run, "link %u/%s to inode %" PRIu64, to.d, to.name, from.node->ino);
 	set_name(l, &to, from.index);
 }
 
@@ -171,6 +173,7 @@ static void remove_name(struct load *l)
 		must(l, "rmdir", bfs_rmdir(l->fs, NULL, p.dir, p.name));
 	else
 		must(l, "unlink", bfs_unlink(l->fs, NULL, p.dir, p.name));
+	trace(l->run, "remove %u/%s", p.d, p.name);
 	set_name(l, &p, 0);
 	lost_name(l, p.index);
 }
@@ -191,6 +194,7 @@ static void rename_name(struct load *l)
 	exchange = to.node && rng_chance(&l->run->rng, 30);
 	rc = bfs_rename(l->fs, NULL, from.dir, from.name, to.dir, to.name, exchange ? 2 : 0);
 	must(l, "rename", rc);
+	trace(l->run, "%s %u/%s %u/%s", exchange ? "exchange" : "rename", from.d, from.name, to.d, to.name);
 	if (to.index == from.index)
 		return; /* two names of one inode: rename(2) does nothing */
 	set_name(l, &to, from.index);
@@ -206,6 +210,7 @@ static void attributes(struct load *l)
 
 	if (!find_place(l, &p, true, (int)rng_below(&l->run->rng, 2)))
 		return;
+	trace(l->run, "attributes of inode %" PRIu64, p.node->ino);
 	if (rng_chance(&l->run->rng, 40)) {
 		must(l, "chmod", bfs_setattr(l->fs, NULL, p.node->ino, &a, BFS_SET_MODE, NULL));
 		fm_set(&p.node->mode, now_lsn(l), a.mode);
@@ -244,6 +249,8 @@ static void write_file(struct load *l)
 	n = MIN(n, FM_UNITS - first);
 	for (uint64_t u = 0; u < n; u++)
 		fm_fill(buf + u * FM_UNIT, p.node->ino, first + u, counter);
+	trace(l->run, "%s inode %" PRIu64 ": units %" PRIu64 " + %" PRIu64 ", version %" PRIu64, direct ? "direct" : append ? "append" : "write",
+	      p.node->ino, first, n, counter);
 	must(l, "open", bfs_open(l->fs, NULL, p.node->ino, O_WRONLY | (direct ? O_DIRECT : 0), BS_STREAM_UNKNOWN, &file));
 	if ((append ? bfs_append(file, buf, n * FM_UNIT) : bfs_pwrite(file, buf, n * FM_UNIT, first * FM_UNIT)) !=
 	    (int64_t)(n * FM_UNIT))
@@ -263,6 +270,7 @@ static void truncate_file(struct load *l)
 		return;
 	size = fm_now_size(p.node);
 	units = rng_chance(&l->run->rng, 60) ? rng_below(&l->run->rng, size / FM_UNIT + 1) : rng_below(&l->run->rng, FM_UNITS);
+	trace(l->run, "truncate inode %" PRIu64 ": %" PRIu64 " to %" PRIu64, p.node->ino, size, units * FM_UNIT);
 	must(l, "truncate", bfs_truncate(l->fs, NULL, p.node->ino, units * FM_UNIT));
 	if (units * FM_UNIT < size)
 		fm_write(&l->m, p.node, units, FM_UNITS, 0, submitted);
@@ -282,6 +290,7 @@ static void punch_file(struct load *l)
 		return;
 	if (rng_chance(&l->run->rng, 25))
 		mode = FALLOC_FL_KEEP_SIZE;
+	trace(l->run, "fallocate inode %" PRIu64 ": mode %d, units %" PRIu64 " + %" PRIu64, p.node->ino, mode, first, n);
 	must(l, "open", bfs_open(l->fs, NULL, p.node->ino, O_WRONLY, BS_STREAM_UNKNOWN, &file));
 	rc = bfs_fallocate(file, mode, first * FM_UNIT, n * FM_UNIT);
 	must(l, "fallocate", rc);
@@ -300,6 +309,7 @@ static void sync_file(struct load *l)
 
 	if (!find_place(l, &p, true, N_FILE))
 		return;
+	trace(l->run, "fsync inode %" PRIu64, p.node->ino);
 	must(l, "open", bfs_open(l->fs, NULL, p.node->ino, O_WRONLY, BS_STREAM_UNKNOWN, &file));
 	must(l, "fsync", bfs_fsync(file, rng_chance(&l->run->rng, 50)));
 	bfs_close(file);
@@ -312,6 +322,7 @@ static void sync_all(struct load *l)
 	uint64_t lsn = now_lsn(l), seq = l->m.seq;
 	bool dir = rng_chance(&l->run->rng, 50);
 
+	trace(l->run, dir ? "fsync /" : "sync");
 	must(l, "sync", dir ? bfs_fsync_ino(l->fs, BFS_ROOT_INO, false) : bfs_sync(l->fs));
 	fm_ack(&l->m, lsn, mark(l));
 	for (size_t i = 0; i < l->m.n_nodes && !dir; i++)
@@ -323,6 +334,7 @@ static void background(struct load *l)
 {
 	l->clock += 700000000ull * (1 + rng_below(&l->run->rng, 3));
 	base_set_fake_clock(l->clock);
+	trace(l->run, "background");
 	must(l, "service", bfs_service_step(l->fs));
 	if (rng_chance(&l->run->rng, 20))
 		must(l, "checkpoint", bs_checkpoint(bfs_store(l->fs)));
@@ -330,6 +342,7 @@ static void background(struct load *l)
 
 static void remount(struct load *l)
 {
+	trace(l->run, "remount");
 	if (rng_chance(&l->run->rng, 70)) {
 		bfs_abandon(l->fs);
 	} else {

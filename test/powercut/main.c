@@ -17,7 +17,7 @@
 struct options {
 	uint64_t seed, ops, sample, states, event, subset;
 	uint32_t torn, level, seconds;
-	bool seeded, only_event, only_subset, quiet, lie;
+	bool seeded, only_event, only_subset, quiet, lie, trace;
 	const char *save;
 };
 
@@ -55,6 +55,19 @@ bool finding(struct run *run, const char *fmt, ...)
 		va_end(ap);
 	}
 	return false;
+}
+
+void trace(const struct run *run, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (!run->tracing)
+		return;
+	printf("%6" PRIu64 "  ", bdev_powercut_mark(run->dev));
+	va_start(ap, fmt);
+	vprintf(fmt, ap);
+	va_end(ap);
+	putchar('\n');
 }
 
 void broken(const struct run *run, const char *fmt, ...)
@@ -180,7 +193,7 @@ static bool cut_at(struct cutter *c, const struct workload *wl, void *w, uint64_
 /* One seed: the workload, then its cuts in rising order. Returns states tested, or -1. */
 static int64_t run_seed(const struct options *opt, const struct workload *wl, uint64_t seed)
 {
-	struct run run = { .seed = seed, .ops = opt->ops, .device_size = 48 * MiB };
+	struct run run = { .seed = seed, .ops = opt->ops, .device_size = 48 * MiB, .tracing = opt->trace };
 	struct cutter c = { .opt = opt, .run = &run };
 	struct rng pick;
 	struct bdev *ram;
@@ -218,6 +231,7 @@ static void usage(void)
 {
 	printf("Usage: powercut [--level 1|2] [--seed N] [--ops N] [--cuts all|sample=K] [--torn 0|512|4096]\n"
 	       "                [--states N | --time S] [--event E [--subset K]] [--save FILE] [--quiet]\n"
+	       "                [--trace]  prints what the workload does, each with the number of events before it\n"
 	       "                [--lie]   flushes do nothing: the test must fail\n"
 	       "Without --seed: fresh seeds, one after another, until N states were tested or S seconds have passed.\n");
 }
@@ -227,7 +241,7 @@ static int parse(int argc, char **argv, struct options *opt)
 	static const struct option longs[] = {
 		{ "seed", 1, NULL, 's' }, { "ops", 1, NULL, 'o' }, { "cuts", 1, NULL, 'c' }, { "torn", 1, NULL, 't' },
 		{ "level", 1, NULL, 'l' }, { "states", 1, NULL, 'n' }, { "time", 1, NULL, 'T' }, { "event", 1, NULL, 'e' },
-		{ "subset", 1, NULL, 'k' }, { "save", 1, NULL, 'S' }, { "quiet", 0, NULL, 'q' }, { "lie", 0, NULL, 'L' }, { "help", 0, NULL, 'h' },
+		{ "subset", 1, NULL, 'k' }, { "save", 1, NULL, 'S' }, { "quiet", 0, NULL, 'q' }, { "lie", 0, NULL, 'L' }, { "trace", 0, NULL, 'v' }, { "help", 0, NULL, 'h' },
 		{ NULL, 0, NULL, 0 } };
 	int o;
 
@@ -246,6 +260,7 @@ static int parse(int argc, char **argv, struct options *opt)
 		case 'k': opt->subset = v; opt->only_subset = true; break;
 		case 'S': opt->save = optarg; break;
 		case 'q': opt->quiet = true; break;
+		case 'v': opt->trace = true; break;
 		case 'L': opt->lie = true; break;
 		case 'h': usage(); exit(0);
 		default: usage(); return 1;

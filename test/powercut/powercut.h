@@ -29,7 +29,9 @@ struct run {
 	struct rng rng;     /* the workload's */
 	struct bdev *dev;   /* powercut over ram */
 	char why[512];      /* what a verification found */
+	bool tracing;       /* --trace: what the workload does is printed */
 };
+void trace(const struct run *run, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Notes the first finding and returns false, so that `return finding(…)` reads. */
 bool finding(struct run *run, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* A failure of the test itself (the workload could not go on): says so and exits 2. */
