@@ -346,7 +346,9 @@ bool bfs_inode_claim(struct bfs_inode *inode)
 	bool sole;
 
 	pthread_mutex_lock(&fs->icache_lock);
-	sole = inode->refs == 1 || (inode->refs == 2 && inode->on_dirty_list);
+	/* What is in write-back is kept by the dirty list alone. */
+	sole = inode->refs == 1 ||
+	       (inode->refs == 2 && inode->on_dirty_list && !atomic_load(&inode->n_writing));
 	if (sole)
 		inode->dying = true;
 	pthread_mutex_unlock(&fs->icache_lock);

@@ -150,6 +150,9 @@ static void write_end(struct bfs_unit *u, int rc)
 	struct bfs_waiter *waiters = NULL;
 	bool lost = false;
 
+	/* Deleted with its last name just when this began: nobody will read it. */
+	if (rc == -ENOENT && !u->inode->nlink)
+		rc = 0;
 	pthread_mutex_lock(&s->lock);
 	for (uint32_t i = 0; i < u->n; i++) {
 		unsigned slot = (u->first + i) & (GROUP_PAGES - 1);

@@ -25,7 +25,7 @@ struct world {
 
 static inline struct bfs *world_mount(struct world *w, uint32_t flags)
 {
-	struct bfs_mount_opts opts = { .size = sizeof(opts), .flags = flags, .cache_size = 8 * MiB };
+	struct bfs_mount_opts opts = { .size = sizeof(opts), .flags = flags, .cache_size = 8 * MiB, .writeback_ms = 5 };
 
 	bdev_ref(w->keep);
 	ASSERT_OK(bfs_mount_bdev(w->keep, &opts, &w->fs, &w->err));
