@@ -137,8 +137,8 @@ static int copy_bytes(struct putter *p, int fd, bool sparse, uint64_t ino)
 	}
 	if (rc == 0 && sparse && at > bfs_file_size(file))
 		rc = bfs_truncate(p->fs, NULL, ino, at);
-	if (rc == 0)
-		rc = bfs_fsync(file, false); /* an error of write-back belongs to this file's message */
+	if (rc == 0) /* an error of writing belongs to this file's message; all is committed together at the end */
+		rc = bfs_sync_range(file, 0, UINT64_MAX, true);
 	if (file)
 		bfs_close(file);
 	return rc;
