@@ -259,7 +259,7 @@ struct bfs_req {
 	int mode;                  /* FALLOCATE */
 	const struct iovec *iov;   /* READ, WRITE: any alignment; must live until done */
 	int iovcnt;
-	void (*done)(struct bfs_req *req, void *arg); /* from a poll, in any thread that polls; never inside bfs_submit */
+	void (*done)(struct bfs_req *req, void *arg); /* called by bfs_queue_poll of its queue, or bfs_queue_destroy */
 	void *arg;
 	int64_t result;            /* bytes, 0, or negative errno */
 

@@ -4,6 +4,9 @@
  * end, it goes to the main one, else it goes, and its name is kept for a while (ghost): a page that comes back soon goes to the
  * main queue at once. In the main queue those that were asked for get another round. So a scan, however long, passes through the
  * small queue, a tenth of the cache.
+ *
+ * Each shard has its queues, but which of the two has to give is decided for the whole cache: a file lies in few shards, and one that is
+ * full of what is wanted must not pay for it.
  */
 #include "blobfs/data.h"
 
@@ -31,6 +34,7 @@ static void push_head(struct bfs_cache *c, struct bfs_shard *s, uint32_t page, e
 		q->tail = page;
 	q->head = page;
 	q->count++;
+	atomic_fetch_add_explicit(id == Q_SMALL ? &c->n_small : &c->n_main, 1, memory_order_relaxed);
 }
 
 void bfs_queue_remove(struct bfs_cache *c, struct bfs_shard *s, uint32_t page)
@@ -47,6 +51,7 @@ void bfs_queue_remove(struct bfs_cache *c, struct bfs_shard *s, uint32_t page)
 	else
 		q->tail = p->prev;
 	q->count--;
+	atomic_fetch_sub_explicit(p->queue == Q_SMALL ? &c->n_small : &c->n_main, 1, memory_order_relaxed);
 	p->queue = Q_NONE;
 }
 
@@ -126,27 +131,20 @@ static uint32_t step(struct bfs_cache *c, struct bfs_shard *s, bool small)
 	return BFS_NO_PAGE;
 }
 
-static bool evict_one(struct bfs_cache *c, struct bfs_shard *s)
+static bool evict_one(struct bfs_cache *c, struct bfs_shard *s, bool small)
 {
-	for (unsigned look = 0; look < LOOK_MAX; look++) {
-		uint32_t total = s->small.count + s->main.count, page;
-		bool small;
+	struct bfs_page_queue *q = small ? &s->small : &s->main;
 
-		if (!total)
-			return false;
-		/* Every other look the other queue: what is in one of them may all be dirty. */
-		small = s->small.count && (s->small.count * 10 >= total || !s->main.count);
-		if (look & 8 && s->small.count && s->main.count)
-			small = !small;
-		page = step(c, s, small);
-		if (page != BFS_NO_PAGE) {
-			struct bfs_page *p = &c->pages[page];
-			struct bfs_group *g = bfs_group_find(s, p->ino, p->number >> GROUP_SHIFT);
+	for (unsigned look = 0; look < LOOK_MAX && q->count; look++) {
+		uint32_t page = step(c, s, small);
+		struct bfs_page *p;
 
-			bfs_page_drop(c, s, g, p->number & (GROUP_PAGES - 1));
-			s->evicted++;
-			return true;
-		}
+		if (page == BFS_NO_PAGE)
+			continue;
+		p = &c->pages[page];
+		bfs_page_drop(c, s, bfs_group_find(s, p->ino, p->number >> GROUP_SHIFT), p->number & (GROUP_PAGES - 1));
+		s->evicted++;
+		return true;
 	}
 	return false;
 }
@@ -183,32 +181,39 @@ static uint32_t take_free(struct bfs_cache *c)
 	return page;
 }
 
-static uint32_t shard_pages(struct bfs_shard *s)
+static uint32_t queue_count(struct bfs_shard *s, bool small)
 {
 	uint32_t n;
 
 	pthread_mutex_lock(&s->lock);
-	n = s->small.count + s->main.count;
+	n = small ? s->small.count : s->main.count;
 	pthread_mutex_unlock(&s->lock);
 	return n;
 }
 
-/* The fuller of two shards, so that they stay about even. */
-static struct bfs_shard *pick_shard(struct bfs_cache *c)
+static bool small_is_due(struct bfs_cache *c)
+{
+	uint64_t small = atomic_load_explicit(&c->n_small, memory_order_relaxed);
+
+	return small * 10 >= small + atomic_load_explicit(&c->n_main, memory_order_relaxed);
+}
+
+/* Of two shards the one with the longer queue. */
+static struct bfs_shard *pick_shard(struct bfs_cache *c, bool small)
 {
 	uint32_t r = atomic_fetch_add_explicit(&c->rotor, 1, memory_order_relaxed);
 	struct bfs_shard *a = &c->shards[r & (c->n_shards - 1)];
 	struct bfs_shard *b = &c->shards[(bfs_mix(r + 1) ^ (r + 1)) & (c->n_shards - 1)];
 
-	return shard_pages(b) > shard_pages(a) ? b : a;
+	return queue_count(b, small) > queue_count(a, small) ? b : a;
 }
 
-static bool evict_some(struct bfs_cache *c, struct bfs_shard *s)
+static bool evict_some(struct bfs_cache *c, struct bfs_shard *s, bool small)
 {
 	unsigned n = 0;
 
 	pthread_mutex_lock(&s->lock);
-	while (n < BATCH && evict_one(c, s))
+	while (n < BATCH && evict_one(c, s, small))
 		n++;
 	pthread_mutex_unlock(&s->lock);
 	return n > 0;
@@ -219,12 +224,16 @@ uint32_t bfs_page_alloc(struct bfs_cache *c)
 	uint32_t page = take_free(c);
 
 	for (uint32_t i = 0; page == BFS_NO_PAGE && i < 4; i++) {
-		if (evict_some(c, pick_shard(c)))
+		bool small = small_is_due(c);
+
+		if (evict_some(c, pick_shard(c, small), small))
 			page = take_free(c);
 	}
-	/* Few may be left that can go: look everywhere. */
-	for (uint32_t i = 0; page == BFS_NO_PAGE && i < c->n_shards; i++) {
-		if (evict_some(c, &c->shards[i]))
+	/* Few may be left that can go: look everywhere, first where they ought to be. */
+	for (uint32_t i = 0; page == BFS_NO_PAGE && i < 2 * c->n_shards; i++) {
+		bool small = small_is_due(c) == (i < c->n_shards);
+
+		if (evict_some(c, &c->shards[i & (c->n_shards - 1)], small))
 			page = take_free(c);
 	}
 	return page;

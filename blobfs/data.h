@@ -126,6 +126,7 @@ struct bfs_cache {
 	struct bfs_group *free_groups;
 	struct bfs_waiter *free_waiters;
 	_Atomic uint32_t n_free_waiters, rotor;
+	_Atomic uint32_t n_small, n_main; /* pages in the shards' queues */
 	_Atomic uint64_t seq, n_dirty, n_writing, readahead, written_back;
 	pthread_mutex_t unit_lock;
 	struct bfs_unit *free_units;
