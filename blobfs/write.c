@@ -224,12 +224,52 @@ static enum bfs_write_need chunk_pin(struct chunk *k)
 	return need;
 }
 
+/* After a round: what was written, up to end. */
+static void chunk_written(struct chunk *k, uint64_t end)
+{
+	struct bfs_write *w = k->w;
+	uint64_t written = end - k->offset;
+
+	w->offset += written;
+	w->left -= written;
+	w->done += written;
+	if (!written)
+		return;
+	if (end > k->size)
+		atomic_store(&k->inode->size, end);
+	bfs_inode_modified(k->inode);
+}
+
+/* The short way for what appends to a log: one page, which is there. */
+static bool chunk_small(struct chunk *k)
+{
+	struct bfs_shard *s;
+	struct bfs_group *g;
+	uint32_t page;
+	bool done;
+
+	if ((k->end - 1) >> PAGE_SHIFT != k->first || (k->end > k->size && k->first > k->size >> PAGE_SHIFT))
+		return false;
+	s = bfs_shard_of(k->c, k->inode->ino, k->first);
+	pthread_mutex_lock(&s->lock);
+	page = bfs_page_find(s, k->inode->ino, k->first, &g);
+	done = page != BFS_NO_PAGE && g->uptodate & bit_of(k->first) &&
+	       !bfs_page_dirty(k->c, g, k->first & (GROUP_PAGES - 1));
+	if (done) {
+		copy_page(k, g, k->first, page);
+		k->c->pages[page].seq = atomic_fetch_add_explicit(&k->c->seq, 1, memory_order_relaxed);
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (done)
+		chunk_written(k, k->end);
+	return done;
+}
+
 /* All pages are pinned. */
 static enum bfs_write_need chunk_copy(struct chunk *k)
 {
-	struct bfs_write *w = k->w;
 	enum bfs_write_need need = WRITE_DONE;
-	uint64_t end = k->end, written;
+	uint64_t end = k->end;
 
 	for (uint32_t i = 0; i < k->n; i++) {
 		if (need == WRITE_DONE && write_page(k, k->first + i, k->page[i])) {
@@ -239,16 +279,23 @@ static enum bfs_write_need chunk_copy(struct chunk *k)
 		if (need != WRITE_DONE)
 			unpin_page(k, k->first + i, k->page[i]);
 	}
-	written = end - k->offset;
-	w->offset += written;
-	w->left -= written;
-	w->done += written;
-	if (!written)
-		return need;
-	if (end > k->size)
-		atomic_store(&k->inode->size, end);
-	bfs_inode_modified(k->inode);
+	chunk_written(k, end);
 	return need;
+}
+
+/* inode->lock held. */
+static enum bfs_write_need chunk_write(struct chunk *k)
+{
+	enum bfs_write_need need;
+
+	if (k->end == k->offset) {
+		k->w->left = 0; /* beyond the size, which is kept */
+		return WRITE_DONE;
+	}
+	if (chunk_small(k))
+		return WRITE_DONE;
+	need = chunk_pin(k);
+	return need == WRITE_DONE ? chunk_copy(k) : need;
 }
 
 enum bfs_write_need bfs_write_try(struct bfs_write *w)
@@ -262,13 +309,7 @@ enum bfs_write_need bfs_write_try(struct bfs_write *w)
 	while (w->left && need == WRITE_DONE) {
 		pthread_mutex_lock(&w->inode->lock);
 		chunk_begin(&k, w);
-		if (k.end > k.offset) {
-			need = chunk_pin(&k);
-			if (need == WRITE_DONE)
-				need = chunk_copy(&k);
-		} else {
-			w->left = 0; /* beyond the size, which is kept */
-		}
+		need = chunk_write(&k);
 		pthread_mutex_unlock(&w->inode->lock);
 		if (bfs_wb_over_limit(k.c, 1))
 			break;
