@@ -228,6 +228,19 @@ int kmount_unmount(const char *dir, dev_t dev)
 	return rc ? rc : -EBUSY;
 }
 
+int kmount_remove_dead(const char *dir, dev_t dev)
+{
+	struct stat st;
+	dev_t now;
+
+	/* The number may already be that of the next mount there; but that one answers. */
+	if (device_of(dir, &now) || now != dev)
+		return 0;
+	if (!stat(dir, &st) || (errno != ENOTCONN && errno != ECONNABORTED))
+		return 0;
+	return unmount_once(dir, true);
+}
+
 void kmount_set_readahead(dev_t dev, unsigned int kib)
 {
 	char path[96];

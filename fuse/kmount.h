@@ -22,6 +22,8 @@ bool kmount_source_is_mounted(const char *source, char *dir, size_t size);
 int kmount_session(struct fuse_session *se, const char *dir, dev_t *dev, struct base_err *err);
 /* 0: unmounted; -EBUSY: in use, what was dirty was pushed, and it was detached. -ESTALE: what is seen at dir is not `dev`. */
 int kmount_unmount(const char *dir, dev_t dev);
+/* Removes a mount nobody serves any more, if it is still to be seen at dir. */
+int kmount_remove_dead(const char *dir, dev_t dev);
 /* As root: lets the kernel read ahead more than its 128 KiB. */
 void kmount_set_readahead(dev_t dev, unsigned int kib);
 

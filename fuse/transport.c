@@ -388,9 +388,10 @@ int transport_invalidate(struct transport *t, uint64_t ino)
 
 int transport_unmount(struct transport *t)
 {
-	if (atomic_load(&t->gone))
-		return 0;
 	t->left = true;
+	/* Unmounted by somebody else; or the connection was aborted, and a dead mount is left. */
+	if (atomic_load(&t->gone))
+		return kmount_remove_dead(t->dir, t->dev);
 	return kmount_unmount(t->dir, t->dev);
 }
 
