@@ -16,7 +16,7 @@ const struct {
 	{"conformance", Conformance, 2, "URI SCRATCH-DIR: every call, compared with the kernel's file system"},
 	{"acknowledge", Acknowledge, 2, "URI DB: synced writes until killed, each number printed when acknowledged"},
 	{"verify", Verify, 3, "URI DB COUNT: the first COUNT keys are there, and nothing that is not right"},
-	{"fill", FillUp, 2, "URI DB: until the device is full; delete /ballast; go on"},
+	{"fill", FillUp, 2, "URI DB [unlogged]: until the device is full; delete /ballast; go on"},
 	{"ingest", Ingest, 2, "URI DB: tables made outside, linked and copied in"},
 	{"twice", OpenTwice, 2, "URI DB: a second opening is refused"},
 	{"leak", Leak, 3, "URI DB COUNT: unsynced writes, then exit() with everything open"},

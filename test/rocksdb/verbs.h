@@ -15,7 +15,7 @@ using Arguments = std::vector<std::string>;
 int Conformance(const Arguments &args); /* URI SCRATCH-DIR */
 int Acknowledge(const Arguments &args); /* URI DB */
 int Verify(const Arguments &args);      /* URI DB COUNT */
-int FillUp(const Arguments &args);      /* URI DB */
+int FillUp(const Arguments &args);      /* URI DB [unlogged] */
 int Ingest(const Arguments &args);      /* URI DB */
 int OpenTwice(const Arguments &args);   /* URI DB */
 int Leak(const Arguments &args);        /* URI DB COUNT */

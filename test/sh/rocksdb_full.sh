@@ -5,8 +5,10 @@
 suite=rocksdb_full
 . "$(dirname "$0")/../rocksdb/lib.sh"
 
-new_image 128M
-good recovers_after_space_is_freed 'recovered with' "$driver" fill "$uri?cache=32M" /db
-grep -q 'after [0-9]* keys: IO error: No space' "$tmp/out" || bad no_space_reaches_rocksdb 'it was told something else'
-checked image_is_whole
+for how in unlogged logged; do
+	new_image 160M
+	good "$how: recovers after space is freed" 'recovered with' "$driver" fill "$uri?cache=32M" /db $how
+	grep -q 'after [0-9]* keys: IO error: No space' "$tmp/out" || bad "$how: no space reaches rocksdb" 'it was told something else'
+	checked "$how: image is whole"
+done
 exit $status
