@@ -349,7 +349,8 @@ static void remount(struct load *l)
 		must(l, "unmount", bfs_unmount(l->fs));
 	}
 	mount_fs(l);
-	fm_adopt(&l->m, l->run, l->fs, now_lsn(l));
+	/* The mount may have cleaned up, which is not durable yet. */
+	fm_adopt(&l->m, l->run, l->fs, bs_durable_lsn(bfs_store(l->fs)));
 }
 
 static void load_step(void *w)
