@@ -7,7 +7,7 @@
 
 DEPS := build-essential pkg-config libdpdk-dev libnuma-dev libbsd-dev liburing-dev libisal-dev uuid-dev \
 	libblkid-dev libjson-c-dev libfuse3-dev fuse3 liburcu-dev librocksdb-dev rocksdb-tools libgtest-dev \
-	libsodium-dev sqlite3 git attr acl python3 e2fsprogs fdisk
+	libsodium-dev sqlite3 git attr acl procps python3 e2fsprogs fdisk
 DEPS_LINT := clang-format clang-tidy cppcheck
 
 O ?= build
