@@ -23,7 +23,8 @@ static int run(struct bfs *fs, size_t len, uint64_t n)
 
 	if (!record)
 		return -1;
-	rc = bfs_open_path(fs, NULL, "/log", O_RDWR | O_CREAT | O_TRUNC, 0644, BS_STREAM_SHORT, &file);
+	rc = bfs_open_path(fs, NULL, "/log", O_RDWR | O_CREAT | O_TRUNC, 0644, BS_STREAM_SHORT,
+			   &file);
 	if (rc) {
 		free(record);
 		return rc;
@@ -34,7 +35,8 @@ static int run(struct bfs *fs, size_t len, uint64_t n)
 			rc = -1;
 	}
 	t1 = base_now_ns();
-	printf("%" PRIu64 " appends of %zu bytes: %.0f ns each\n", n, len, (double)(t1 - t0) / (double)n);
+	printf("%" PRIu64 " appends of %zu bytes: %.0f ns each\n", n, len,
+	       (double)(t1 - t0) / (double)n);
 	bfs_close(file);
 	free(record);
 	return rc;
@@ -45,7 +47,10 @@ int main(int argc, char **argv)
 	size_t len = argc > 1 ? strtoull(argv[1], NULL, 0) : 400;
 	uint64_t n = argc > 2 ? strtoull(argv[2], NULL, 0) : 200000;
 	struct bfs_mount_opts opts = {
-		.size = sizeof(opts), .cache_size = 512 * MiB, .dirty_limit = 512 * MiB, .writeback_ms = 60000,
+		.size = sizeof(opts),
+		.cache_size = 512 * MiB,
+		.dirty_limit = 512 * MiB,
+		.writeback_ms = 60000,
 	};
 	struct base_err err = { "" };
 	struct bdev *dev;

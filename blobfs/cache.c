@@ -16,7 +16,8 @@ static int group_cmp(const struct bfs_group *a, const struct bfs_group *b)
 	return a->number < b->number ? -1 : a->number > b->number;
 }
 RB_GENERATE_INTERNAL(bfs_group_tree, bfs_group, node, group_cmp, __attribute__((unused)) static)
-RB_GENERATE_INTERNAL(bfs_dirty_tree, bfs_group, dirty_node, group_cmp, __attribute__((unused)) static)
+RB_GENERATE_INTERNAL(bfs_dirty_tree, bfs_group, dirty_node, group_cmp,
+		     __attribute__((unused)) static)
 
 /* ---- making ---- */
 
@@ -72,7 +73,8 @@ static void arena_unmap(struct bfs *fs, bool dma)
 /* Memory that costs nothing before it is touched, zeroed. */
 static void *lazy_alloc(uint64_t size)
 {
-	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	return p == MAP_FAILED ? NULL : p;
 }
@@ -132,7 +134,8 @@ static void cache_free(struct bfs_cache *c)
 	if (!c)
 		return;
 	bfs_units_free(c);
-	lazy_free(c->buckets, (uint64_t)c->n_shards * shard_buckets(c) * sizeof(struct bfs_group *));
+	lazy_free(c->buckets,
+		  (uint64_t)c->n_shards * shard_buckets(c) * sizeof(struct bfs_group *));
 	lazy_free(c->ghosts, (uint64_t)c->n_shards * shard_ghosts(c) * sizeof(uint64_t));
 	lazy_free(c->aux, c->n_pages * sizeof(*c->aux));
 	lazy_free(c->groups, c->n_pages * sizeof(*c->groups));
@@ -224,14 +227,16 @@ static struct bfs_group *group_take_free(struct bfs_cache *c)
 	if (g) {
 		c->free_groups = g->next;
 	} else {
-		assert(c->fresh_group < c->n_pages); /* one page each at least, and the caller has one in hand */
+		assert(c->fresh_group <
+		       c->n_pages); /* one page each at least, and the caller has one in hand */
 		g = &c->groups[c->fresh_group++];
 	}
 	pthread_mutex_unlock(&c->free_lock);
 	return g;
 }
 
-struct bfs_group *bfs_group_make(struct bfs_cache *c, struct bfs_shard *s, struct bfs_inode *inode, uint64_t number)
+struct bfs_group *bfs_group_make(struct bfs_cache *c, struct bfs_shard *s, struct bfs_inode *inode,
+				 uint64_t number)
 {
 	struct bfs_group **bucket = bucket_of(s, inode->ino, number);
 	struct bfs_group *g = bfs_group_find(s, inode->ino, number);
@@ -341,7 +346,8 @@ void bfs_page_unpin(struct bfs_cache *c, uint32_t page)
 		bfs_wake_free(c);
 }
 
-void bfs_page_insert(struct bfs_cache *c, struct bfs_shard *s, struct bfs_group *g, unsigned slot, uint32_t page)
+void bfs_page_insert(struct bfs_cache *c, struct bfs_shard *s, struct bfs_group *g, unsigned slot,
+		     uint32_t page)
 {
 	struct bfs_page *p = &c->pages[page];
 
@@ -366,7 +372,7 @@ void bfs_group_trim_reserved(struct bfs_cache *c, struct bfs_group *g)
 		left &= (uint16_t)(left - 1);
 		if (g->dirty & g->alloc & bfs_cluster_mask(c, cluster))
 			continue;
-		g->reserved &= (uint16_t)~(1u << cluster);
+		g->reserved &= (uint16_t) ~(1u << cluster);
 		bs_unreserve(c->fs->bs, 1);
 	}
 }
@@ -411,7 +417,7 @@ static int reserve_for(struct bfs_cache *c, struct bfs_group *g, unsigned slot)
 
 	bs_map_lookup(g->inode->blob, g->number << GROUP_SHIFT | slot, 1, &e);
 	if (!(e.flags & (BS_RUN_HOLE | BS_RUN_SHARED | BS_RUN_SUM))) {
-		g->alloc &= (uint16_t)~(1u << slot);
+		g->alloc &= (uint16_t) ~(1u << slot);
 		return 0;
 	}
 	if (!(g->reserved >> cluster & 1)) {

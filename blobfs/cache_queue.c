@@ -11,8 +11,8 @@
 #include "blobfs/data.h"
 
 #define FREQ_MAX 3u
-#define BATCH 8u      /* pages evicted at once */
-#define LOOK_MAX 64u  /* pages looked at, at most, for one eviction */
+#define BATCH 8u     /* pages evicted at once */
+#define LOOK_MAX 64u /* pages looked at, at most, for one eviction */
 
 static struct bfs_page_queue *queue_of(struct bfs_shard *s, const struct bfs_page *p)
 {
@@ -34,7 +34,8 @@ static void push_head(struct bfs_cache *c, struct bfs_shard *s, uint32_t page, e
 		q->tail = page;
 	q->head = page;
 	q->count++;
-	atomic_fetch_add_explicit(id == Q_SMALL ? &c->n_small : &c->n_main, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(id == Q_SMALL ? &c->n_small : &c->n_main, 1,
+				  memory_order_relaxed);
 }
 
 void bfs_queue_remove(struct bfs_cache *c, struct bfs_shard *s, uint32_t page)
@@ -51,7 +52,8 @@ void bfs_queue_remove(struct bfs_cache *c, struct bfs_shard *s, uint32_t page)
 	else
 		q->tail = p->prev;
 	q->count--;
-	atomic_fetch_sub_explicit(p->queue == Q_SMALL ? &c->n_small : &c->n_main, 1, memory_order_relaxed);
+	atomic_fetch_sub_explicit(p->queue == Q_SMALL ? &c->n_small : &c->n_main, 1,
+				  memory_order_relaxed);
 	p->queue = Q_NONE;
 }
 
@@ -72,7 +74,8 @@ static void ghost_put(struct bfs_shard *s, const struct bfs_page *p)
 static bool ghost_take(struct bfs_shard *s, const struct bfs_page *p)
 {
 	uint64_t f = fingerprint(p), *place = &s->ghost[f >> 32 & s->ghost_mask];
-	bool found = *place >> 32 == (f & UINT32_MAX) && s->ghost_clock - (uint32_t)*place <= s->ghost_mask;
+	bool found = *place >> 32 == (f & UINT32_MAX) &&
+		     s->ghost_clock - (uint32_t)*place <= s->ghost_mask;
 
 	if (found)
 		*place = 0;
@@ -102,7 +105,8 @@ void bfs_queue_touch(struct bfs_cache *c, uint32_t page)
 
 static bool may_evict(const struct bfs_page *p)
 {
-	return !p->pins && !(atomic_load_explicit(&p->state, memory_order_relaxed) & (PAGE_DIRTY | PAGE_WRITING));
+	return !p->pins && !(atomic_load_explicit(&p->state, memory_order_relaxed) &
+			     (PAGE_DIRTY | PAGE_WRITING));
 }
 
 /* Gives the page at the end of a queue another round there, or in the main queue. */
@@ -142,7 +146,8 @@ static bool evict_one(struct bfs_cache *c, struct bfs_shard *s, bool small)
 		if (page == BFS_NO_PAGE)
 			continue;
 		p = &c->pages[page];
-		bfs_page_drop(c, s, bfs_group_find(s, p->ino, p->number >> GROUP_SHIFT), p->number & (GROUP_PAGES - 1));
+		bfs_page_drop(c, s, bfs_group_find(s, p->ino, p->number >> GROUP_SHIFT),
+			      p->number & (GROUP_PAGES - 1));
 		s->evicted++;
 		return true;
 	}

@@ -11,8 +11,8 @@ static uint16_t slots_in(uint64_t group, uint64_t first, uint64_t last)
 	return (uint16_t)((0xffffu >> (GROUP_PAGES - 1 - hi)) & (0xffffu << lo));
 }
 
-static void group_drop(struct bfs_cache *c, struct bfs_inode *inode, uint64_t number, uint64_t first, uint64_t last,
-		       bool dirty)
+static void group_drop(struct bfs_cache *c, struct bfs_inode *inode, uint64_t number,
+		       uint64_t first, uint64_t last, bool dirty)
 {
 	struct bfs_shard *s = bfs_shard_of(c, inode->ino, number << GROUP_SHIFT);
 	struct bfs_group *g;
@@ -22,7 +22,7 @@ static void group_drop(struct bfs_cache *c, struct bfs_inode *inode, uint64_t nu
 	g = bfs_group_find(s, inode->ino, number);
 	slots = g ? g->present & slots_in(number, first, last) : 0;
 	if (g && !dirty)
-		slots &= (uint16_t)~(g->dirty | g->writing);
+		slots &= (uint16_t) ~(g->dirty | g->writing);
 	while (slots) { /* the group goes with its last page */
 		unsigned slot = (unsigned)__builtin_ctz(slots);
 
@@ -60,7 +60,8 @@ static uint64_t next_dirty(struct bfs_inode *inode, uint64_t from, uint64_t last
 		pthread_mutex_lock(&s->lock);
 		g = bfs_group_find(s, inode->ino, number);
 		if (g)
-			slots = (g->dirty | (writing ? g->writing : 0)) & slots_in(number, from, last);
+			slots = (g->dirty | (writing ? g->writing : 0)) &
+				slots_in(number, from, last);
 		pthread_mutex_unlock(&s->lock);
 		if (slots)
 			return number << GROUP_SHIFT | (unsigned)__builtin_ctz(slots);
@@ -119,7 +120,8 @@ void bfs_page_wait(struct bfs_cache *c, uint32_t page, struct bfs_waiter *w, str
 	aux->waiters = w;
 }
 
-struct bfs_waiter *bfs_page_take_waiters(struct bfs_cache *c, uint32_t page, struct bfs_waiter *list)
+struct bfs_waiter *bfs_page_take_waiters(struct bfs_cache *c, uint32_t page,
+					 struct bfs_waiter *list)
 {
 	struct bfs_waiter *w = c->aux[page].waiters, *next;
 

@@ -37,7 +37,8 @@ static int add_block(struct bfs_unit *u, struct bfs_iter *to, size_t wanted)
 	uint8_t *direct = wanted == PAGE_SIZE ? bfs_iter_direct(to, PAGE_SIZE) : NULL;
 	struct iovec *last = u->n ? &u->iov[u->n - 1] : NULL;
 
-	if (direct && last && !u->page[u->n - 1] && (uint8_t *)last->iov_base + last->iov_len == direct) {
+	if (direct && last && !u->page[u->n - 1] &&
+	    (uint8_t *)last->iov_base + last->iov_len == direct) {
 		last->iov_len += PAGE_SIZE;
 	} else {
 		void *base = direct ? direct : dma_alloc(PAGE_SIZE, PAGE_SIZE);

@@ -19,18 +19,29 @@ struct direct_state {
 	bool reclaimed;
 };
 
-enum { DIRECT_BEGIN, DIRECT_TAIL, DIRECT_TAIL_HOME, DIRECT_TAIL_OVER, DIRECT_CLEAN, DIRECT_DROP, DIRECT_NEXT, DIRECT_FAILED };
+enum {
+	DIRECT_BEGIN,
+	DIRECT_TAIL,
+	DIRECT_TAIL_HOME,
+	DIRECT_TAIL_OVER,
+	DIRECT_CLEAN,
+	DIRECT_DROP,
+	DIRECT_NEXT,
+	DIRECT_FAILED
+};
 
 static void drop_cached(struct bfs_req *req)
 {
 	pthread_mutex_lock(&req->inode->lock);
-	bfs_range_drop(req->inode, req->offset >> PAGE_SHIFT, (req->offset + req->length - 1) >> PAGE_SHIFT, false);
+	bfs_range_drop(req->inode, req->offset >> PAGE_SHIFT,
+		       (req->offset + req->length - 1) >> PAGE_SHIFT, false);
 	pthread_mutex_unlock(&req->inode->lock);
 }
 
 static int clean_begin(struct bfs_req *req, struct direct_state *st)
 {
-	bfs_walk_init(&st->walk, req->inode, req->offset >> PAGE_SHIFT, (st->end - 1) >> PAGE_SHIFT, req->ch);
+	bfs_walk_init(&st->walk, req->inode, req->offset >> PAGE_SHIFT, (st->end - 1) >> PAGE_SHIFT,
+		      req->ch);
 	return DIRECT_CLEAN;
 }
 
@@ -72,7 +83,8 @@ static struct bfs_unit *gather(struct bfs_req *req, struct direct_state *st)
 	u->first = st->pos >> PAGE_SHIFT;
 	u->extend = true;
 	while (st->pos < st->end && u->n < WINDOW_PAGES && u->io.length < BS_IO_MAX) {
-		uint8_t *base = bfs_iter_direct(&st->from, PAGE_SIZE); /* whole blocks in each iovec: bfs_direct_fits */
+		uint8_t *base = bfs_iter_direct(
+			&st->from, PAGE_SIZE); /* whole blocks in each iovec: bfs_direct_fits */
 		struct iovec *last = u->n ? &u->iov[u->n - 1] : NULL;
 
 		if (last && (uint8_t *)last->iov_base + last->iov_len == base) {

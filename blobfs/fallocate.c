@@ -12,7 +12,7 @@
 
 struct fallocate_state {
 	struct bfs_need need;
-	struct bfs_write w;   /* zeroes at the edges */
+	struct bfs_write w;      /* zeroes at the edges */
 	uint64_t end, pos, last; /* bytes; whole blocks still to be changed: pos … last */
 	uint32_t edge;
 	bool unmapped; /* the piece at pos is a hole now */
@@ -76,7 +76,9 @@ static enum op_next next_edge(struct bfs_req *req, struct fallocate_state *st)
 	default:
 		return op_goto(&req->op_, FALLOC_MAP);
 	}
-	st->w = (struct bfs_write){ .inode = req->inode, .offset = from, .left = to - from, .keep_size = true };
+	st->w = (struct bfs_write){
+		.inode = req->inode, .offset = from, .left = to - from, .keep_size = true
+	};
 	return op_goto(&req->op_, FALLOC_ZERO);
 }
 
@@ -103,7 +105,8 @@ static bool unmaps(const struct bfs_req *req, const struct fallocate_state *st)
 	return clears(req) && !st->unmapped;
 }
 
-static int change_map(struct bfs_req *req, struct fallocate_state *st, struct bs_txn *txn, uint64_t block, uint64_t count)
+static int change_map(struct bfs_req *req, struct fallocate_state *st, struct bs_txn *txn,
+		      uint64_t block, uint64_t count)
 {
 	struct bs_blob *blob = req->inode->blob;
 
@@ -111,7 +114,8 @@ static int change_map(struct bfs_req *req, struct fallocate_state *st, struct bs
 		return 0;
 	if (unmaps(req, st))
 		return bs_txn_unmap(txn, blob, block, count);
-	return bs_txn_prealloc(txn, blob, block, count, (enum bs_stream)atomic_load(&req->file->stream));
+	return bs_txn_prealloc(txn, blob, block, count,
+			       (enum bs_stream)atomic_load(&req->file->stream));
 }
 
 /* The dirty pages that would have carried the size with them are gone: it may be published without them. */
@@ -134,14 +138,17 @@ static void piece_done(struct bfs_req *req, struct fallocate_state *st, uint64_t
 }
 
 /* In the transaction, inode->lock held. */
-static int map_piece(struct bfs_req *req, struct fallocate_state *st, struct bs_txn *txn, enum bfs_write_need *need)
+static int map_piece(struct bfs_req *req, struct fallocate_state *st, struct bs_txn *txn,
+		     enum bfs_write_need *need)
 {
 	struct bfs_inode *inode = req->inode;
 	uint64_t end = MIN(st->last, st->pos + (PIECE_BLOCKS << PAGE_SHIFT));
-	uint64_t first = st->pos >> PAGE_SHIFT, count = end > st->pos ? (end - st->pos) >> PAGE_SHIFT : 0;
+	uint64_t first = st->pos >> PAGE_SHIFT,
+		 count = end > st->pos ? (end - st->pos) >> PAGE_SHIFT : 0;
 	bool drop = unmaps(req, st) && count;
 	bool last = end >= st->last && !(drop && req->mode & FALLOC_FL_ZERO_RANGE);
-	bool raise = last && !(req->mode & FALLOC_FL_KEEP_SIZE) && st->end > atomic_load(&inode->size);
+	bool raise = last && !(req->mode & FALLOC_FL_KEEP_SIZE) &&
+		     st->end > atomic_load(&inode->size);
 	int rc;
 
 	*need = raise ? bfs_tail_try(inode, &st->w.page) : WRITE_DONE;

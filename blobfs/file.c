@@ -33,7 +33,8 @@ static int check_mode(const struct bfs_inode *inode, const struct bfs_cred *cred
 }
 
 /* Takes over the count of inode. */
-static int file_make(struct bfs_inode *inode, int flags, enum bs_stream stream, struct bfs_file **out)
+static int file_make(struct bfs_inode *inode, int flags, enum bs_stream stream,
+		     struct bfs_file **out)
 {
 	struct bfs_file *file = base_calloc(1, sizeof(*file));
 
@@ -49,8 +50,8 @@ static int file_make(struct bfs_inode *inode, int flags, enum bs_stream stream, 
 	return 0;
 }
 
-static int file_open(struct bfs *fs, const struct bfs_cred *cred, uint64_t ino, int flags, enum bs_stream stream,
-		     struct bfs_file **out)
+static int file_open(struct bfs *fs, const struct bfs_cred *cred, uint64_t ino, int flags,
+		     enum bs_stream stream, struct bfs_file **out)
 {
 	struct bfs_inode *inode;
 	struct bfs_file *file;
@@ -79,14 +80,14 @@ static int file_open(struct bfs *fs, const struct bfs_cred *cred, uint64_t ino, 
 	return rc;
 }
 
-int bfs_open(struct bfs *fs, const struct bfs_cred *cred, uint64_t ino, int flags, enum bs_stream stream,
-	     struct bfs_file **out)
+int bfs_open(struct bfs *fs, const struct bfs_cred *cred, uint64_t ino, int flags,
+	     enum bs_stream stream, struct bfs_file **out)
 {
 	return file_open(fs, cred, ino, flags, stream, out);
 }
 
-static int open_new(struct bfs *fs, const struct bfs_cred *cred, const char *path, int flags, uint32_t mode,
-		    enum bs_stream stream, struct bfs_file **out)
+static int open_new(struct bfs *fs, const struct bfs_cred *cred, const char *path, int flags,
+		    uint32_t mode, enum bs_stream stream, struct bfs_file **out)
 {
 	char name[BFS_NAME_MAX + 1];
 	struct bfs_attr attr;
@@ -105,8 +106,8 @@ static int open_new(struct bfs *fs, const struct bfs_cred *cred, const char *pat
 	return rc;
 }
 
-int bfs_open_path(struct bfs *fs, const struct bfs_cred *cred, const char *path, int flags, uint32_t mode,
-		  enum bs_stream stream, struct bfs_file **out)
+int bfs_open_path(struct bfs *fs, const struct bfs_cred *cred, const char *path, int flags,
+		  uint32_t mode, enum bs_stream stream, struct bfs_file **out)
 {
 	bool exclusive = (flags & (O_CREAT | O_EXCL)) == (O_CREAT | O_EXCL);
 	uint32_t walk = flags & O_NOFOLLOW || exclusive ? BFS_NOFOLLOW : 0;

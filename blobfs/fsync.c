@@ -27,7 +27,9 @@ static enum op_next settle(struct bfs_req *req)
 	int rc;
 
 	bfs_req_home(req);
-	rc = req->fs->opts.flags & BFS_RDONLY ? 0 : bfs_inode_settle(req->inode, req->flags & BFS_IO_DATASYNC);
+	rc = req->fs->opts.flags & BFS_RDONLY
+		     ? 0
+		     : bfs_inode_settle(req->inode, req->flags & BFS_IO_DATASYNC);
 	if (rc == -EAGAIN) {
 		bs_log_wait_room_start(req->fs->bs, op);
 		return op_await(op, FSYNC_SETTLE, 0);
@@ -80,7 +82,8 @@ enum op_next bfs_fsync_after(struct bfs_req *req, int64_t result)
 	struct fsync_state *st = BFS_REQ_STATE(req, struct fsync_state);
 
 	st->result = result;
-	bfs_walk_init(&st->walk, req->inode, 0, atomic_load(&req->inode->size) >> PAGE_SHIFT, req->ch);
+	bfs_walk_init(&st->walk, req->inode, 0, atomic_load(&req->inode->size) >> PAGE_SHIFT,
+		      req->ch);
 	req->op_.fn = bfs_fsync_run;
 	req->op_.on_error = FSYNC_FAILED;
 	return op_goto(&req->op_, FSYNC_WALK);

@@ -23,7 +23,8 @@ int bfs_need_release(struct bfs_need *n)
 	return rc;
 }
 
-static enum op_next provide_fill(struct bfs_need *n, struct bfs_inode *inode, uint64_t page, struct bfs_req *req, int step)
+static enum op_next provide_fill(struct bfs_need *n, struct bfs_inode *inode, uint64_t page,
+				 struct bfs_req *req, int step)
 {
 	struct bfs_unit *u;
 	int rc = bfs_fill_gather(inode, page, page, req->ch, &u);
@@ -40,7 +41,8 @@ static enum op_next provide_fill(struct bfs_need *n, struct bfs_inode *inode, ui
 	return op_await(&req->op_, step, 0);
 }
 
-static enum op_next provide_wait(struct bfs_need *n, struct bfs_inode *inode, uint64_t number, struct bfs_req *req, int step)
+static enum op_next provide_wait(struct bfs_need *n, struct bfs_inode *inode, uint64_t number,
+				 struct bfs_req *req, int step)
 {
 	struct bfs_cache *c = inode->fs->cache;
 	struct bfs_shard *s = bfs_shard_of(c, inode->ino, number);
@@ -74,7 +76,8 @@ static int write_back_some(struct bfs_need *n, struct bfs_inode *inode, struct b
 	return rc;
 }
 
-static enum op_next provide_pages(struct bfs_need *n, struct bfs_inode *inode, struct bfs_req *req, int step)
+static enum op_next provide_pages(struct bfs_need *n, struct bfs_inode *inode, struct bfs_req *req,
+				  int step)
 {
 	int rc = write_back_some(n, inode, req);
 
@@ -88,7 +91,8 @@ static enum op_next provide_pages(struct bfs_need *n, struct bfs_inode *inode, s
 }
 
 /* Once: writes the file back, which gives back what was reserved too much, and asks the store for space freed lately. */
-static enum op_next provide_space(struct bfs_need *n, struct bfs_inode *inode, struct bfs_req *req, int step)
+static enum op_next provide_space(struct bfs_need *n, struct bfs_inode *inode, struct bfs_req *req,
+				  int step)
 {
 	if (n->reclaimed)
 		return op_fail(&req->op_, -ENOSPC);
@@ -104,8 +108,8 @@ static enum op_next provide_space(struct bfs_need *n, struct bfs_inode *inode, s
 	return op_await(&req->op_, step, 0);
 }
 
-enum op_next bfs_need_provide(struct bfs_need *n, struct bfs_inode *inode, enum bfs_write_need need, uint64_t page,
-			      struct bfs_req *req, int step)
+enum op_next bfs_need_provide(struct bfs_need *n, struct bfs_inode *inode, enum bfs_write_need need,
+			      uint64_t page, struct bfs_req *req, int step)
 {
 	switch (need) {
 	case WRITE_FILL:

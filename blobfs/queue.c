@@ -26,9 +26,9 @@ struct bfs_queue {
 	struct bfs *fs;
 	struct bdev_channel *ch;
 	_Atomic uint32_t inflight;
-	int event, epoll;           /* eventfd: the list has something */
-	bool waits;                 /* no service: requests are run by the poll */
-	pthread_mutex_t lock;       /* the lists */
+	int event, epoll;     /* eventfd: the list has something */
+	bool waits;           /* no service: requests are run by the poll */
+	pthread_mutex_t lock; /* the lists */
 	struct req_list waiting, over;
 	_Atomic uint32_t n_over;
 };

@@ -8,8 +8,8 @@
 /* ---- what is there ---- */
 
 /* Shard locked: copies from one page; false: it is not there. */
-static bool copy_page(struct bfs_cache *c, struct bfs_shard *s, struct bfs_inode *inode, uint64_t pos, size_t len,
-		      struct bfs_iter *to, bool sequential)
+static bool copy_page(struct bfs_cache *c, struct bfs_shard *s, struct bfs_inode *inode,
+		      uint64_t pos, size_t len, struct bfs_iter *to, bool sequential)
 {
 	struct bfs_group *g;
 	uint32_t page = bfs_page_find(s, inode->ino, pos >> PAGE_SHIFT, &g);
@@ -25,7 +25,8 @@ static bool copy_page(struct bfs_cache *c, struct bfs_shard *s, struct bfs_inode
 	return true;
 }
 
-size_t bfs_read_try(struct bfs_inode *inode, uint64_t offset, size_t len, struct bfs_iter *to, bool sequential)
+size_t bfs_read_try(struct bfs_inode *inode, uint64_t offset, size_t len, struct bfs_iter *to,
+		    bool sequential)
 {
 	struct bfs_cache *c = inode->fs->cache;
 	size_t done = 0;
@@ -143,7 +144,8 @@ enum op_next bfs_read_cached(struct op *op)
 		bfs_req_home(req);
 		rc = copy_some(req, st);
 		if (st->pos >= st->end || rc)
-			return bfs_req_end(req, st->pos > req->offset ? (int64_t)(st->pos - req->offset) : rc);
+			return bfs_req_end(
+				req, st->pos > req->offset ? (int64_t)(st->pos - req->offset) : rc);
 		rc = fill_start(req, st);
 		if (rc > 0 || (!rc && page_wait(req, st)))
 			return op_await(op, READ_COPY, 0);
@@ -155,7 +157,8 @@ enum op_next bfs_read_cached(struct op *op)
 			op->fn = bfs_read_uncached;
 			return bfs_uncached_from(req, done);
 		}
-		return bfs_req_end(req, st->pos > req->offset ? (int64_t)(st->pos - req->offset) : rc);
+		return bfs_req_end(req,
+				   st->pos > req->offset ? (int64_t)(st->pos - req->offset) : rc);
 	}
 	return op_bug(op);
 }

@@ -46,7 +46,8 @@ uint64_t bfs_ra_end(const struct bfs_req *req, uint64_t end)
 
 	if (bs_service_channel(req->inode->fs->bs) || !req->file)
 		return end;
-	return MAX(end, MIN(size, end + atomic_load_explicit(&req->file->ra.window, memory_order_relaxed)));
+	return MAX(end, MIN(size, end + atomic_load_explicit(&req->file->ra.window,
+							     memory_order_relaxed)));
 }
 
 /* The window after this read. */
@@ -68,7 +69,8 @@ static uint64_t window_of(struct bfs_file *file, uint64_t offset, uint64_t len)
 void bfs_readahead(struct bfs_file *file, uint64_t offset, uint64_t len, bool missed)
 {
 	struct bfs_inode *inode = file->inode;
-	uint64_t end = offset + len, size = atomic_load_explicit(&inode->size, memory_order_relaxed);
+	uint64_t end = offset + len,
+		 size = atomic_load_explicit(&inode->size, memory_order_relaxed);
 	uint64_t max = (uint64_t)inode->fs->cache->n_pages * PAGE_SIZE / 8;
 	uint64_t window, done, from, to;
 
@@ -109,7 +111,8 @@ int bfs_advise(struct bfs_file *file, uint64_t offset, uint64_t length, enum bfs
 		atomic_store(&file->ra.advice, (int)advice);
 		return 0;
 	case BFS_ADV_WILLNEED:
-		end = MIN(MIN(end, size), offset + (uint64_t)inode->fs->cache->n_pages / 4 * PAGE_SIZE);
+		end = MIN(MIN(end, size),
+			  offset + (uint64_t)inode->fs->cache->n_pages / 4 * PAGE_SIZE);
 		if (offset < end)
 			bfs_readahead_range(inode, offset >> PAGE_SHIFT, (end - 1) >> PAGE_SHIFT);
 		return 0;
@@ -118,7 +121,8 @@ int bfs_advise(struct bfs_file *file, uint64_t offset, uint64_t length, enum bfs
 		if (round_up(offset, PAGE_SIZE) >= end)
 			return 0;
 		pthread_mutex_lock(&inode->lock);
-		bfs_range_drop(inode, round_up(offset, PAGE_SIZE) >> PAGE_SHIFT, (end >> PAGE_SHIFT) - 1, false);
+		bfs_range_drop(inode, round_up(offset, PAGE_SIZE) >> PAGE_SHIFT,
+			       (end >> PAGE_SHIFT) - 1, false);
 		pthread_mutex_unlock(&inode->lock);
 		return 0;
 	}

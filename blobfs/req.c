@@ -56,7 +56,8 @@ static int check_io(struct bfs_req *req, bool write)
 
 bool bfs_direct_fits(const struct bfs_req *req)
 {
-	if (req->flags & BFS_IO_APPEND || req->offset & (PAGE_SIZE - 1) || req->length & (PAGE_SIZE - 1))
+	if (req->flags & BFS_IO_APPEND || req->offset & (PAGE_SIZE - 1) ||
+	    req->length & (PAGE_SIZE - 1))
 		return false;
 	for (int i = 0; i < req->iovcnt; i++) {
 		if (req->iov[i].iov_len & (PAGE_SIZE - 1))
@@ -73,9 +74,12 @@ static op_fn io_fn(struct bfs_req *req, bool write, int *rc)
 		return req_failed;
 	}
 	if (write) {
-		atomic_store_explicit(&req->inode->stream, atomic_load_explicit(&req->file->stream, memory_order_relaxed),
-				      memory_order_relaxed);
-		return req->flags & BFS_IO_DIRECT && bfs_direct_fits(req) ? bfs_write_direct : bfs_write_cached;
+		atomic_store_explicit(
+			&req->inode->stream,
+			atomic_load_explicit(&req->file->stream, memory_order_relaxed),
+			memory_order_relaxed);
+		return req->flags & BFS_IO_DIRECT && bfs_direct_fits(req) ? bfs_write_direct
+									  : bfs_write_cached;
 	}
 	bfs_inode_accessed(req->inode);
 	return req->flags & (BFS_IO_DIRECT | BFS_IO_NOCACHE) ? bfs_read_uncached : bfs_read_cached;

@@ -28,7 +28,8 @@ int64_t bfs_pread(struct bfs_file *file, void *buf, size_t len, uint64_t offset)
 		return 0;
 	bfs_iter_init(&to, &iov, 1);
 	if (!(file->flags & O_DIRECT)) {
-		done = bfs_read_try(inode, offset, end - offset, &to, bfs_ra_continues(file, offset));
+		done = bfs_read_try(inode, offset, end - offset, &to,
+				    bfs_ra_continues(file, offset));
 		bfs_readahead(file, offset, end - offset, offset + done < end);
 	}
 	if (offset + done >= end) {
@@ -37,7 +38,9 @@ int64_t bfs_pread(struct bfs_file *file, void *buf, size_t len, uint64_t offset)
 	}
 	iov.iov_base = (uint8_t *)buf + done;
 	iov.iov_len = end - offset - done;
-	req = (struct bfs_req){ .op = BFS_REQ_READ, .file = file, .offset = offset + done, .iov = &iov, .iovcnt = 1 };
+	req = (struct bfs_req){
+		.op = BFS_REQ_READ, .file = file, .offset = offset + done, .iov = &iov, .iovcnt = 1
+	};
 	rc = bfs_req_sync(inode->fs, &req);
 	if (rc < 0)
 		return done ? (int64_t)done : rc;
@@ -53,7 +56,8 @@ static bool write_at_once(struct bfs_file *file, struct bfs_write *w)
 
 	if (file->flags & (O_DIRECT | O_SYNC | O_DSYNC) || bfs_wb_over_limit(c, 1))
 		return false;
-	atomic_store_explicit(&inode->stream, atomic_load_explicit(&file->stream, memory_order_relaxed),
+	atomic_store_explicit(&inode->stream,
+			      atomic_load_explicit(&file->stream, memory_order_relaxed),
 			      memory_order_relaxed);
 	need = bfs_write_try(w);
 	if (bfs_wb_over_limit(c, 2))
@@ -61,10 +65,13 @@ static bool write_at_once(struct bfs_file *file, struct bfs_write *w)
 	return need == WRITE_DONE && !w->left;
 }
 
-static int64_t write_file(struct bfs_file *file, const void *buf, size_t len, uint64_t offset, bool append)
+static int64_t write_file(struct bfs_file *file, const void *buf, size_t len, uint64_t offset,
+			  bool append)
 {
 	struct iovec iov = { (void *)(uintptr_t)buf, len };
-	struct bfs_write w = { .inode = file->inode, .offset = offset, .left = len, .append = append };
+	struct bfs_write w = {
+		.inode = file->inode, .offset = offset, .left = len, .append = append
+	};
 	struct bfs_req req;
 	int64_t rc;
 
@@ -137,7 +144,12 @@ int bfs_read_many(struct bfs_file *file, struct bfs_read *reads, size_t n)
 
 		m->iov = (struct iovec){ reads[i].buf, reads[i].len };
 		m->req = (struct bfs_req){
-			.op = BFS_REQ_READ, .fs = fs, .file = file, .offset = reads[i].offset, .iov = &m->iov, .iovcnt = 1,
+			.op = BFS_REQ_READ,
+			.fs = fs,
+			.file = file,
+			.offset = reads[i].offset,
+			.iov = &m->iov,
+			.iovcnt = 1,
 		};
 		bfs_req_start(ch, &m->req, NULL);
 	}
@@ -154,14 +166,18 @@ int bfs_read_many(struct bfs_file *file, struct bfs_read *reads, size_t n)
 
 int bfs_fsync(struct bfs_file *file, bool datasync)
 {
-	struct bfs_req req = { .op = BFS_REQ_FSYNC, .file = file, .flags = datasync ? BFS_IO_DATASYNC : 0 };
+	struct bfs_req req = { .op = BFS_REQ_FSYNC,
+			       .file = file,
+			       .flags = datasync ? BFS_IO_DATASYNC : 0 };
 
 	return (int)bfs_req_sync(file->inode->fs, &req);
 }
 
 int bfs_fsync_ino(struct bfs *fs, uint64_t ino, bool datasync)
 {
-	struct bfs_req req = { .op = BFS_REQ_FSYNC, .ino = ino, .flags = datasync ? BFS_IO_DATASYNC : 0 };
+	struct bfs_req req = { .op = BFS_REQ_FSYNC,
+			       .ino = ino,
+			       .flags = datasync ? BFS_IO_DATASYNC : 0 };
 
 	return ino ? (int)bfs_req_sync(fs, &req) : -ENOENT;
 }
@@ -196,7 +212,9 @@ int bfs_sync_range(struct bfs_file *file, uint64_t offset, uint64_t length, bool
 {
 	struct bfs_inode *inode = file->inode;
 	struct bdev_channel *ch = bdev_channel_borrow(inode->fs->dev);
-	uint64_t last = length && length <= BFS_SIZE_MAX - MIN(offset, BFS_SIZE_MAX) ? offset + length - 1 : BFS_SIZE_MAX;
+	uint64_t last = length && length <= BFS_SIZE_MAX - MIN(offset, BFS_SIZE_MAX)
+				? offset + length - 1
+				: BFS_SIZE_MAX;
 	struct range_sync r = { .wait = wait };
 	int rc;
 
@@ -232,13 +250,18 @@ int bfs_truncate(struct bfs *fs, const struct bfs_cred *cred, uint64_t ino, uint
 int bfs_fallocate(struct bfs_file *file, int mode, uint64_t offset, uint64_t length)
 {
 	struct bfs_req req = {
-		.op = BFS_REQ_FALLOCATE, .file = file, .mode = mode, .offset = offset, .length = length,
+		.op = BFS_REQ_FALLOCATE,
+		.file = file,
+		.mode = mode,
+		.offset = offset,
+		.length = length,
 	};
 
 	return (int)bfs_req_sync(file->inode->fs, &req);
 }
 
-int64_t bfs_copy_range(struct bfs_file *in, uint64_t in_off, struct bfs_file *out, uint64_t out_off, uint64_t len)
+int64_t bfs_copy_range(struct bfs_file *in, uint64_t in_off, struct bfs_file *out, uint64_t out_off,
+		       uint64_t len)
 {
 	uint64_t done = 0;
 	int64_t rc = 0;

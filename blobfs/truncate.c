@@ -106,7 +106,8 @@ int bfs_raise_size(struct bs_txn *txn, struct bfs_inode *inode, uint64_t size)
 }
 
 /* One try, nothing is waited for: 0, or *need says for what; -EAGAIN with need WRITE_DONE: page must be written home. */
-static int truncate_txn(struct bfs_req *req, struct bs_txn *txn, enum bfs_write_need *need, uint64_t *page)
+static int truncate_txn(struct bfs_req *req, struct bs_txn *txn, enum bfs_write_need *need,
+			uint64_t *page)
 {
 	struct bfs_inode *inode = req->inode;
 	uint64_t size = req->length, old = atomic_load(&inode->size);
@@ -115,7 +116,9 @@ static int truncate_txn(struct bfs_req *req, struct bs_txn *txn, enum bfs_write_
 
 	*need = size > old ? bfs_tail_try(inode, page) : WRITE_DONE;
 	if (*need == WRITE_DONE)
-		rc = size > old ? bfs_raise_size(txn, inode, size) : size < old ? lower(txn, inode, size, page) : 0;
+		rc = size > old   ? bfs_raise_size(txn, inode, size)
+		     : size < old ? lower(txn, inode, size, page)
+				  : 0;
 	if (rc || *need != WRITE_DONE) {
 		bs_txn_cancel(txn);
 		return rc ? rc : -EAGAIN;

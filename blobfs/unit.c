@@ -137,8 +137,9 @@ static void fill_end(struct bfs_unit *u, int rc)
  * memory was short they stay dirty, if their space can be had again. */
 static void write_failed(struct bfs_unit *u, int rc)
 {
-	log_warn("inode %llu: write-back of %u pages from page %llu failed: %s", (unsigned long long)u->ino, u->n,
-		 (unsigned long long)u->first, base_err_text(NULL, rc));
+	log_warn("inode %llu: write-back of %u pages from page %llu failed: %s",
+		 (unsigned long long)u->ino, u->n, (unsigned long long)u->first,
+		 base_err_text(NULL, rc));
 	atomic_store(&u->inode->wb_error, rc);
 	atomic_fetch_add(&u->inode->wb_error_seq, 1);
 }
@@ -162,7 +163,7 @@ static void write_end(struct bfs_unit *u, int rc)
 		waiters = bfs_page_take_waiters(c, page, waiters);
 		c->aux[page].ch = NULL;
 		if (g) {
-			g->writing &= (uint16_t)~(1u << slot);
+			g->writing &= (uint16_t) ~(1u << slot);
 			if (rc == -ENOMEM)
 				bfs_page_dirty(c, g, slot);
 			lost |= rc != 0;
@@ -250,7 +251,8 @@ static uint32_t count_missing(struct bfs_shard *s, uint64_t ino, uint64_t number
 	return n;
 }
 
-static void fill_insert(struct bfs_unit *u, struct bfs_shard *s, struct bfs_inode *inode, struct bdev_channel *ch)
+static void fill_insert(struct bfs_unit *u, struct bfs_shard *s, struct bfs_inode *inode,
+			struct bdev_channel *ch)
 {
 	struct bfs_cache *c = u->cache;
 	uint64_t stale = atomic_load(&inode->stale_end), number = u->first + u->n;
@@ -266,7 +268,8 @@ static void fill_insert(struct bfs_unit *u, struct bfs_shard *s, struct bfs_inod
 	u->n++;
 }
 
-int bfs_fill_gather(struct bfs_inode *inode, uint64_t number, uint64_t last, struct bdev_channel *ch, struct bfs_unit **out)
+int bfs_fill_gather(struct bfs_inode *inode, uint64_t number, uint64_t last,
+		    struct bdev_channel *ch, struct bfs_unit **out)
 {
 	struct bfs_cache *c = inode->fs->cache;
 	struct bfs_shard *s = bfs_shard_of(c, inode->ino, number);

@@ -14,7 +14,7 @@ struct chunk { /* one round under inode->lock */
 	struct bfs_write *w;
 	uint64_t offset, end, size; /* bytes written now; the cached size before */
 	uint64_t first;
-	uint32_t n;                 /* pages pinned so far */
+	uint32_t n; /* pages pinned so far */
 	uint32_t page[CHUNK_PAGES];
 };
 
@@ -80,7 +80,8 @@ static void unpin_page(struct chunk *k, uint64_t number, uint32_t page)
 	struct bfs_group *g;
 
 	pthread_mutex_lock(&s->lock);
-	if (bfs_page_find(s, k->inode->ino, number, &g) == page && !(g->uptodate & bit_of(number))) {
+	if (bfs_page_find(s, k->inode->ino, number, &g) == page &&
+	    !(g->uptodate & bit_of(number))) {
 		waiters = bfs_page_take_waiters(k->c, page, waiters);
 		bfs_page_drop(k->c, s, g, number & (GROUP_PAGES - 1));
 	}
@@ -248,7 +249,8 @@ static bool chunk_small(struct chunk *k)
 	uint32_t page;
 	bool done;
 
-	if ((k->end - 1) >> PAGE_SHIFT != k->first || (k->end > k->size && k->first > k->size >> PAGE_SHIFT))
+	if ((k->end - 1) >> PAGE_SHIFT != k->first ||
+	    (k->end > k->size && k->first > k->size >> PAGE_SHIFT))
 		return false;
 	s = bfs_shard_of(k->c, k->inode->ino, k->first);
 	pthread_mutex_lock(&s->lock);
@@ -257,7 +259,8 @@ static bool chunk_small(struct chunk *k)
 	       !bfs_page_dirty(k->c, g, k->first & (GROUP_PAGES - 1));
 	if (done) {
 		copy_page(k, g, k->first, page);
-		k->c->pages[page].seq = atomic_fetch_add_explicit(&k->c->seq, 1, memory_order_relaxed);
+		k->c->pages[page].seq = atomic_fetch_add_explicit(&k->c->seq, 1,
+								  memory_order_relaxed);
 	}
 	pthread_mutex_unlock(&s->lock);
 	if (done)

@@ -30,7 +30,8 @@ static enum op_next write_try(struct bfs_req *req, struct write_state *st)
 	int rc;
 
 	bfs_req_home(req);
-	if (bfs_wb_over_limit(req->inode->fs->cache, 1) && bfs_need_throttle(&st->need, req->inode, req))
+	if (bfs_wb_over_limit(req->inode->fs->cache, 1) &&
+	    bfs_need_throttle(&st->need, req->inode, req))
 		return op_await(&req->op_, WRITE_TRY, 0);
 	need = bfs_write_try(&st->w);
 	rc = bfs_need_release(&st->need);

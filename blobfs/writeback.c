@@ -3,7 +3,8 @@
 #include "blobfs/data.h"
 
 #define WALK_UNITS 8u /* in flight for one walk */
-#define TRIES 2u      /* waits for one page: the write-back under way when the walk came, and one begun later */
+#define TRIES \
+	2u /* waits for one page: the write-back under way when the walk came, and one begun later */
 
 bool bfs_lowering_pending(struct bfs_inode *inode)
 {
@@ -43,7 +44,8 @@ static void take_page(struct bfs_unit *u, struct bfs_group *g, unsigned slot)
 }
 
 /* Shard locked. The first run of dirty pages in [first, last], which is in one window. */
-static int take_run(struct bfs_unit *u, struct bfs_shard *s, uint64_t first, uint64_t last, bool pending)
+static int take_run(struct bfs_unit *u, struct bfs_shard *s, uint64_t first, uint64_t last,
+		    bool pending)
 {
 	struct bfs_group *g = NULL;
 	uint64_t n = first;
@@ -83,12 +85,14 @@ static void wb_prepare(struct bfs_unit *u)
 	u->io.op = BS_WRITE;
 	u->io.offset = u->first << PAGE_SHIFT;
 	u->io.length = (uint64_t)u->n << PAGE_SHIFT;
-	u->io.stream = (enum bs_stream)atomic_load_explicit(&u->inode->stream, memory_order_relaxed);
+	u->io.stream = (enum bs_stream)atomic_load_explicit(&u->inode->stream,
+							    memory_order_relaxed);
 	u->io.mem_handle = c->mem_handle;
 	u->io.publish = bfs_publish;
 }
 
-int bfs_wb_gather(struct bfs_inode *inode, uint64_t *next, uint64_t last, struct bdev_channel *ch, struct bfs_unit **out)
+int bfs_wb_gather(struct bfs_inode *inode, uint64_t *next, uint64_t last, struct bdev_channel *ch,
+		  struct bfs_unit **out)
 {
 	struct bfs_cache *c = inode->fs->cache;
 	struct bfs_unit *u = NULL;
@@ -171,7 +175,8 @@ int bfs_inode_settle(struct bfs_inode *inode, bool datasync)
 	int rc;
 
 	pthread_mutex_lock(&inode->lock);
-	dirty = (inode->attr_dirty && !datasync) || size_to_publish(inode) != atomic_load(&inode->disk_size);
+	dirty = (inode->attr_dirty && !datasync) ||
+		size_to_publish(inode) != atomic_load(&inode->disk_size);
 	pthread_mutex_unlock(&inode->lock);
 	if (!dirty)
 		return 0;
@@ -193,7 +198,8 @@ int bfs_inode_settle(struct bfs_inode *inode, bool datasync)
 
 /* ---- walks ---- */
 
-void bfs_walk_init(struct bfs_walk *w, struct bfs_inode *inode, uint64_t first, uint64_t last, struct bdev_channel *ch)
+void bfs_walk_init(struct bfs_walk *w, struct bfs_inode *inode, uint64_t first, uint64_t last,
+		   struct bdev_channel *ch)
 {
 	w->inode = inode;
 	w->ch = ch;

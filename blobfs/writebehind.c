@@ -27,7 +27,7 @@ struct pass {
 	unsigned n, at;
 	struct bfs_walk walk[BATCH];
 	uint32_t error_seq[BATCH];
-	int rc;          /* of an inode's write-back */
+	int rc; /* of an inode's write-back */
 };
 
 struct bfs_wb {
@@ -35,7 +35,8 @@ struct bfs_wb {
 	struct op op;
 	struct pass pass;
 	struct reactor_timer *timer;
-	bool running, again; /* the service thread's: a pass is under way; it was kicked meanwhile */
+	bool running,
+		again; /* the service thread's: a pass is under way; it was kicked meanwhile */
 	bool stopping;
 	_Atomic bool kicked, armed;
 	pthread_mutex_t lock;
@@ -60,7 +61,8 @@ static void pass_collect(struct pass *p)
 	p->n = 0;
 	p->at = 0;
 	pthread_mutex_lock(&fs->dirty_lock);
-	LIST_FOREACH(inode, &fs->dirty, dirty_link) {
+	LIST_FOREACH(inode, &fs->dirty, dirty_link)
+	{
 		if (!is_due(p, inode))
 			continue;
 		inode->wb_pass = p->number;
@@ -79,7 +81,8 @@ struct bfs_inode *bfs_wb_pick(struct bfs *fs)
 	struct bfs_inode *inode;
 
 	pthread_mutex_lock(&fs->dirty_lock);
-	LIST_FOREACH(inode, &fs->dirty, dirty_link) {
+	LIST_FOREACH(inode, &fs->dirty, dirty_link)
+	{
 		if (atomic_load(&inode->n_dirty))
 			break;
 	}
@@ -91,9 +94,19 @@ struct bfs_inode *bfs_wb_pick(struct bfs *fs)
 
 /* ---- a pass, part of an op ---- */
 
-enum { PASS_BEGIN, PASS_COLLECT, PASS_START, PASS_WAIT, PASS_WAITED, PASS_SETTLE, PASS_COMMITTED, PASS_FAILED };
+enum {
+	PASS_BEGIN,
+	PASS_COLLECT,
+	PASS_START,
+	PASS_WAIT,
+	PASS_WAITED,
+	PASS_SETTLE,
+	PASS_COMMITTED,
+	PASS_FAILED
+};
 
-static void pass_init(struct pass *p, struct bfs *fs, struct bdev_channel *ch, uint64_t cutoff, bool all)
+static void pass_init(struct pass *p, struct bfs *fs, struct bdev_channel *ch, uint64_t cutoff,
+		      bool all)
 {
 	static _Atomic uint64_t numbers;
 
@@ -274,10 +287,11 @@ static void rearm(struct bfs_wb *wb)
 	pthread_mutex_unlock(&fs->dirty_lock);
 	if (!dirty)
 		return;
-	if (!wb->timer &&
-	    reactor_add_timer(bs_service_reactor(fs->bs), "write-behind", period_ms(fs), 0, on_timer, wb, &wb->timer)) {
+	if (!wb->timer && reactor_add_timer(bs_service_reactor(fs->bs), "write-behind",
+					    period_ms(fs), 0, on_timer, wb, &wb->timer)) {
 		wb->timer = NULL;
-		atomic_store(&wb->armed, false); /* no memory: the next inode that gets dirty tries again */
+		atomic_store(&wb->armed,
+			     false); /* no memory: the next inode that gets dirty tries again */
 		return;
 	}
 	reactor_set_timer(wb->timer, period_ms(fs));
@@ -351,7 +365,8 @@ void bfs_wb_kick(struct bfs *fs)
 {
 	struct bfs_wb *wb = fs->wb;
 
-	if (!bs_service_reactor(fs->bs) || atomic_load_explicit(&wb->kicked, memory_order_relaxed) ||
+	if (!bs_service_reactor(fs->bs) ||
+	    atomic_load_explicit(&wb->kicked, memory_order_relaxed) ||
 	    atomic_exchange(&wb->kicked, true))
 		return;
 	if (reactor_post(bs_service_reactor(fs->bs), on_kick, wb))
@@ -368,7 +383,9 @@ int bfs_data_init(struct bfs *fs)
 	c->cluster_shift = (uint32_t)__builtin_ctz(st.cluster_size >> PAGE_SHIFT);
 	if (!fs->opts.writeback_ms)
 		fs->opts.writeback_ms = 1000;
-	c->dirty_limit = (fs->opts.dirty_limit ? fs->opts.dirty_limit : (uint64_t)c->n_pages * PAGE_SIZE / 4) / PAGE_SIZE;
+	c->dirty_limit = (fs->opts.dirty_limit ? fs->opts.dirty_limit
+					       : (uint64_t)c->n_pages * PAGE_SIZE / 4) /
+			 PAGE_SIZE;
 	c->dirty_limit = MIN(MAX(c->dirty_limit, 16u), c->n_pages / 2);
 	wb = base_calloc(1, sizeof(*wb));
 	if (!wb)

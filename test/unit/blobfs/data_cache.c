@@ -57,7 +57,8 @@ TEST(bfs_cache, a_scan_larger_than_the_cache_leaves_the_hot_pages_in_it)
 	struct world w;
 	uint64_t pages = 512; /* of 2,048 */
 
-	data_make(&w, "128M", (struct bfs_mount_opts){ .flags = BFS_NO_SERVICE, .cache_size = 8 * MiB });
+	data_make(&w, "128M",
+		  (struct bfs_mount_opts){ .flags = BFS_NO_SERVICE, .cache_size = 8 * MiB });
 	big = cold_file(&w, "/big", 8192);
 	hot = cold_file(&w, "/hot", pages);
 	ASSERT_OK(bfs_advise(hot, 0, 0, BFS_ADV_RANDOM));
@@ -78,7 +79,8 @@ TEST(bfs_cache, never_holds_more_than_it_may)
 	struct bfs_file *file;
 	struct world w;
 
-	data_make(&w, "128M", (struct bfs_mount_opts){ .flags = BFS_NO_SERVICE, .cache_size = 2 * MiB });
+	data_make(&w, "128M",
+		  (struct bfs_mount_opts){ .flags = BFS_NO_SERVICE, .cache_size = 2 * MiB });
 	file = data_open(&w, "/f", O_RDWR | O_CREAT);
 	fill_bytes(buf, sizeof(buf), 1);
 	/* Eight times the cache in one call. */
@@ -104,14 +106,17 @@ static void ignore_done(struct bfs_req *req, void *arg)
 TEST(bfs_cache, reads_of_the_kernels_pages_bring_nothing_into_it)
 {
 	struct iovec iov = { got, 100000 };
-	struct bfs_req req = { .op = BFS_REQ_READ, .flags = BFS_IO_NOCACHE, .offset = 777, .iov = &iov, .iovcnt = 1 };
+	struct bfs_req req = {
+		.op = BFS_REQ_READ, .flags = BFS_IO_NOCACHE, .offset = 777, .iov = &iov, .iovcnt = 1
+	};
 	struct bfs_file *file;
 	struct bfs_queue *q;
 	struct world w;
 
 	data_make(&w, "64M", (struct bfs_mount_opts){ .flags = BFS_NO_SERVICE });
 	file = cold_file(&w, "/f", 100);
-	ASSERT_EQ_INT(10, bfs_pwrite(file, "0123456789", 10, 5000)); /* dirty pages are seen all the same */
+	ASSERT_EQ_INT(10, bfs_pwrite(file, "0123456789", 10,
+				     5000)); /* dirty pages are seen all the same */
 	memcpy(buf + 5000, "0123456789", 10);
 	ASSERT_OK(bfs_queue_create(w.fs, &q));
 	req.file = file;
@@ -133,7 +138,8 @@ TEST(bfs_cache, a_file_read_in_order_is_read_ahead_and_at_random_not)
 	struct world w;
 	uint64_t rng = 1, ahead, misses;
 
-	data_make(&w, "64M", (struct bfs_mount_opts){ .cache_size = 32 * MiB, .writeback_ms = 100000 });
+	data_make(&w, "64M",
+		  (struct bfs_mount_opts){ .cache_size = 32 * MiB, .writeback_ms = 100000 });
 	file = cold_file(&w, "/f", 1024);
 	for (uint64_t pos = 0; pos < 1024 * PAGE; pos += PAGE) {
 		ASSERT_EQ_INT(PAGE, bfs_pread(file, got, PAGE, pos));
@@ -158,7 +164,8 @@ TEST(bfs_cache, without_a_service_the_reader_reads_ahead_itself)
 	struct bdev_stats before, after;
 	struct world w;
 
-	data_make(&w, "64M", (struct bfs_mount_opts){ .flags = BFS_NO_SERVICE, .cache_size = 32 * MiB });
+	data_make(&w, "64M",
+		  (struct bfs_mount_opts){ .flags = BFS_NO_SERVICE, .cache_size = 32 * MiB });
 	file = cold_file(&w, "/f", 1024);
 	bdev_get_stats(w.keep, &before);
 	for (uint64_t pos = 0; pos < 1024 * PAGE; pos += PAGE)
@@ -194,7 +201,8 @@ TEST(bfs_cache, dirty_pages_are_written_back_when_they_are_old_enough)
 	struct world w;
 
 	base_set_fake_clock(1000000000000ull);
-	data_make(&w, "64M", (struct bfs_mount_opts){ .flags = BFS_NO_SERVICE, .writeback_ms = 1000 });
+	data_make(&w, "64M",
+		  (struct bfs_mount_opts){ .flags = BFS_NO_SERVICE, .writeback_ms = 1000 });
 	file = data_open(&w, "/f", O_RDWR | O_CREAT);
 	ASSERT_EQ_INT(50000, bfs_pwrite(file, buf, 50000, 0));
 	ASSERT_OK(bfs_service_step(w.fs));
@@ -249,7 +257,10 @@ TEST(bfs_cache, past_the_limit_writers_write_back_themselves)
 	struct bfs_file *file;
 	struct world w;
 
-	data_make(&w, "128M", (struct bfs_mount_opts){ .flags = BFS_NO_SERVICE, .cache_size = 16 * MiB, .dirty_limit = 1 * MiB });
+	data_make(&w, "128M",
+		  (struct bfs_mount_opts){ .flags = BFS_NO_SERVICE,
+					   .cache_size = 16 * MiB,
+					   .dirty_limit = 1 * MiB });
 	file = data_open(&w, "/f", O_RDWR | O_CREAT);
 	for (unsigned i = 0; i < 4000; i++) {
 		ASSERT_EQ_INT(3000, bfs_append(file, buf, 3000));
@@ -352,15 +363,18 @@ TEST(bfs_cache, at_a_power_cut_the_tail_is_old_or_zero)
 	ASSERT_GT_INT(to - from, 4);
 	for (uint64_t event = from; event <= to; event++) {
 		for (uint64_t seed = 0; seed < 8; seed++) {
-			struct bdev_cut cut = { .event = event, .seed = seed, .torn = seed & 1 ? 512 : 0 };
+			struct bdev_cut cut = { .event = event,
+						.seed = seed,
+						.torn = seed & 1 ? 512 : 0 };
 			struct bdev *after;
 			int64_t n;
 
-			test_note("event %llu of %llu, seed %llu", (unsigned long long)event, (unsigned long long)to,
-				  (unsigned long long)seed);
+			test_note("event %llu of %llu, seed %llu", (unsigned long long)event,
+				  (unsigned long long)to, (unsigned long long)seed);
 			ASSERT_OK(bdev_powercut_state(pc, &cut, &after));
 			ASSERT_OK(bfs_mount_bdev(after, &opts, &fs, &err));
-			ASSERT_OK(bfs_open_path(fs, NULL, "/f", O_RDWR, 0, BS_STREAM_UNKNOWN, &file));
+			ASSERT_OK(
+				bfs_open_path(fs, NULL, "/f", O_RDWR, 0, BS_STREAM_UNKNOWN, &file));
 			n = bfs_pread(file, got, sizeof(got), 0);
 			ASSERT_TRUE(n == 10000 || n == 5000 || n == 40001);
 			memset(buf, 0, 40001);

@@ -86,7 +86,8 @@ TEST(bfs_data_errors, also_without_a_service)
 
 TEST(bfs_data_errors, also_when_all_of_it_would_fit_the_cache)
 {
-	fill_and_empty((struct bfs_mount_opts){ .cache_size = 128 * MiB, .dirty_limit = 128 * MiB, .writeback_ms = 100000 });
+	fill_and_empty((struct bfs_mount_opts){
+		.cache_size = 128 * MiB, .dirty_limit = 128 * MiB, .writeback_ms = 100000 });
 }
 
 /* ---- a device that fails ---- */
@@ -98,7 +99,9 @@ struct faulty {
 
 static void faulty_make(struct faulty *f)
 {
-	struct bfs_mount_opts opts = { .size = sizeof(opts), .flags = BFS_NO_SERVICE, .cache_size = 8 * MiB };
+	struct bfs_mount_opts opts = { .size = sizeof(opts),
+				       .flags = BFS_NO_SERVICE,
+				       .cache_size = 8 * MiB };
 	struct bdev *ram;
 
 	ASSERT_OK(bdev_open("ram:64M", NULL, &ram, &f->w.err));
@@ -110,7 +113,9 @@ static void faulty_make(struct faulty *f)
 
 static void fail_data(struct faulty *f, int op, uint64_t count)
 {
-	struct bdev_fault fault = { .kind = BDEV_FAULT_ERROR, .op = op, .count = count, .rc = -EIO };
+	struct bdev_fault fault = {
+		.kind = BDEV_FAULT_ERROR, .op = op, .count = count, .rc = -EIO
+	};
 
 	ASSERT_OK(bdev_fault_add(f->fault, &fault));
 }
@@ -208,7 +213,8 @@ TEST(bfs_data_errors, a_frozen_store_reads_and_refuses_the_rest)
 	ASSERT_EQ_INT(10, bfs_pwrite(file, "0123456789", 10, 0));
 	fail_data(&f, BDEV_WRITE, UINT64_MAX);
 	ASSERT_LT_INT(bfs_fsync(file, false), 0);
-	ASSERT_LT_INT(bfs_truncate(f.w.fs, NULL, bfs_file_ino(file), 100000), 1); /* may come before the freeze */
+	ASSERT_LT_INT(bfs_truncate(f.w.fs, NULL, bfs_file_ino(file), 100000),
+		      1); /* may come before the freeze */
 	ASSERT_LT_INT(bfs_fsync(file, false), 0);
 	ASSERT_ERR(-EROFS, bfs_truncate(f.w.fs, NULL, bfs_file_ino(file), 1));
 	ASSERT_ERR(-EROFS, bfs_fallocate(file, 0, 0, 1 << 20));
@@ -270,7 +276,8 @@ TEST(bfs_data_errors, without_memory_nothing_breaks)
 	unsigned nth = 1;
 	int rc;
 
-	data_make(&w, "64M", (struct bfs_mount_opts){ .flags = BFS_NO_SERVICE, .cache_size = 4 * MiB });
+	data_make(&w, "64M",
+		  (struct bfs_mount_opts){ .flags = BFS_NO_SERVICE, .cache_size = 4 * MiB });
 	do {
 		base_fail_alloc_after(nth);
 		rc = one_of_each(&w);

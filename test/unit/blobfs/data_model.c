@@ -60,7 +60,9 @@ static void pick_range(struct model *m, uint64_t *offset, uint64_t *len, bool al
 {
 	uint64_t kind = rnd(&m->rng) % 8;
 
-	*len = kind < 4 ? rnd(&m->rng) % 9000 + 1 : kind < 7 ? rnd(&m->rng) % 200000 + 1 : rnd(&m->rng) % MAX_IO + 1;
+	*len = kind < 4   ? rnd(&m->rng) % 9000 + 1
+	       : kind < 7 ? rnd(&m->rng) % 200000 + 1
+			  : rnd(&m->rng) % MAX_IO + 1;
 	*offset = rnd(&m->rng) % (rnd(&m->rng) % 4 ? m->size + 10000 : MAX_SIZE);
 	if (rnd(&m->rng) % 4 == 0)
 		*offset &= ~4095ull;
@@ -83,7 +85,8 @@ static void do_write(struct model *m)
 		offset = m->size;
 	else if (how == 2)
 		how = 0;
-	TRACE("%u: write %llu + %llu, way %llu, size %llu\n", m->op, U(offset), U(len), U(how), U(m->size));
+	TRACE("%u: write %llu + %llu, way %llu, size %llu\n", m->op, U(offset), U(len), U(how),
+	      U(m->size));
 	fill_bytes(m->buf, len, rnd(&m->rng));
 	if (how == 0) {
 		n = bfs_pwrite(m->file, m->buf, len, offset);
@@ -94,8 +97,14 @@ static void do_write(struct model *m)
 	} else {
 		uint64_t cut = how == 4 ? len / 2 & ~4095ull : len / 3;
 		struct bfs_req req = {
-			.op = BFS_REQ_WRITE, .file = m->file, .offset = offset, .iov = iov, .iovcnt = 3,
-			.flags = how == 4 ? BFS_IO_DIRECT : rnd(&m->rng) % 4 ? 0 : BFS_IO_DATASYNC,
+			.op = BFS_REQ_WRITE,
+			.file = m->file,
+			.offset = offset,
+			.iov = iov,
+			.iovcnt = 3,
+			.flags = how == 4           ? BFS_IO_DIRECT
+				 : rnd(&m->rng) % 4 ? 0
+						    : BFS_IO_DATASYNC,
 		};
 
 		iov[0] = (struct iovec){ m->buf, cut };
@@ -126,7 +135,11 @@ static void do_read(struct model *m)
 	} else {
 		struct iovec iov[2] = { { m->buf, len / 3 }, { m->buf + len / 3, len - len / 3 } };
 		struct bfs_req req = {
-			.op = BFS_REQ_READ, .file = m->file, .offset = offset, .iov = iov, .iovcnt = 2,
+			.op = BFS_REQ_READ,
+			.file = m->file,
+			.offset = offset,
+			.iov = iov,
+			.iovcnt = 2,
 			.flags = how == 3 ? BFS_IO_NOCACHE : 0,
 		};
 
@@ -161,14 +174,19 @@ static void do_truncate(struct model *m)
 static void do_fallocate(struct model *m)
 {
 	static const int modes[] = {
-		0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-		FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+		0,
+		FALLOC_FL_KEEP_SIZE,
+		FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		FALLOC_FL_ZERO_RANGE,
+		FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
 	};
 	int mode = modes[rnd(&m->rng) % ARRAY_SIZE(modes)];
 	uint64_t offset, len, end;
 
 	pick_range(m, &offset, &len, rnd(&m->rng) % 2);
-	TRACE("%u: fallocate %d: %llu + %llu, size %llu\n", m->op, mode, U(offset), U(len), U(m->size));
+	TRACE("%u: fallocate %d: %llu + %llu, size %llu\n", m->op, mode, U(offset), U(len),
+	      U(m->size));
 	ASSERT_OK(bfs_fallocate(m->file, mode, offset, len));
 	end = offset + len;
 	if (!(mode & FALLOC_FL_KEEP_SIZE) && end > m->size)
@@ -233,14 +251,16 @@ static void do_other(struct model *m)
 		ASSERT_OK(bfs_fsync(m->file, rnd(&m->rng) % 2));
 		break;
 	case 1:
-		ASSERT_OK(bfs_sync_range(m->file, rnd(&m->rng) % MAX_SIZE, rnd(&m->rng) % MAX_SIZE, rnd(&m->rng) % 2));
+		ASSERT_OK(bfs_sync_range(m->file, rnd(&m->rng) % MAX_SIZE, rnd(&m->rng) % MAX_SIZE,
+					 rnd(&m->rng) % 2));
 		break;
 	case 2:
 		ASSERT_OK(bfs_advise(m->file, rnd(&m->rng) % MAX_SIZE, rnd(&m->rng) % MAX_SIZE,
 				     rnd(&m->rng) % 2 ? BFS_ADV_DONTNEED : BFS_ADV_WILLNEED));
 		break;
 	case 3:
-		ASSERT_OK(m->opts.flags & BFS_NO_SERVICE ? bfs_service_step(m->w.fs) : bfs_sync(m->w.fs));
+		ASSERT_OK(m->opts.flags & BFS_NO_SERVICE ? bfs_service_step(m->w.fs)
+							 : bfs_sync(m->w.fs));
 		break;
 	case 4:
 		do_seek(m);
@@ -294,20 +314,25 @@ static uint64_t fresh_seed(void)
 TEST(bfs_data_model, bytes_are_those_of_an_array_without_a_service)
 {
 	for (uint64_t seed = 1; seed <= 6; seed++)
-		run_model(seed, 250, (struct bfs_mount_opts){ .flags = BFS_NO_SERVICE, .cache_size = 16 * MiB });
+		run_model(
+			seed, 250,
+			(struct bfs_mount_opts){ .flags = BFS_NO_SERVICE, .cache_size = 16 * MiB });
 }
 
 TEST(bfs_data_model, bytes_are_those_of_an_array_with_a_service)
 {
 	for (uint64_t seed = 101; seed <= 104; seed++)
-		run_model(seed, 250, (struct bfs_mount_opts){ .cache_size = 16 * MiB, .writeback_ms = 20 });
+		run_model(seed, 250,
+			  (struct bfs_mount_opts){ .cache_size = 16 * MiB, .writeback_ms = 20 });
 }
 
 TEST(bfs_data_model, a_cache_much_smaller_than_the_file_will_do)
 {
 	for (uint64_t seed = 201; seed <= 204; seed++)
-		run_model(seed, 250, (struct bfs_mount_opts){ .flags = seed % 2 ? BFS_NO_SERVICE : 0,
-							     .cache_size = 1 * MiB, .writeback_ms = 10 });
+		run_model(seed, 250,
+			  (struct bfs_mount_opts){ .flags = seed % 2 ? BFS_NO_SERVICE : 0,
+						   .cache_size = 1 * MiB,
+						   .writeback_ms = 10 });
 }
 
 TEST(bfs_data_model, a_seed_of_the_day)

@@ -120,15 +120,18 @@ static void one_round(struct member *m, uint64_t *rng, uint8_t *page)
 		break;
 	case 4:
 		if (number % 16 == 0)
-			ASSERT_OK(bfs_truncate(m->c->w.fs, NULL, bfs_file_ino(file), rnd(rng) % PAGES * 4096));
+			ASSERT_OK(bfs_truncate(m->c->w.fs, NULL, bfs_file_ino(file),
+					       rnd(rng) % PAGES * 4096));
 		else
-			ASSERT_OK(bfs_fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, number * 4096, 8192));
+			ASSERT_OK(bfs_fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+						number * 4096, 8192));
 		break;
 	case 5:
 		ASSERT_OK(number % 2 ? bfs_fsync(file, false) : bfs_sync(m->c->w.fs));
 		break;
 	default:
-		ASSERT_OK(bfs_advise(file, number * 4096, 65536, number % 2 ? BFS_ADV_DONTNEED : BFS_ADV_WILLNEED));
+		ASSERT_OK(bfs_advise(file, number * 4096, 65536,
+				     number % 2 ? BFS_ADV_DONTNEED : BFS_ADV_WILLNEED));
 	}
 }
 
@@ -199,7 +202,8 @@ TEST(bfs_data_threads, each_reads_what_it_wrote)
 {
 	struct crowd c = { .stop = false };
 
-	data_make(&c.w, "128M", (struct bfs_mount_opts){ .cache_size = 2 * MiB, .writeback_ms = 3 });
+	data_make(&c.w, "128M",
+		  (struct bfs_mount_opts){ .cache_size = 2 * MiB, .writeback_ms = 3 });
 	run_all(&c, own_file, 8);
 	data_end(&c.w);
 }
@@ -247,9 +251,13 @@ TEST(bfs_data_threads, one_submits_and_another_polls)
 	for (unsigned i = 0; i < N; i++) {
 		iov[i] = (struct iovec){ buf[i], sizeof(buf[i]) };
 		memset(buf[i], (int)i, sizeof(buf[i]));
-		req[i] = (struct bfs_req){ .op = i % 8 == 7 ? BFS_REQ_FSYNC : BFS_REQ_WRITE, .file = file,
-					   .offset = (uint64_t)i * 10000, .iov = &iov[i], .iovcnt = 1,
-					   .done = count_done, .arg = &p };
+		req[i] = (struct bfs_req){ .op = i % 8 == 7 ? BFS_REQ_FSYNC : BFS_REQ_WRITE,
+					   .file = file,
+					   .offset = (uint64_t)i * 10000,
+					   .iov = &iov[i],
+					   .iovcnt = 1,
+					   .done = count_done,
+					   .arg = &p };
 		bfs_submit(p.q, &req[i]);
 	}
 	while (atomic_load(&p.done) < N)
@@ -277,7 +285,12 @@ TEST(bfs_data_threads, a_queue_that_is_not_polled_holds_nobody_up)
 	ASSERT_OK(bfs_fsync(file, false));
 	ASSERT_OK(bfs_advise(file, 0, 0, BFS_ADV_DONTNEED));
 	ASSERT_OK(bfs_queue_create(w.fs, &p.q));
-	req = (struct bfs_req){ .op = BFS_REQ_READ, .file = file, .iov = &iov, .iovcnt = 1, .done = count_done, .arg = &p };
+	req = (struct bfs_req){ .op = BFS_REQ_READ,
+				.file = file,
+				.iov = &iov,
+				.iovcnt = 1,
+				.done = count_done,
+				.arg = &p };
 	bfs_submit(p.q, &req);
 	/* Its pages are being read on the queue's channel: this one waits for them by polling that. */
 	ASSERT_EQ_INT(sizeof(b), bfs_pread(file, b, sizeof(b), 0));
