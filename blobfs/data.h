@@ -133,6 +133,7 @@ struct bfs_cache {
 	uint32_t n_units;
 	_Atomic uint32_t n_background; /* units that nobody waits for */
 	bool arena_is_dma;
+	_Atomic bool frozen; /* the store takes no changes any more: so writes are refused, too */
 };
 
 static inline uint8_t *bfs_page_data(const struct bfs_cache *c, uint32_t page)

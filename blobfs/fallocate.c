@@ -15,7 +15,8 @@ struct fallocate_state {
 	struct bfs_write w;      /* zeroes at the edges */
 	uint64_t end, pos, last; /* bytes; whole blocks still to be changed: pos … last */
 	uint32_t edge;
-	bool unmapped; /* the piece at pos is a hole now */
+	bool unmapped;  /* the piece at pos is a hole now */
+	uint64_t piece; /* blocks a transaction */
 };
 
 enum { FALLOC_BEGIN, FALLOC_EDGE, FALLOC_ZERO, FALLOC_MAP, FALLOC_FAILED };
@@ -49,6 +50,7 @@ static enum op_next begin(struct bfs_req *req, struct fallocate_state *st)
 	st->end = req->offset + req->length;
 	st->edge = 0;
 	st->unmapped = false;
+	st->piece = PIECE_BLOCKS;
 	if (clears(req)) {
 		st->pos = round_up(req->offset, PAGE_SIZE);
 		st->last = round_down(st->end, PAGE_SIZE);
@@ -142,7 +144,7 @@ static int map_piece(struct bfs_req *req, struct fallocate_state *st, struct bs_
 		     enum bfs_write_need *need)
 {
 	struct bfs_inode *inode = req->inode;
-	uint64_t end = MIN(st->last, st->pos + (PIECE_BLOCKS << PAGE_SHIFT));
+	uint64_t end = MIN(st->last, st->pos + (st->piece << PAGE_SHIFT));
 	uint64_t first = st->pos >> PAGE_SHIFT,
 		 count = end > st->pos ? (end - st->pos) >> PAGE_SHIFT : 0;
 	bool drop = unmaps(req, st) && count;
@@ -193,6 +195,11 @@ static enum op_next map_try(struct bfs_req *req, struct fallocate_state *st)
 		bs_txn_cancel(txn);
 	pthread_mutex_unlock(&req->inode->lock);
 	fill_rc = bfs_need_release(&st->need);
+	/* Space in many places makes a long transaction. */
+	if (rc == -E2BIG && st->piece > 1) {
+		st->piece /= 2;
+		return op_goto(op, FALLOC_MAP);
+	}
 	if (rc == -ENOSPC)
 		need = WRITE_SPACE;
 	else if (rc && rc != -EAGAIN)

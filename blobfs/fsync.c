@@ -44,6 +44,8 @@ static enum op_next fsync_over(struct bfs_req *req, int64_t result, int rc)
 {
 	int error = take_error(req);
 
+	if (rc == -EROFS && !(req->fs->opts.flags & BFS_RDONLY))
+		atomic_store(&req->fs->cache->frozen, true);
 	pthread_mutex_lock(&req->inode->lock);
 	bfs_inode_unmark_dirty(req->inode);
 	pthread_mutex_unlock(&req->inode->lock);

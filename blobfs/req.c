@@ -34,7 +34,7 @@ static int check_io(struct bfs_req *req, bool write)
 		return -EINVAL;
 	if (write ? mode == O_RDONLY : mode == O_WRONLY)
 		return -EBADF;
-	if (write && req->fs->opts.flags & BFS_RDONLY)
+	if (write && (req->fs->opts.flags & BFS_RDONLY || atomic_load(&req->fs->cache->frozen)))
 		return -EROFS;
 	for (int i = 0; i < req->iovcnt; i++)
 		sum += req->iov[i].iov_len;

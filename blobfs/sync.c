@@ -77,7 +77,8 @@ static int64_t write_file(struct bfs_file *file, const void *buf, size_t len, ui
 
 	if ((file->flags & O_ACCMODE) == O_RDONLY)
 		return -EBADF;
-	if (file->inode->fs->opts.flags & BFS_RDONLY)
+	if (file->inode->fs->opts.flags & BFS_RDONLY ||
+	    atomic_load(&file->inode->fs->cache->frozen))
 		return -EROFS;
 	if (append)
 		offset = atomic_load(&file->inode->size);

@@ -140,6 +140,8 @@ static void write_failed(struct bfs_unit *u, int rc)
 	log_warn("inode %llu: write-back of %u pages from page %llu failed: %s",
 		 (unsigned long long)u->ino, u->n, (unsigned long long)u->first,
 		 base_err_text(NULL, rc));
+	if (rc == -EROFS)
+		atomic_store(&u->cache->frozen, true);
 	atomic_store(&u->inode->wb_error, rc);
 	atomic_fetch_add(&u->inode->wb_error_seq, 1);
 }

@@ -280,6 +280,9 @@ static void rearm(struct bfs_wb *wb)
 	struct bfs *fs = wb->fs;
 	bool dirty;
 
+	/* What is dirty stays so: there is nothing to wake up for. */
+	if (atomic_load(&fs->cache->frozen))
+		return;
 	pthread_mutex_lock(&fs->dirty_lock);
 	dirty = !LIST_EMPTY(&fs->dirty);
 	if (!dirty)
@@ -313,10 +316,13 @@ static void after_pass(void *arg)
 static void behind_done(struct op *op, void *arg)
 {
 	struct bfs_wb *wb = arg;
+	int rc;
 
-	(void)op;
-	if (wb->pass.rc)
-		log_warn("write-behind: %s", base_err_text(NULL, wb->pass.rc));
+	rc = op->rc ? op->rc : wb->pass.rc;
+	if (rc == -EROFS)
+		atomic_store(&wb->fs->cache->frozen, true);
+	if (rc)
+		log_warn("write-behind: %s", base_err_text(NULL, rc));
 	/* Any thread that polled the channel may have got here. */
 	if (reactor_post(bs_service_reactor(wb->fs->bs), after_pass, wb))
 		log_err("write-behind has stopped: its reactor takes no message");

@@ -218,6 +218,7 @@ TEST(bfs_data_errors, a_frozen_store_reads_and_refuses_the_rest)
 	ASSERT_LT_INT(bfs_fsync(file, false), 0);
 	ASSERT_ERR(-EROFS, bfs_truncate(f.w.fs, NULL, bfs_file_ino(file), 1));
 	ASSERT_ERR(-EROFS, bfs_fallocate(file, 0, 0, 1 << 20));
+	ASSERT_ERR(-EROFS, bfs_pwrite(file, "x", 1, 0));
 	bdev_fault_clear(f.fault);
 	ASSERT_ERR(-EROFS, bfs_fsync(file, false));
 	ASSERT_EQ_INT(100, bfs_pread(file, back, 100, 20000));
