@@ -5,6 +5,7 @@
  * in the new last block behind the end is garbage from now on (R9): stale_end says where. There is one such place: an earlier
  * one that a raised size has passed is written home first. Nobody writes the block of the new end back while its
  * page is zeroed there, and then only when the lowering is durable.
+ * To the size it has: what was preallocated behind the end goes.
  * Up: the garbage is covered by a dirty page first; then the size is raised, in core and as far as it may in the header.
  */
 #include "blobfs/data.h"
@@ -118,7 +119,7 @@ static int truncate_txn(struct bfs_req *req, struct bs_txn *txn, enum bfs_write_
 	if (*need == WRITE_DONE)
 		rc = size > old   ? bfs_raise_size(txn, inode, size)
 		     : size < old ? lower(txn, inode, size, page)
-				  : 0;
+				  : bs_txn_unmap(txn, inode->blob, div_round_up(size, PAGE_SIZE), UINT64_MAX);
 	if (rc || *need != WRITE_DONE) {
 		bs_txn_cancel(txn);
 		return rc ? rc : -EAGAIN;
