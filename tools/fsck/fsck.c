@@ -26,6 +26,7 @@ struct request {
 	enum { ASK, NO, PREEN, YES } mode;
 	bool force, verbose, json;
 	struct json_object *problems; /* --json: array */
+	uint64_t mendable;            /* problems that mounting puts right */
 	const char *pass;             /* last shown */
 };
 
@@ -36,13 +37,13 @@ static void usage(FILE *to)
 		    "  -n   write nothing; the log is replayed in memory only (the default)\n"
 		    "  -p   for boot: a file system closed in order is not looked at further; one that was not\n"
 		    "       is checked and its log is replayed on the device\n"
-		    "  -y   check, and replay the log on the device; this version repairs nothing else\n"
+		    "  -y   check, replay the log on the device, mend a superblock's copy; this version repairs nothing else\n"
 		    "  -f   with -p: check even if it was closed in order\n"
 		    "  -v   say what is being done\n"
 		    "      --json   report as JSON\n"
 		    "  -V, --version\n"
 		    "  -h, --help\n\n"
-		    "Exit: 0 clean, 1 log replayed, 4 damage left uncorrected, 8 could not check, 16 usage,\n"
+		    "Exit: 0 clean, 1 log replayed or a superblock's copy mended, 4 damage left uncorrected, 8 could not check, 16 usage,\n"
 		    "32 cancelled.\n");
 }
 
@@ -87,6 +88,8 @@ static void on_problem(const struct bs_problem *p, void *arg)
 	struct request *rq = arg;
 	struct json_object *o;
 
+	/* Both copies are written at each writable mount. */
+	rq->mendable += strcmp(p->code, "superblock-copy") == 0;
 	if (!rq->json) {
 		printf("%s: %s: %s\n", p->pass, p->code, p->text);
 		return;
@@ -157,7 +160,7 @@ static int check(struct request *rq, struct bfs_check_result *result)
 	return rc;
 }
 
-/* Mounting replays the log; unmounting closes the store in order. */
+/* Mounting replays the log and writes the superblocks; unmounting closes the store in order. */
 static int replay(const struct request *rq)
 {
 	struct base_err err = { "" };
@@ -202,6 +205,11 @@ static void report_text(const struct request *rq, const struct bfs_check_result 
 	if (!r->clean)
 		printf("%s: was not closed in order; the log (%" PRIu64 " records) was replayed%s\n", rq->device,
 		       r->replayed_records, replayed ? "" : " in memory only");
+	if (r->problems == rq->mendable && r->problems) {
+		printf("%s: the other copy of the superblock is good; %s\n", rq->device,
+		       replayed ? "both were written anew" : "-p, -y or mounting writes both anew");
+		return;
+	}
 	if (r->problems) {
 		printf("%s: %" PRIu64 " problem%s found, none corrected (this version cannot repair; "
 		       "copy what you can with 'blobfs get')\n",
@@ -263,7 +271,8 @@ int main(int argc, char **argv)
 		return EXIT_CLEAN;
 	rq.problems = json_object_new_array();
 	rc = check(&rq, &result);
-	if (rc == 0 && result.problems == 0 && !result.clean && (rq.mode == PREEN || rq.mode == YES)) {
+	if (rc == 0 && result.problems == rq.mendable && (rq.mendable || !result.clean) &&
+	    (rq.mode == PREEN || rq.mode == YES)) {
 		rc = replay(&rq);
 		replayed = rc == 0;
 	}
@@ -271,7 +280,7 @@ int main(int argc, char **argv)
 		json_object_put(rq.problems);
 		return EXIT_OPERATION;
 	}
-	rc = result.problems ? EXIT_UNCORRECTED : replayed ? EXIT_CORRECTED : EXIT_CLEAN;
+	rc = replayed ? EXIT_CORRECTED : result.problems ? EXIT_UNCORRECTED : EXIT_CLEAN;
 	if (rq.json)
 		report_json(&rq, &result, replayed, rc);
 	else
