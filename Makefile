@@ -197,6 +197,7 @@ bench: all $(bench_bins)
 
 # Installation: programs a mount(8) or fsck(8) looks for go to sbin.
 PKGDIR = $(DESTDIR)$(PREFIX)
+man_pages := $(wildcard doc/*.1 doc/*.8)
 public_headers = $(filter-out %/internal.h,$(wildcard base/*.h) $(shell grep -l BLOBFS_API $(wildcard nvme/*.h \
 	bdev/*.h blob/*.h blobfs/*.h)))
 
@@ -210,6 +211,9 @@ install: all
 		case $$p in */blobfs) d=bin ;; *) d=sbin ;; esac; \
 		install -m 755 $$p $(PKGDIR)/$$d || exit 1; \
 	done
+	for page in $(man_pages); do \
+		install -D -m 644 $$page $(PKGDIR)/share/man/man$${page##*.}/$${page##*/} || exit 1; \
+	done
 	printf '%s\n' 'prefix=$(PREFIX)' 'Name: blobfs' 'Description: A file system in user space' \
 		'Version: $(VERSION)' 'Cflags: -I$${prefix}/include/blobfs' \
 		'Libs: -L$${prefix}/lib -Wl,-rpath,$${prefix}/lib -lblobfs' >$(PKGDIR)/lib/pkgconfig/blobfs.pc
@@ -218,6 +222,7 @@ uninstall:
 	rm -rf $(PKGDIR)/include/blobfs
 	rm -f $(PKGDIR)/lib/libblobfs.so $(PKGDIR)/lib/librocksdb_blobfs.so $(PKGDIR)/lib/pkgconfig/blobfs.pc \
 		$(PKGDIR)/bin/blobfs $(addprefix $(PKGDIR)/sbin/,mkfs.blobfs fsck.blobfs mount.blobfs)
+	for page in $(man_pages); do rm -f $(PKGDIR)/share/man/man$${page##*.}/$${page##*/}; done
 
 # Installs only what is missing, and touches nothing when nothing is.
 deps:
