@@ -85,9 +85,15 @@ struct verdict {
 	int check_rc, mount_rc;
 	bool mounted;
 	char first[320];    /* the first problem */
+	char codes[256];    /* those of the first check, as far as they fit, each followed by a blank */
 	char fault[512];    /* "" or what must not be */
 };
 /* Checks, mounts, walks, changes, unmounts, checks again. Takes the device over. */
 void use_device(struct bdev *dev, struct rnd *r, struct verdict *v);
+
+/* ---- targeted.c ---- */
+
+/* One after the other, with a line for each; false if one failed. */
+bool targets_run(struct scratch *scratch);
 
 #endif

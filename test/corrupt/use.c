@@ -78,6 +78,8 @@ static void on_problem(const struct bs_problem *p, void *arg)
 {
 	struct counter *c = arg;
 
+	if (p->code && strlen(c->v->codes) + strlen(p->code) + 2 < sizeof(c->v->codes) && !strstr(c->v->codes, p->code))
+		snprintf(c->v->codes + strlen(c->v->codes), sizeof(c->v->codes) - strlen(c->v->codes), "%s ", p->code);
 	if (c->n++ == 0)
 		snprintf(c->v->first, sizeof(c->v->first), "%s: %s: %s", p->pass, p->code, p->text);
 	if (!p->code || !p->code[0] || !p->text[0] || strchr(p->text, '\n'))
