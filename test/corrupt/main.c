@@ -299,7 +299,8 @@ static void quiet(enum base_log_level level, const char *component, const char *
 
 int main(int argc, char **argv)
 {
-	static const struct option longs[] = { { "seed", required_argument, NULL, 's' },
+	static const struct option longs[] = { { "help", no_argument, NULL, 'h' },
+					       { "seed", required_argument, NULL, 's' },
 					       { "case", required_argument, NULL, 'c' },
 					       { "cases", required_argument, NULL, 'n' },
 					       { NULL, 0, NULL, 0 } };
@@ -315,6 +316,7 @@ int main(int argc, char **argv)
 		case 'n': run.cases = strtoull(optarg, NULL, 0); break;
 		case 'c': one = strtoull(optarg, NULL, 0); single = true; break;
 		case 'v': run.verbose = true; break;
+		case 'h': printf("corrupt [--seed N] [--cases N] [--case N] [-v]\n"); return 0;
 		default: return 2;
 		}
 	}
