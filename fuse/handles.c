@@ -113,3 +113,30 @@ bool handles_has_writer(struct handles *h, uint64_t ino)
 	pthread_mutex_unlock(&h->lock);
 	return has;
 }
+
+bool handles_set_full(struct handles *h, uint64_t ino, bool full)
+{
+	struct writer key = { .ino = ino }, *w;
+	bool was = full;
+
+	pthread_mutex_lock(&h->lock);
+	w = RB_FIND(writer_tree, &h->writers, &key);
+	if (w) {
+		was = w->full;
+		w->full = full;
+	}
+	pthread_mutex_unlock(&h->lock);
+	return was;
+}
+
+bool handles_is_full(struct handles *h, uint64_t ino)
+{
+	struct writer key = { .ino = ino }, *w;
+	bool full;
+
+	pthread_mutex_lock(&h->lock);
+	w = RB_FIND(writer_tree, &h->writers, &key);
+	full = w && w->full;
+	pthread_mutex_unlock(&h->lock);
+	return full;
+}

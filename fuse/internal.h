@@ -5,7 +5,8 @@
  *   serve.c      a mount: start, wait, stop; its workers
  *   session.c    what is negotiated with the kernel; the tables of operations
  *   transport.c  how requests arrive; kmount.c: mounting and unmounting
- *   ops_*.c      operations; handles.c: open files; locks.c: POSIX locks beside a library user
+ *   ops_*.c      operations; handles.c: open files; full.c: ENOSPC for delayed writes
+ *   locks.c      POSIX locks beside a library user
  *   main.c, options.c, daemon.c   mount.blobfs
  *
  * A worker is a reactor with a port of the transport and a queue of the file system. Metadata is answered in the
@@ -42,6 +43,7 @@ struct writer {
 	RB_ENTRY(writer) node;
 	uint64_t ino;
 	unsigned int handles;
+	bool full; /* a delayed write found no space */
 };
 RB_HEAD(writer_tree, writer);
 
@@ -106,6 +108,15 @@ void handles_close_all(struct handles *h);
 int handle_open(struct bfs_fuse *f, uint64_t ino, int flags, struct handle **out);
 void handle_close(struct bfs_fuse *f, struct handle *h);
 bool handles_has_writer(struct handles *h, uint64_t ino);
+/* Changes the mark that delayed writes of this inode find no space; returns what it was. */
+bool handles_set_full(struct handles *h, uint64_t ino, bool full);
+bool handles_is_full(struct handles *h, uint64_t ino);
+
+/* ---- full.c ---- */
+/* A delayed write failed for want of space: the writer's next write(2) hears of it. Any thread. */
+void full_note(struct bfs_fuse *f, uint64_t ino);
+/* A writer's GETATTR: -ENOSPC if its delayed writes found no space: once, and while there is none. */
+int full_check(struct bfs_fuse *f, uint64_t ino);
 
 /* ---- locks.c ---- */
 int locks_create(struct bfs_fuse *f, struct locks **out);

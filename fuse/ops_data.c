@@ -107,6 +107,7 @@ struct data {
 	fuse_req_t fr;
 	struct bfs_fuse *f;
 	struct iovec iov;
+	uint64_t delayed_ino; /* of a WRITE from the kernel's cache, else 0 */
 	void *kept;  /* payload in a buffer of the transport */
 	void *owned; /* payload, or where to read to, of our own */
 };
@@ -123,6 +124,9 @@ static void data_done(struct bfs_req *req, void *arg)
 {
 	struct data *d = arg;
 
+	if (d->delayed_ino && req->result < (int64_t)d->iov.iov_len &&
+	    (req->result >= 0 || req->result == -ENOSPC))
+		full_note(d->f, d->delayed_ino);
 	if (req->result < 0)
 		fuse_reply_err(d->fr, (int)-req->result);
 	else if (req->op == BFS_REQ_READ)
@@ -234,6 +238,7 @@ void do_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
 		return;
 	}
 	d->req.offset = (uint64_t)off;
+	d->delayed_ino = fi->writepage ? ino : 0;
 	if (!fi->writepage) {
 		if (fi->flags & O_DIRECT)
 			d->req.flags |= BFS_IO_DIRECT;

@@ -142,10 +142,13 @@ void do_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forg
 
 void do_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	struct bfs_fuse *f = req_fuse(req);
+	const struct handle *h = fi ? (const struct handle *)(uintptr_t)fi->fh : NULL;
 	struct bfs_attr attr;
-	int rc = bfs_getattr(req_fuse(req)->fs, ino, &attr);
+	int rc = h && h->writable ? full_check(f, ino) : 0;
 
-	(void)fi;
+	if (!rc)
+		rc = bfs_getattr(f->fs, ino, &attr);
 	if (rc)
 		fuse_reply_err(req, -rc);
 	else

@@ -384,6 +384,11 @@ int transport_invalidate(struct transport *t, uint64_t ino)
 	return fuse_lowlevel_notify_inval_inode(t->ports[0].se, ino, 0, 0);
 }
 
+int transport_invalidate_attr(struct transport *t, uint64_t ino)
+{
+	return fuse_lowlevel_notify_inval_inode(t->ports[0].se, ino, -1, 0);
+}
+
 /* ---- closing ---- */
 
 int transport_unmount(struct transport *t)

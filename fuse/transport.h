@@ -54,6 +54,9 @@ void *transport_user(fuse_req_t req);
  * that serves. */
 int transport_invalidate(struct transport *t, uint64_t ino);
 
+/* The same of its attributes only. */
+int transport_invalidate_attr(struct transport *t, uint64_t ino);
+
 /* In a handler, about its request. */
 uint64_t transport_unique(fuse_req_t req);
 /* suid, sgid are to be cleared by this WRITE or SETATTR (FUSE_HANDLE_KILLPRIV_V2). */
