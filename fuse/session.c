@@ -9,7 +9,7 @@
  *                           operations, the kernel checks permissions (default_permissions) and applies
  *                           the umask
  *   never                   POSIX ACLs (not offered), atomic O_TRUNC (a SETATTR follows the OPEN and is asynchronous),
- *                           splice (requests are read whole into page-aligned buffers; measured no gain)
+ *                           splice (requests are read whole into page-aligned buffers)
  */
 #include <linux/fuse.h>
 
