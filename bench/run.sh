@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # make bench: db_bench on the plugin and on the kernel's ext4, pair by pair, so that both see the same machine.
 #
-#   bench/run.sh [-n ROUNDS] [-m "buffered direct"] [-b "fillseq …"] [-o FILE.json] [-q]
+#   bench/run.sh [-n ROUNDS] [-m "buffered direct"] [-b "BENCHMARK …"] [-o FILE.json] [-q]
+#
+# A benchmark is a comma-separated list for one db_bench, which readrandom needs: it reads what the same process wrote, so that both
+# caches are warm. Default: "fillseq fillrandom,overwrite,readrandom fillsync".
 #
 # Environment: BENCH_DIR (where the image and the ext4 directory lie: /var/tmp), BENCH_ROUNDS (3), BENCH_KEYS (500000),
-# BENCH_VALUE (400 bytes), BENCH_SECONDS (5, of readrandom), BENCH_SYNCS (3000), BENCH_IMAGE (4G), BENCH_CACHE (1G), BENCH_SCALE
-# (divides keys, seconds and syncs; for a quick look).
+# BENCH_VALUE (400 bytes), BENCH_READS (200000; a tenth of it with direct I/O), BENCH_SYNCS (3000), BENCH_IMAGE (4G), BENCH_CACHE (1G),
+# BENCH_SCALE (divides keys, reads and syncs; for a quick look).
 root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
 BUILD=${BUILD:-$root/build}
 PATH=$BUILD/bin:$PATH
@@ -14,8 +17,8 @@ plugin=$BUILD/lib/librocksdb_blobfs.so
 dir=${BENCH_DIR:-/var/tmp}
 rounds=${BENCH_ROUNDS:-3} scale=${BENCH_SCALE:-1}
 keys=$((${BENCH_KEYS:-500000} / scale)) value=${BENCH_VALUE:-400} syncs=$((${BENCH_SYNCS:-3000} / scale))
-seconds=$(((${BENCH_SECONDS:-5} + scale - 1) / scale)) size=${BENCH_IMAGE:-4G} cache=${BENCH_CACHE:-1G}
-modes="buffered direct" benches="fillseq fillrandom overwrite readrandom fillsync" json=$BUILD/bench.json quiet=
+reads=$((${BENCH_READS:-200000} / scale)) size=${BENCH_IMAGE:-4G} cache=${BENCH_CACHE:-1G}
+modes="buffered direct" benches="fillseq fillrandom,overwrite,readrandom fillsync" json=$BUILD/bench.json quiet=
 
 die() {
 	echo "bench: $*" >&2
@@ -29,7 +32,7 @@ while getopts n:m:b:o:qh option; do
 	b) benches=$OPTARG ;;
 	o) json=$OPTARG ;;
 	q) quiet=1 ;;
-	*) sed -n '3,10s/^# \{0,1\}//p' "$0"; exit 2 ;;
+	*) sed -n '3,13s/^# \{0,1\}//p' "$0"; exit 2 ;;
 	esac
 done
 command -v db_bench >/dev/null || die "db_bench is not installed (Debian package rocksdb-tools; run 'make deps')"
@@ -63,16 +66,13 @@ fi
 
 # ---- measuring ----
 
-# one SIDE MODE BENCH ROUND: appends "mode bench side round ops p50 p99" to $tmp/rows.
+# one SIDE MODE BENCHMARKS ROUND: appends "mode bench side round ops p50 p99" to $tmp/rows for each.
 one() {
-	side=$1 mode=$2 bench=$3 round=$4
-	set -- --benchmarks="$bench" --num="$keys" --value_size="$value" --key_size=16 --compression_type=none --histogram=1 \
-		--seed="$round"
-	case $bench in
-	overwrite) set -- "$@" --use_existing_db=1 ;;
-	readrandom) set -- "$@" --use_existing_db=1 --duration="$seconds" ;;
-	fillsync) set -- "$@" --num=$((syncs * 1000)) ;; # it divides by 1000 itself
-	esac
+	side=$1 mode=$2 benchmarks=$3 round=$4
+	set -- --benchmarks="$benchmarks" --num="$keys" --reads="$mode_reads" --value_size="$value" --key_size=16 \
+		--compression_type=none --histogram=1 --seed="$round"
+	# It takes a thousandth of num for the range of keys.
+	[ "$benchmarks" != fillsync ] || set -- "$@" --num=$((syncs * 1000)) --writes="$syncs"
 	[ "$mode" = buffered ] || set -- "$@" --use_direct_reads=1 --use_direct_io_for_flush_and_compaction=1
 	case $side in
 	blobfs)
@@ -82,20 +82,27 @@ one() {
 	ext4) db_bench "$@" --db="$native/db" >"$tmp/out" 2>&1 & ;;
 	esac
 	pid=$!
-	wait $pid || { tail -20 "$tmp/out" >&2; die "db_bench $bench on $side failed"; }
+	wait $pid || { tail -20 "$tmp/out" >&2; die "db_bench $benchmarks on $side failed"; }
 	pid=
 	if [ "$side" = blobfs ] && ! grep -q "$img opened" "$tmp/out"; then die "the plugin did not run"; fi
-	awk -v bench="$bench" -v row="$mode $bench $side $round" '
-		$1 == bench { for (i = 2; i < NF; i++) if ($(i + 1) == "ops/sec") ops = $i }
-		/^Percentiles:/ { for (i = 2; i < NF; i++) { if ($i == "P50:") p50 = $(i + 1); if ($i == "P99:") p99 = $(i + 1) } }
-		END { if (!ops || p50 == "") exit 1; print row, ops, p50, p99 }' "$tmp/out" >>"$tmp/rows" ||
-		{ tail -20 "$tmp/out" >&2; die "cannot read what db_bench $bench on $side printed"; }
-	[ -n "$quiet" ] || tail -1 "$tmp/rows" >&2
+	awk -v benchmarks="$benchmarks" -v mode="$mode" -v rest="$side $round" '
+		BEGIN { n = split(benchmarks, name, ",") }
+		{ for (i = 1; i <= n; i++) if ($1 == name[i]) { bench = $1; for (k = 2; k < NF; k++) if ($(k + 1) == "ops/sec") ops = $k } }
+		/^Percentiles:/ && bench != "" {
+			for (k = 2; k < NF; k++) { if ($k == "P50:") p50 = $(k + 1); if ($k == "P99:") p99 = $(k + 1) }
+			print mode, bench, rest, ops, p50, p99
+			bench = ""; seen++
+		}
+		END { if (seen != n) exit 1 }' "$tmp/out" >>"$tmp/rows" ||
+		{ tail -20 "$tmp/out" >&2; die "cannot read what db_bench $benchmarks on $side printed"; }
+	[ -n "$quiet" ] || tail -"$(echo "$benchmarks" | tr ',' '\n' | wc -l)" "$tmp/rows" >&2
 }
 
 # The sides take turns in going first.
 for round in $(seq 1 "$rounds"); do
 	for mode in $modes; do
+		mode_reads=$reads
+		[ "$mode" = buffered ] || mode_reads=$((reads / 10))
 		for bench in $benches; do
 			if [ $((round % 2)) = 1 ]; then order="blobfs ext4"; else order="ext4 blobfs"; fi
 			for side in $order; do one $side "$mode" "$bench" "$round"; done
@@ -137,7 +144,7 @@ END {
 			substr(pairs, 2)
 		printf "%s  {\"mode\": \"%s\", \"benchmark\": \"%s\", \"rounds\": %d,\n" \
 			"   \"blobfs\": {\"ops\": %d, \"p50_us\": %.2f, \"p99_us\": %.2f},\n" \
-			"   \"ext4\": {\"ops\": %d, \"p50_us\": %.2f, \"p99_us\": %.2f}, \"ratio\": %.3f}", c > 1 ? ",\n" : "", \
+			"   \"ext4\": {\"ops\": %d, \"p50_us\": %.2f, \"p99_us\": %.2f}, \"ratio\": %.3f}", (c > 1 ? ",\n" : ""), \
 			part[1], part[2], rounds, median(ops[b]), median(p50[b]), median(p99[b]), median(ops[e]), median(p50[e]), \
 			median(p99[e]), median(pairs) > json
 	}
