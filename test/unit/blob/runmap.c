@@ -83,6 +83,8 @@ static void change(struct bs_runmap *map, struct model *m, struct bs_spare *spar
 	/* Or just what is there, with other flags. */
 	if (m->phys[block] && !kit_rand(seed, 4))
 		phys = m->phys[block];
+	if (phys + count > PHYS)
+		phys = 1 + kit_rand(seed, PHYS - 600);
 	/* A put keeps what it maps itself. */
 	for (uint32_t i = 0; i < count; i++)
 		had += m->phys[block + i] && !(put && m->phys[block + i] - phys < count);
