@@ -88,6 +88,7 @@ endif
 $(files):
 	@mkdir -p $(@D); echo '$(all_objs)' >$@
 
+.DEFAULT_GOAL := all
 .PHONY: all lib tools unit tests check demo bench install uninstall deps format lint compdb clean distclean help
 .SECONDARY:
 .DELETE_ON_ERROR:

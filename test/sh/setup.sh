@@ -69,6 +69,7 @@ if grep -q '^OPT := -O0' "$tmp/b3/config.mk" && grep -q '^PREFIX ?= /opt/x' "$tm
 else
 	bad options_reach_the_configuration "$(cat "$tmp/b3/config.mk")"
 fi
+check plain_make 0 make -n O="$tmp/b3" && says make_alone_builds_everything 'bin/mkfs.blobfs' 'librocksdb_blobfs.so'
 touch -d '2001-01-01' "$tmp/b3/config.mk"
 check again 0 make O="$tmp/b3" compdb
 if grep -q '^PREFIX ?= /opt/x' "$tmp/b3/config.mk" && grep -q -- '--debug' "$tmp/b3/config.mk"; then
