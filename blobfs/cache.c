@@ -255,9 +255,11 @@ struct bfs_group *bfs_group_make(struct bfs_cache *c, struct bfs_shard *s, struc
 	return g;
 }
 
-static void group_free(struct bfs_cache *c, struct bfs_shard *s, struct bfs_group *g)
+/* True: it was the inode's last; who has no count may not touch the inode any more. */
+static bool group_free(struct bfs_cache *c, struct bfs_shard *s, struct bfs_group *g)
 {
 	struct bfs_group **link = bucket_of(s, g->inode->ino, g->number);
+	bool last;
 
 	assert(!g->dirty && !g->writing && !g->reserved && !g->in_dirty);
 	while (*link != g)
@@ -265,11 +267,13 @@ static void group_free(struct bfs_cache *c, struct bfs_shard *s, struct bfs_grou
 	*link = g->next;
 	pthread_mutex_lock(&g->inode->pages_lock);
 	RB_REMOVE(bfs_group_tree, &g->inode->groups, g);
+	last = RB_EMPTY(&g->inode->groups);
 	pthread_mutex_unlock(&g->inode->pages_lock);
 	pthread_mutex_lock(&c->free_lock);
 	g->next = c->free_groups;
 	c->free_groups = g;
 	pthread_mutex_unlock(&c->free_lock);
+	return last;
 }
 
 bool bfs_group_next(struct bfs_inode *inode, uint64_t from, bool dirty, uint64_t *number)
@@ -392,7 +396,7 @@ static void page_forget_dirt(struct bfs_cache *c, struct bfs_group *g, unsigned 
 	bfs_group_settle(g);
 }
 
-void bfs_page_drop(struct bfs_cache *c, struct bfs_shard *s, struct bfs_group *g, unsigned slot)
+bool bfs_page_drop(struct bfs_cache *c, struct bfs_shard *s, struct bfs_group *g, unsigned slot)
 {
 	uint16_t bit = (uint16_t)(1u << slot);
 	uint32_t page = g->page[slot];
@@ -405,8 +409,7 @@ void bfs_page_drop(struct bfs_cache *c, struct bfs_shard *s, struct bfs_group *g
 		atomic_store_explicit(&c->pages[page].state, PAGE_DETACHED, memory_order_release);
 	else
 		bfs_page_free(c, page);
-	if (!g->present)
-		group_free(c, s, g);
+	return !g->present && group_free(c, s, g);
 }
 
 static int reserve_for(struct bfs_cache *c, struct bfs_group *g, unsigned slot)

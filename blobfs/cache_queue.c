@@ -135,19 +135,22 @@ static uint32_t step(struct bfs_cache *c, struct bfs_shard *s, bool small)
 	return BFS_NO_PAGE;
 }
 
-static bool evict_one(struct bfs_cache *c, struct bfs_shard *s, bool small)
+/* *emptied: the inode that has lost its last page, or 0. */
+static bool evict_one(struct bfs_cache *c, struct bfs_shard *s, bool small, uint64_t *emptied)
 {
 	struct bfs_page_queue *q = small ? &s->small : &s->main;
 
 	for (unsigned look = 0; look < LOOK_MAX && q->count; look++) {
 		uint32_t page = step(c, s, small);
 		struct bfs_page *p;
+		uint64_t ino;
 
 		if (page == BFS_NO_PAGE)
 			continue;
 		p = &c->pages[page];
-		bfs_page_drop(c, s, bfs_group_find(s, p->ino, p->number >> GROUP_SHIFT),
-			      p->number & (GROUP_PAGES - 1));
+		ino = p->ino;
+		*emptied = bfs_page_drop(c, s, bfs_group_find(s, ino, p->number >> GROUP_SHIFT),
+					 p->number & (GROUP_PAGES - 1)) ? ino : 0;
 		s->evicted++;
 		return true;
 	}
@@ -215,12 +218,17 @@ static struct bfs_shard *pick_shard(struct bfs_cache *c, bool small)
 
 static bool evict_some(struct bfs_cache *c, struct bfs_shard *s, bool small)
 {
+	uint64_t emptied[BATCH];
 	unsigned n = 0;
 
 	pthread_mutex_lock(&s->lock);
-	while (n < BATCH && evict_one(c, s, small))
+	while (n < BATCH && evict_one(c, s, small, &emptied[n]))
 		n++;
 	pthread_mutex_unlock(&s->lock);
+	for (unsigned i = 0; i < n; i++) {
+		if (emptied[i])
+			bfs_inode_emptied(c->fs, emptied[i]);
+	}
 	return n > 0;
 }
 

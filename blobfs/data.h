@@ -16,6 +16,7 @@
  *    last unpin. Who waited for it looks again and finds it gone.
  *  - dirty and in need of new space (alloc) => its cluster's bit is set in `reserved`, unless a sibling in write-back took it.
  *  - n_dirty or n_writing or attr_dirty => the inode is on the dirty list, which counts it.
+ *  - A group's inode is in core: counted, idle, leaving or dying; it is freed only when it has no group, and only who counts it makes one.
  *
  * Locks: fs order (internal.h), then shard->lock, then inode->pages_lock or cache->free_lock or the store's own. One
  * shard's lock at a time.
@@ -169,8 +170,8 @@ void bfs_page_pin(struct bfs_cache *c, uint32_t page);
 /* Frees a detached page with its last pin. Shard locked. */
 void bfs_page_unpin(struct bfs_cache *c, uint32_t page);
 /* Takes the page out of its group: detached if pinned, else free. Dirt is forgotten, reservations are given back. The group may be gone
- * afterwards. Shard locked. */
-void bfs_page_drop(struct bfs_cache *c, struct bfs_shard *s, struct bfs_group *g, unsigned slot);
+ * afterwards. True: the inode has no page any more (for bfs_inode_emptied). Shard locked. */
+bool bfs_page_drop(struct bfs_cache *c, struct bfs_shard *s, struct bfs_group *g, unsigned slot);
 /* Marks an up-to-date page dirty and reserves space for it if it needs new space. inode->lock and shard locked. -ENOSPC. */
 int bfs_page_dirty(struct bfs_cache *c, struct bfs_group *g, unsigned slot);
 void bfs_group_trim_reserved(struct bfs_cache *c, struct bfs_group *g);

@@ -4,6 +4,8 @@
  *
  * A header is only ever changed by somebody who holds the inode in core, and the struct leaves the tree only when nothing
  * of it is unwritten. So a header read under icache_lock, while the inode is not in the tree, is true when it is put there.
+ *
+ * Cached pages outlive the last count: their inode is then idle, until somebody asks for it or its last page is evicted.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,6 +14,8 @@
 #include "blobfs/internal.h"
 #define LOG_COMPONENT "blobfs"
 #include "base/log.h"
+
+#define IDLE_MAX 16384u
 
 static int inode_cmp(const struct bfs_inode *a, const struct bfs_inode *b)
 {
@@ -126,6 +130,67 @@ static struct bfs_inode *icache_wait(struct bfs *fs, uint64_t ino)
 	return inode;
 }
 
+/* icache_lock held. */
+static void idle_remove(struct bfs_inode *inode)
+{
+	TAILQ_REMOVE(&inode->fs->idle, inode, idle_link);
+	inode->fs->n_idle--;
+	inode->idle = false;
+}
+
+/* icache_lock held. */
+static void inode_count(struct bfs_inode *inode)
+{
+	if (inode->idle)
+		idle_remove(inode);
+	inode->refs++;
+}
+
+static bool has_pages(struct bfs_inode *inode)
+{
+	bool has;
+
+	pthread_mutex_lock(&inode->pages_lock);
+	has = !RB_EMPTY(&inode->groups);
+	pthread_mutex_unlock(&inode->pages_lock);
+	return has;
+}
+
+/* icache_lock held. Returns one that must go for it, marked leaving, or NULL. */
+static struct bfs_inode *inode_idle(struct bfs_inode *inode)
+{
+	struct bfs *fs = inode->fs;
+	struct bfs_inode *oldest = NULL;
+
+	inode->idle = true;
+	TAILQ_INSERT_TAIL(&fs->idle, inode, idle_link);
+	if (++fs->n_idle > IDLE_MAX) {
+		oldest = TAILQ_FIRST(&fs->idle);
+		idle_remove(oldest);
+		oldest->leaving = true;
+	}
+	return oldest;
+}
+
+void bfs_inode_emptied(struct bfs *fs, uint64_t ino)
+{
+	struct bfs_inode key, *inode;
+
+	key.ino = ino;
+	pthread_mutex_lock(&fs->icache_lock);
+	inode = RB_FIND(bfs_inode_tree, &fs->inodes, &key);
+	if (inode && inode->idle && !has_pages(inode)) {
+		idle_remove(inode);
+		RB_REMOVE(bfs_inode_tree, &fs->inodes, inode);
+		fs->n_inodes--;
+	} else {
+		inode = NULL;
+	}
+	pthread_mutex_unlock(&fs->icache_lock);
+	if (inode)
+		bfs_inode_free(inode);
+}
+
 void bfs_inode_insert(struct bfs_inode *inode)
 {
 	struct bfs *fs = inode->fs;
@@ -164,7 +229,7 @@ bool bfs_inode_find(struct bfs *fs, uint64_t ino, int *rc, struct bfs_inode **ou
 	if (inode && inode->dying)
 		*rc = -ENOENT;
 	else if (inode)
-		inode->refs++;
+		inode_count(inode);
 	pthread_mutex_unlock(&fs->icache_lock);
 	*out = inode;
 	return inode != NULL;
@@ -191,7 +256,7 @@ int bfs_inode_get(struct bfs *fs, uint64_t ino, struct bfs_inode **out)
 	if (other && other->dying) {
 		rc = -ENOENT;
 	} else if (other) {
-		other->refs++;
+		inode_count(other);
 		*out = other;
 	} else {
 		rc = inode_load(inode, inode->blob);
@@ -294,7 +359,7 @@ int bfs_inode_retry_deletes(struct bfs *fs, bool wait)
 	}
 }
 
-/* The last count, the inode marked dying or leaving: out of core. */
+/* No count is left, the inode is marked dying or leaving: out of core. */
 static void inode_last_put(struct bfs_inode *inode)
 {
 	struct bfs *fs = inode->fs;
@@ -307,10 +372,23 @@ static void inode_last_put(struct bfs_inode *inode)
 	bfs_inode_retry_deletes(fs, false);
 }
 
+/* icache_lock held, the last count is gone. Returns what must leave core now, marked so, or NULL. */
+static struct bfs_inode *inode_uncounted(struct bfs_inode *inode)
+{
+	if (inode->nlink && has_pages(inode))
+		return inode_idle(inode);
+	if (inode->nlink)
+		inode->leaving = true;
+	else
+		inode->dying = true;
+	return inode;
+}
+
 void bfs_inode_put_n(struct bfs_inode *inode, uint64_t n)
 {
 	struct bfs *fs = inode->fs;
-	bool discard, last;
+	struct bfs_inode *leaves = NULL;
+	bool discard;
 
 	pthread_mutex_lock(&fs->icache_lock);
 	assert(n && inode->refs >= n);
@@ -323,16 +401,11 @@ void bfs_inode_put_n(struct bfs_inode *inode, uint64_t n)
 		inode_discard_dirty(inode);
 
 	pthread_mutex_lock(&fs->icache_lock);
-	last = inode->refs == 1;
-	if (!last)
-		inode->refs--;
-	else if (inode->nlink)
-		inode->leaving = true;
-	else
-		inode->dying = true;
+	if (!--inode->refs)
+		leaves = inode_uncounted(inode);
 	pthread_mutex_unlock(&fs->icache_lock);
-	if (last)
-		inode_last_put(inode);
+	if (leaves)
+		inode_last_put(leaves);
 }
 
 void bfs_inode_put(struct bfs_inode *inode)
@@ -371,6 +444,8 @@ void bfs_inodes_drop(struct bfs *fs, bool delete_orphans)
 	while ((inode = RB_MIN(bfs_inode_tree, &fs->inodes))) {
 		if (inode->on_dirty_list)
 			LIST_REMOVE(inode, dirty_link);
+		if (inode->idle)
+			idle_remove(inode);
 		pthread_mutex_lock(&inode->lock);
 		bfs_cache_truncate(inode, 0);
 		pthread_mutex_unlock(&inode->lock);

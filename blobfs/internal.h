@@ -33,12 +33,14 @@ struct bfs_wb;
 RB_HEAD(bfs_group_tree, bfs_group);
 RB_HEAD(bfs_dirty_tree, bfs_group);
 
-struct bfs_inode { /* in core: while referenced, open, or dirty */
+struct bfs_inode { /* in core: while referenced, open, dirty, or cached */
 	RB_ENTRY(bfs_inode) node; /* in fs->inodes by ino */
 	struct bfs *fs;
 	struct bs_blob *blob;     /* counted */
 	uint64_t ino;
 	uint64_t refs;            /* under fs->icache_lock: references, open files, I/O, one while on the dirty list */
+	bool idle;                /* under fs->icache_lock: no count, but pages; in fs->idle */
+	TAILQ_ENTRY(bfs_inode) idle_link;
 	bool dying;               /* under fs->icache_lock: no new references: its blob is being deleted */
 	bool leaving;             /* under fs->icache_lock: the last count is gone, its pages are being dropped; wait on icache_cond */
 	bool deleted;             /* its blob is deleted; by whoever holds the last count */
@@ -105,6 +107,8 @@ struct bfs {
 	pthread_cond_t icache_cond;
 	struct bfs_inode_tree inodes;
 	uint64_t n_inodes;
+	TAILQ_HEAD(bfs_idle_list, bfs_inode) idle; /* under icache_lock: the oldest first */
+	uint32_t n_idle;
 	pthread_mutex_t dirty_lock;
 	LIST_HEAD(, bfs_inode) dirty;     /* under dirty_lock; each is counted once */
 	LIST_HEAD(, bfs_inode) undeleted; /* under icache_lock: orphans whose deletion failed; tried again later */
@@ -122,11 +126,13 @@ struct bfs {
 /* The inode in core, counted; loads it from its blob. -ENOENT, -EUCLEAN (header that is no inode), -ENOMEM. */
 int bfs_inode_get(struct bfs *fs, uint64_t ino, struct bfs_inode **out);
 void bfs_inode_hold(struct bfs_inode *inode);
-/* Drops a count. The last one writes dirty attributes to the header, drops the pages, and deletes an inode without names. */
+/* Drops a count. With the last one an inode without names is deleted; one with cached pages stays in core, idle; any other goes. */
 void bfs_inode_put(struct bfs_inode *inode);
 void bfs_inode_put_n(struct bfs_inode *inode, uint64_t n);
 /* Is it in core? Then true, with *rc 0 and a count, or -ENOENT when it is being deleted. */
 bool bfs_inode_find(struct bfs *fs, uint64_t ino, int *rc, struct bfs_inode **out);
+/* The inode's last page is gone from the cache: if it is idle, it goes. No shard locked; its number, since it may be gone already. */
+void bfs_inode_emptied(struct bfs *fs, uint64_t ino);
 struct bfs_inode *bfs_inode_alloc(struct bfs *fs); /* one count */
 void bfs_inode_free(struct bfs_inode *inode);      /* not in the tree */
 void bfs_inode_insert(struct bfs_inode *inode);    /* of a blob made in the running transaction, which cannot fail any more */

@@ -27,6 +27,7 @@ static int up_memory(struct bfs *fs, struct base_err *err)
 	pthread_mutex_init(&fs->dirty_lock, NULL);
 	pthread_cond_init(&fs->icache_cond, NULL);
 	RB_INIT(&fs->inodes);
+	TAILQ_INIT(&fs->idle);
 	LIST_INIT(&fs->dirty);
 	LIST_INIT(&fs->undeleted);
 	return bfs_locks_create(fs);

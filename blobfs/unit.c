@@ -110,6 +110,7 @@ static void fill_end(struct bfs_unit *u, int rc)
 	struct bfs_cache *c = u->cache;
 	struct bfs_shard *s = bfs_shard_of(c, u->ino, u->first);
 	struct bfs_waiter *waiters = NULL;
+	bool emptied = false;
 
 	pthread_mutex_lock(&s->lock);
 	for (uint32_t i = 0; i < u->n; i++) {
@@ -120,7 +121,7 @@ static void fill_end(struct bfs_unit *u, int rc)
 		waiters = bfs_page_take_waiters(c, page, waiters);
 		c->aux[page].ch = NULL;
 		if (g && rc) {
-			bfs_page_drop(c, s, g, slot);
+			emptied |= bfs_page_drop(c, s, g, slot);
 		} else if (g) {
 			bfs_copy_zero(bfs_page_data(c, page) + valid, PAGE_SIZE - valid);
 			g->uptodate |= (uint16_t)(1u << slot);
@@ -130,6 +131,8 @@ static void fill_end(struct bfs_unit *u, int rc)
 			bfs_page_unpin(c, page);
 	}
 	pthread_mutex_unlock(&s->lock);
+	if (emptied)
+		bfs_inode_emptied(c->fs, u->ino);
 	bfs_waiters_wake(waiters);
 }
 

@@ -141,7 +141,7 @@ static void run_threads(uint32_t flags)
 	ASSERT_OK(bfs_sync(fs));
 	bfs_get_cache_stat(fs, &st);
 	EXPECT_EQ_INT(0, st.dirty);
-	EXPECT_EQ_INT(0, st.inodes); /* nobody uses any, and nothing is unwritten */
+	EXPECT_LE_INT(st.inodes, st.pages); /* nobody uses any, and nothing is unwritten: cached ones are left */
 	world_end(&w);
 }
 
