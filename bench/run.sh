@@ -128,7 +128,8 @@ function median(list, n, values, i, j, v) {
 	if (!(id in seen)) { seen[id] = 1; order[++count] = id }
 	k = id " " $3
 	ops[k] = ops[k] " " $5; p50[k] = p50[k] " " $6; p99[k] = p99[k] " " $7
-	each[id " " $3 " " $4] = $5; if ($4 > rounds) rounds = $4
+	each[id " " $3 " " $4] = $5
+	if ($4 > rounds) rounds = $4
 }
 END {
 	printf "%-9s %-11s %27s   %27s   %s\n", "", "", "blobfs", "ext4", "blobfs/ext4"

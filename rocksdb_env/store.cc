@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <functional>
 #include <map>
@@ -43,6 +44,15 @@ __attribute__((constructor)) void MakeRegistry()
 {
 	registry = new Registry;
 	pthread_atfork(nullptr, nullptr, AfterForkInChild);
+}
+
+/* RocksDB is used to a page cache of all the memory there is; an eighth of it, at most 1 GiB, is taken as it fills. */
+uint64_t DefaultCache()
+{
+	long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+	uint64_t share = pages > 0 && page > 0 ? static_cast<uint64_t>(pages) * static_cast<uint64_t>(page) / 8 : 0;
+
+	return std::min<uint64_t>(std::max<uint64_t>(share, 128 * MiB), GiB);
 }
 
 bool Differs(const char *name, uint64_t now, uint64_t wanted, const Uri &uri, std::string *why)
@@ -86,7 +96,7 @@ bool Store::Init(const Uri &uri, std::string *why)
 
 	uri_ = uri;
 	opts.size = sizeof(opts);
-	opts.cache_size = uri.cache;
+	opts.cache_size = uri.cache ? uri.cache : DefaultCache();
 	opts.dirty_limit = uri.dirty;
 	opts.flags = (uri.readonly ? BFS_RDONLY : 0) | (uri.discard ? BFS_DISCARD : 0) | (uri.noatime ? BFS_NOATIME : 0);
 	rc = bfs_mount(uri.device.c_str(), &opts, &fs_, &err);
