@@ -108,6 +108,7 @@ struct bs_stat {
 	uint64_t lsn, durable_lsn, checkpoint_lsn;
 	uint64_t log_bytes, log_limit;  /* live log on the device, and where writers begin to wait */
 	uint64_t checkpoints, commits, log_writes, log_write_bytes, flushes;
+	uint64_t log_segments;   /* begun since opening */
 	uint64_t data_read_bytes, data_write_bytes, checkpoint_bytes;
 	uint64_t replayed_records, replayed_bytes; /* at open */
 };

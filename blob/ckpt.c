@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "blob/ckpt.h"
+#include "blob/mutation.h"
 
 #define LOG_COMPONENT "blob"
 #include "base/log.h"
@@ -188,11 +189,15 @@ static enum op_next ckpt_step(struct op *op)
 		return op_await(op, c->indexed ? C_COMMIT : C_INDEX, rc);
 	case C_COMMIT:
 		op->on_error = C_UNDO;
+		if (BS_MUTATE(ckpt_commit))
+			return op_goto(op, C_FLUSH);
 		bs_commit_start(bs, c->l1, op);
 		return op_await(op, C_FLUSH, 0);
 	case C_FLUSH:
 		op->on_error = C_FREEZE;
 		op_move(op, bdev_channel_driver(c->ch));
+		if (BS_MUTATE(pages_flush))
+			return op_goto(op, C_SUPER);
 		submit(c, BDEV_FLUSH, 0);
 		return op_await(op, C_SUPER, 0);
 	case C_SUPER:
@@ -205,6 +210,8 @@ static enum op_next ckpt_step(struct op *op)
 	case C_SUPER_FLUSH:
 	case C_COPY_FLUSH:
 		op->on_error = C_FREEZE;
+		if (BS_MUTATE(super_flush))
+			return op_goto(op, op->step == C_SUPER_FLUSH ? C_COPY : C_RELEASE);
 		submit(c, BDEV_FLUSH, 0);
 		return op_await(op, op->step == C_SUPER_FLUSH ? C_COPY : C_RELEASE, 0);
 	case C_COPY:

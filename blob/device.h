@@ -141,7 +141,7 @@ struct bs_log {
 	struct bs_segment *new_segment;  /* successor reserved for a switch */
 	uint64_t new_nonce;
 	/* numbers */
-	_Atomic uint64_t commits, writes, write_bytes, flushes;
+	_Atomic uint64_t commits, writes, write_bytes, flushes, switches;
 	uint64_t replayed_records, replayed_bytes;
 };
 

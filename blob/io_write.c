@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "blob/io.h"
+#include "blob/mutation.h"
 
 enum { PLAN, ROUND, PUBLISH, DONE, CANCEL };
 
@@ -69,7 +70,7 @@ static enum bs_slice_kind kind_of(const struct bs_io *io, const struct bs_extent
 {
 	/* Not even unwritten blocks: a write beside this one might publish them while ours is still
 	 * on its way. */
-	if ((e->flags & (BS_RUN_HOLE | BS_RUN_SHARED | BS_RUN_SUM)) || (io->flags & BS_IO_NEW))
+	if ((e->flags & (BS_RUN_HOLE | BS_RUN_SHARED | BS_RUN_SUM)) || ((io->flags & BS_IO_NEW) && !BS_MUTATE(in_place_new)))
 		return BS_SLICE_NEW;
 	return e->flags & BS_RUN_UNWRITTEN ? BS_SLICE_UNWRITTEN : BS_SLICE_INPLACE;
 }
@@ -263,6 +264,8 @@ static int publish_in(struct io_req *r, struct bs_txn *txn)
 		return rc;
 	unlist(r);
 	each_part(&runs, free_unwanted);
+	if (BS_MUTATE(publish_first) && !r->wrote)
+		return 0;
 	r->intent.n = 0;
 	return 0;
 }
@@ -308,6 +311,8 @@ static enum op_next step_plan(struct op *op, struct io_req *r)
 static enum op_next step_round(struct op *op, struct io_req *r)
 {
 	op->on_error = CANCEL;
+	if (BS_MUTATE(publish_first) && !r->wrote && must_publish(r))
+		publish(r);
 	r->wrote = true;
 	io_round(r, BDEV_WRITE, write_span);
 	/* We may be in another thread's poll, after a wait for something else. */
@@ -323,6 +328,8 @@ static enum op_next step_publish(struct op *op, struct io_req *r)
 	op->on_error = CANCEL;
 	if (r->wrote)
 		bs_log_data_written(r->bs);
+	if (BS_MUTATE(publish_first) && r->io->lsn)
+		return op_goto(op, DONE);
 	r->wrote = false;
 	if (!r->io->publish && !must_publish(r))
 		return op_goto(op, DONE);

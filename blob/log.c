@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "blob/device.h"
+#include "blob/mutation.h"
 
 #define LOG_COMPONENT "blob"
 #include "base/log.h"
@@ -259,7 +260,8 @@ uint64_t bs_log_append(struct bs *bs, const void *recs, uint32_t bytes, uint32_t
 
 void bs_log_data_written(struct bs *bs)
 {
-	atomic_fetch_add(&bs->data_gen, 1);
+	if (!BS_MUTATE(data_counted))
+		atomic_fetch_add(&bs->data_gen, 1);
 	bs_service_kick(bs, BS_KICK_TIMER);
 }
 
@@ -530,6 +532,7 @@ void bs_device_get_stat(struct bs *bs, struct bs_stat *st)
 	st->log_writes = atomic_load(&log->writes);
 	st->log_write_bytes = atomic_load(&log->write_bytes);
 	st->flushes = atomic_load(&log->flushes);
+	st->log_segments = atomic_load(&log->switches);
 	st->replayed_records = log->replayed_records;
 	st->replayed_bytes = log->replayed_bytes;
 	bs_ckpt_get_stat(bs, st);

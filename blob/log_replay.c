@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "blob/device.h"
+#include "blob/mutation.h"
 
 #define LOG_COMPONENT "blob"
 #include "base/log.h"
@@ -75,7 +76,7 @@ static const struct bs_frame_disk *frame_at(const struct replay *r, const uint8_
 	if (!blocks || blocks > left || blocks > BS_FRAME_MAX / BS_BLOCK ||
 	    le32_get(f->bytes) > blocks * BS_BLOCK - sizeof(*f))
 		return NULL;
-	if (le32_get(f->crc) != bs_crc_skip(bs_crc_seed(nonce, le64_get(f->seq), block + offset), f,
+	if (!BS_MUTATE(frame_crc) && le32_get(f->crc) != bs_crc_skip(bs_crc_seed(nonce, le64_get(f->seq), block + offset), f,
 					    (size_t)blocks * BS_BLOCK, offsetof(struct bs_frame_disk, crc)))
 		return NULL;
 	return f;
@@ -324,6 +325,8 @@ int bs_log_replay(struct bs *bs, struct base_err *err)
 					     .seq = le64_get(bs->sb.log_seq), .offset = le32_get(bs->sb.log_offset) };
 		r.ch = bdev_channel_borrow(bs->dev);
 		rc = walk(&r);
+		if (!rc && r.txn_bytes && BS_MUTATE(open_txn))
+			rc = apply_txn(&r);
 		if (!rc)
 			rc = settle(&r);
 		bdev_channel_return(r.ch);

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "blob/device.h"
+#include "blob/mutation.h"
 
 #define LOG_COMPONENT "blob"
 #include "base/log.h"
@@ -78,6 +79,7 @@ static int switch_segment(struct bs_log *log)
 	log->next_nonce = nonce;
 	pthread_mutex_unlock(&log->lock);
 	log->with_switch = true;
+	atomic_fetch_add(&log->switches, 1);
 	return 0;
 }
 
@@ -163,6 +165,8 @@ static void submit(struct bs_log *log, enum bdev_op kind, void *buf, uint64_t bl
 	bdev_io_init_buf(&log->io, kind, buf, block * BS_BLOCK, len, NULL, NULL);
 	if (kind == BDEV_WRITE) {
 		log->io.opts.flags = BDEV_FUA;
+		if (buf == log->header ? BS_MUTATE(header_fua) : BS_MUTATE(log_fua))
+			log->io.opts.flags = 0;
 		log->io.opts.stream = BS_STREAM_META;
 	}
 	bdev_submit_child(log->ch, &log->io, &log->wop);
@@ -185,7 +189,7 @@ static enum op_next round_begin(struct bs_log *log, struct op *op)
 		/* Whatever completed before the records were sealed, waited for or not. */
 		log->with_flush = log->volatile_cache && atomic_load(&log->bs->data_gen) > log->flushed_gen;
 	}
-	if (!log->with_flush)
+	if (!log->with_flush || BS_MUTATE(data_flush))
 		return op_goto(op, W_FLUSHED);
 	log->flush_gen = atomic_load(&log->bs->data_gen);
 	atomic_fetch_add(&log->flushes, 1);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "blob/device.h"
+#include "blob/mutation.h"
 
 #define LOG_COMPONENT "blob"
 #include "base/log.h"
@@ -108,7 +109,7 @@ static int step_barrier(struct bs *bs, struct base_err *err)
 	struct bdev_channel *ch;
 	int rc;
 
-	if (!writable(bs))
+	if (!writable(bs) || BS_MUTATE(recovery_flush))
 		return 0;
 	ch = bdev_channel_borrow(bs->dev);
 	rc = bdev_io_sync(ch, BDEV_FLUSH, NULL, 0, 0, 0);

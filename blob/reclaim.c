@@ -84,6 +84,9 @@ void bs_reclaim_start(struct bs *bs, struct op *op)
 	}
 	r->bs = bs;
 	r->parent = op;
+	/* Without a service nobody but the parent's waiter polls the log. */
+	if (!bs_has_service(bs))
+		op_move(op, bdev_channel_driver(bs->log->ch));
 	r->home = atomic_load(&op->driver);
 	op_init(&r->op, "reclaim", reclaim_step, r->home, reclaim_done, r);
 	op_start(&r->op);

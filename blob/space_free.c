@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "blob/internal.h"
+#include "blob/mutation.h"
 
 #define DISCARDS 8u /* in flight */
 
@@ -33,6 +34,11 @@ void bs_space_unmapped(struct bs *bs, uint64_t block, uint64_t count, uint64_t l
 	struct bs_chunk *c;
 
 	pthread_mutex_lock(&s->lock);
+	if (BS_MUTATE(free_durable)) {
+		bs_space_clear(s, block, count);
+		pthread_mutex_unlock(&s->lock);
+		return;
+	}
 	c = s->open.chunks;
 	if (!c || c->n == c->cap) {
 		c = bs_spare_take(&bs->spare);

@@ -1,248 +1,38 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * powercut: runs workloads and cuts the power. Each run prints its seed; a failure prints the one command that replays it.
+ * powercut: runs workloads and cuts the power. Without options: a fixed part of it all, fresh seeds included. A failure prints
+ * the one command that replays it.
  */
-#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "test/powercut/powercut.h"
 
-struct options {
-	uint64_t seed, ops, sample, states, event, subset;
-	uint32_t torn, level, seconds;
-	bool seeded, only_event, only_subset, quiet, lie, trace;
-	const char *save;
-};
-
-
-struct cutter {
-	const struct options *opt;
-	struct run *run;
-	struct bdev_cut cut;
-	uint64_t states;
-};
-
-void rng_seed(struct rng *r, uint64_t seed)
-{
-	r->s = seed * 0x9e3779b97f4a7c15ull + 0x1234567ull;
-	if (!r->s)
-		r->s = 1;
-	rng_next(r);
-}
-
-uint64_t rng_next(struct rng *r)
-{
-	r->s ^= r->s >> 12;
-	r->s ^= r->s << 25;
-	r->s ^= r->s >> 27;
-	return r->s * 0x2545f4914f6cdd1dull >> 8;
-}
-
-bool finding(struct run *run, const char *fmt, ...)
-{
-	va_list ap;
-
-	if (!run->why[0]) {
-		va_start(ap, fmt);
-		vsnprintf(run->why, sizeof(run->why), fmt, ap);
-		va_end(ap);
-	}
-	return false;
-}
-
-void trace(const struct run *run, const char *fmt, ...)
-{
-	va_list ap;
-
-	if (!run->tracing)
-		return;
-	printf("%6" PRIu64 "  ", bdev_powercut_mark(run->dev));
-	va_start(ap, fmt);
-	vprintf(fmt, ap);
-	va_end(ap);
-	putchar('\n');
-}
-
-void broken(const struct run *run, const char *fmt, ...)
-{
-	va_list ap;
-
-	fprintf(stderr, "powercut: seed %" PRIu64 ": the workload itself failed: ", run ? run->seed : 0);
-	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	fputc('\n', stderr);
-	exit(2);
-}
-
-void *grow(void *array, size_t n, size_t *cap, size_t size)
-{
-	if (n < *cap)
-		return array;
-	*cap = *cap ? 2 * *cap : 16;
-	array = realloc(array, *cap * size);
-	if (!array)
-		broken(NULL, "out of memory");
-	return array;
-}
-
-static struct bdev *open_state(void *arg)
-{
-	struct cutter *c = arg;
-	struct bdev *dev;
-	int rc = bdev_powercut_state(c->run->dev, &c->cut, &dev);
-
-	if (rc)
-		broken(c->run, "cannot rebuild the medium: %s", strerror(-rc));
-	return dev;
-}
-
-static void save_image(struct cutter *c)
-{
-	static char buf[1 << 20];
-	struct bdev *dev = open_state(c);
-	struct bdev_channel *ch = bdev_channel_borrow(dev);
-	uint64_t size = bdev_info(dev)->size;
-	int fd = open(c->opt->save, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-
-	for (uint64_t at = 0; fd >= 0 && at < size; at += sizeof(buf)) {
-		uint64_t len = MIN(sizeof(buf), size - at);
-
-		if (bdev_io_sync(ch, BDEV_READ, buf, at, len, 0) || write(fd, buf, len) != (ssize_t)len)
-			break;
-	}
-	if (fd < 0 || close(fd))
-		perror(c->opt->save);
-	else
-		printf("the image is in %s\n", c->opt->save);
-	bdev_channel_return(ch);
-	bdev_close(dev);
-}
-
-static bool test_state(struct cutter *c, const struct workload *wl, void *w, uint64_t subset)
-{
-	if (wl->verify(w, c->run, c->cut.event, open_state, c)) {
-		c->states++;
-		return true;
-	}
-	printf("FAILED at event %" PRIu64 ": %s\n", c->cut.event, c->run->why);
-	printf("replay: powercut --level %u --seed %" PRIu64 " --ops %" PRIu64 " --torn %u --event %" PRIu64
-	       " --subset %" PRIu64 "\n",
-	       c->opt->level, c->run->seed, c->opt->ops, c->opt->torn, c->cut.event, subset);
-	if (c->opt->save)
-		save_image(c);
-	return false;
-}
-
-/*
- * Subset k of n undecided writes. Few: k counts through all 2^n. Many: none, all, each alone missing, each alone there (the first
- * few), then by seed. Returns false when k is past the last.
- */
-static bool choose_subset(struct cutter *c, uint64_t k, uint64_t n, uint8_t *mask, size_t mask_len)
-{
-	uint64_t limit = n <= 3 ? 1ull << n : 6;
-
-	if (n <= 3 && c->opt->torn && n)
-		limit += 2; /* and two torn by seed */
-	c->cut.mask = NULL;
-	c->cut.torn = 0;
-	c->cut.seed = c->run->seed * 1000003 + c->cut.event * 131 + k;
-	if (k >= limit)
-		return false;
-	if (n > 8 * mask_len || (n <= 3 ? k >= 1ull << n : k >= 4)) {
-		c->cut.torn = c->opt->torn;
-		return true;
-	}
-	memset(mask, 0, mask_len);
-	c->cut.mask = mask;
-	if (n <= 3)
-		mask[0] = (uint8_t)k;
-	else if (k & 1)
-		memset(mask, 0xff, mask_len);
-	if (n > 3 && k >= 2) {
-		uint64_t i = c->cut.seed % n;
-
-		mask[i / 8] ^= (uint8_t)(1u << (i % 8));
-	}
-	return true;
-}
-
-static bool cut_at(struct cutter *c, const struct workload *wl, void *w, uint64_t event)
-{
-	uint8_t mask[64];
-	uint64_t n, k;
-
-	c->cut.event = event;
-	n = bdev_powercut_undecided(c->run->dev, event);
-	for (k = 0; choose_subset(c, k, n, mask, sizeof(mask)); k++) {
-		if (c->opt->only_subset && k != c->opt->subset)
-			continue;
-		if (!test_state(c, wl, w, k))
-			return false;
-	}
-	return true;
-}
-
-/* One seed: the workload, then its cuts in rising order. Returns states tested, or -1. */
-static int64_t run_seed(const struct options *opt, const struct workload *wl, uint64_t seed)
-{
-	struct run run = { .seed = seed, .ops = opt->ops, .device_size = 48 * MiB, .tracing = opt->trace };
-	struct cutter c = { .opt = opt, .run = &run };
-	struct rng pick;
-	struct bdev *ram;
-	uint64_t first, last;
-	bool ok = true;
-	void *w;
-
-	rng_seed(&run.rng, seed);
-	rng_seed(&pick, seed + 1);
-	if (bdev_open("ram:48M", NULL, &ram, NULL) || bdev_powercut_create(ram, &run.dev))
-		broken(&run, "cannot make the device");
-	base_set_fake_clock(1000000000ull);
-	w = wl->begin(&run);
-	first = bdev_powercut_mark(run.dev);
-	bdev_powercut_lie(run.dev, opt->lie);
-	for (uint64_t i = 0; i < opt->ops; i++)
-		wl->step(w);
-	wl->end(w);
-	last = bdev_powercut_events(run.dev);
-	if (opt->only_event)
-		ok = cut_at(&c, wl, w, opt->event);
-	for (uint64_t e = first; ok && !opt->only_event && e <= last; e++)
-		if (last - first <= opt->sample || rng_below(&pick, last - first) < opt->sample)
-			ok = cut_at(&c, wl, w, e);
-	wl->free(w);
-	bdev_close(run.dev);
-	if (!opt->quiet || !ok)
-		printf("%s: seed %" PRIu64 ": %" PRIu64 " events, %" PRIu64 " states%s\n", wl->name, seed, last - first,
-		       c.states, ok ? "" : ", FAILED");
-	fflush(stdout);
-	return ok ? (int64_t)c.states : -1;
-}
-
 static void usage(void)
 {
 	printf("Usage: powercut [--level 1|2] [--seed N] [--ops N] [--cuts all|sample=K] [--torn 0|512|4096]\n"
-	       "                [--states N | --time S] [--event E [--subset K]] [--save FILE] [--quiet]\n"
-	       "                [--trace]  prints what the workload does, each with the number of events before it\n"
-	       "                [--lie]   flushes do nothing: the test must fail\n"
+	       "                [--states N | --time S] [--event E [--subset K]] [--save FILE] [--quiet] [--verbose]\n"
+	       "                [--service]  with the store's own thread; then a seed does not give the same run twice\n"
+	       "                [--trace]    prints what the workload does, each with the number of events before it\n"
+	       "                [--lie]      flushes do nothing: the test must fail\n"
+	       "                [--faults]   every device call fails once, in turn\n"
 	       "Without --seed: fresh seeds, one after another, until N states were tested or S seconds have passed.\n");
 }
 
 static int parse(int argc, char **argv, struct options *opt)
 {
 	static const struct option longs[] = {
-		{ "seed", 1, NULL, 's' }, { "ops", 1, NULL, 'o' }, { "cuts", 1, NULL, 'c' }, { "torn", 1, NULL, 't' },
-		{ "level", 1, NULL, 'l' }, { "states", 1, NULL, 'n' }, { "time", 1, NULL, 'T' }, { "event", 1, NULL, 'e' },
-		{ "subset", 1, NULL, 'k' }, { "save", 1, NULL, 'S' }, { "quiet", 0, NULL, 'q' }, { "lie", 0, NULL, 'L' }, { "trace", 0, NULL, 'v' }, { "help", 0, NULL, 'h' },
-		{ NULL, 0, NULL, 0 } };
+		{ "seed", 1, NULL, 's' },    { "ops", 1, NULL, 'o' },     { "cuts", 1, NULL, 'c' },    { "torn", 1, NULL, 't' },
+		{ "level", 1, NULL, 'l' },   { "states", 1, NULL, 'n' },  { "time", 1, NULL, 'T' },    { "event", 1, NULL, 'e' },
+		{ "subset", 1, NULL, 'k' },  { "save", 1, NULL, 'S' },    { "quiet", 0, NULL, 'q' },   { "lie", 0, NULL, 'L' },
+		{ "trace", 0, NULL, 'v' },   { "verbose", 0, NULL, 'V' }, { "service", 0, NULL, 'b' }, { "faults", 0, NULL, 'f' },
+		{ "help", 0, NULL, 'h' },    { NULL, 0, NULL, 0 }
+	};
 	int o;
 
 	while ((o = getopt_long(argc, argv, "", longs, NULL)) != -1) {
@@ -260,21 +50,106 @@ static int parse(int argc, char **argv, struct options *opt)
 		case 'k': opt->subset = v; opt->only_subset = true; break;
 		case 'S': opt->save = optarg; break;
 		case 'q': opt->quiet = true; break;
-		case 'v': opt->trace = true; break;
 		case 'L': opt->lie = true; break;
+		case 'v': opt->trace = true; break;
+		case 'V': opt->verbose = true; break;
+		case 'b': opt->service = true; break;
+		case 'f': opt->faults = true; break;
 		case 'h': usage(); exit(0);
-		default: usage(); return 1;
+		default: return 1;
 		}
 	}
 	return optind != argc || opt->level < 1 || opt->level > 2;
 }
 
+/* ---- without options ---- */
+
+static const struct part {
+	const char *name;
+	struct options opt;
+	bool must_fail;
+} parts[] = {
+#define PART(...) { __VA_ARGS__ } /* ops, sample, torn: 0 for the usual */
+	{ "transactions and data survive cuts, the seeds known", PART(.level = 1, .states = 6000, .seed = 1), false },
+	{ "transactions and data survive cuts, fresh seeds", PART(.level = 1, .states = 8000), false },
+	{ "a long life survives cuts", PART(.level = 1, .ops = 600, .states = 3000, .sample = 400), false },
+	{ "files and names survive cuts, the seeds known", PART(.level = 2, .ops = 150, .states = 5000, .seed = 1), false },
+	{ "files and names survive cuts, fresh seeds", PART(.level = 2, .ops = 150, .states = 8000), false },
+	{ "long use of files survives cuts", PART(.level = 2, .ops = 600, .states = 3000, .sample = 400), false },
+	{ "whole blocks or nothing", PART(.level = 1, .states = 1000, .torn = 4096), false },
+	{ "a store with its service survives cuts", PART(.level = 1, .ops = 80, .states = 1500, .sample = 200, .service = true), false },
+	{ "files with a service survive cuts", PART(.level = 2, .ops = 80, .states = 1500, .sample = 200, .service = true), false },
+	{ "a store on a device that lies is found out", PART(.level = 1, .states = 5000, .lie = true, .quiet = true), true },
+	{ "files on a device that lies are found out", PART(.level = 2, .states = 5000, .lie = true, .quiet = true), true },
+	{ "every failing call of a store is survived", PART(.level = 1, .ops = 60, .states = 300, .faults = true), false },
+	{ "every failing call under files is survived", PART(.level = 2, .ops = 60, .states = 300, .faults = true), false },
+#undef PART
+};
+
+static double scale(void)
+{
+	const char *s = getenv("TEST_SCALE");
+
+	return s ? strtod(s, NULL) : 1.0;
+}
+
+static void verdict(const struct part *p, bool passed, const char *why)
+{
+	passed = passed != p->must_fail;
+	printf(passed ? "ok %s\n" : "not ok %s: %s\n", p->name, p->must_fail ? "nothing was found" : why);
+	fflush(stdout);
+}
+
+/* Each in a process of its own, so that a crash is one failure. */
+static bool run_part(const struct part *p)
+{
+	const struct options usual = DEFAULT_OPTIONS;
+	struct options opt = p->opt;
+	uint64_t seed = opt.seed, seeds;
+	int status;
+	pid_t pid;
+
+	opt.ops = opt.ops ? opt.ops : usual.ops;
+	opt.sample = opt.sample ? opt.sample : usual.sample;
+	opt.torn = opt.torn ? opt.torn : usual.torn;
+	opt.states = (uint64_t)((double)opt.states * scale()) + 1;
+	if (!seed)
+		base_random(&seed, 4), seed &= 0xffffffff;
+	pid = fork();
+	if (pid == 0) {
+		int64_t n;
+
+		alarm(600);
+		n = run_seeds(&opt, seed, &seeds);
+		if (n >= 0)
+			printf("# level %u: %" PRId64 " states, %" PRIu64 " seeds from %" PRIu64 "\n", opt.level, n, seeds, seed);
+		fflush(stdout);
+		_exit(n < 0);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) < 0)
+		broken(NULL, "cannot run a part");
+	verdict(p, WIFEXITED(status) && !WEXITSTATUS(status), WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : "see above");
+	return (WIFEXITED(status) && !WEXITSTATUS(status)) != p->must_fail;
+}
+
+static int run_parts(void)
+{
+	unsigned failed = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
+		failed += !run_part(&parts[i]);
+	return failed != 0;
+}
+
 int main(int argc, char **argv)
 {
-	struct options opt = { .ops = 120, .sample = UINT64_MAX, .torn = 512, .level = 1, .states = 1000 };
-	uint64_t total = 0, seeds = 0, seed;
-	time_t start = time(NULL);
+	struct options opt = DEFAULT_OPTIONS;
+	uint64_t seeds, seed;
+	int64_t n;
 
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (argc == 1)
+		return run_parts();
 	if (parse(argc, argv, &opt)) {
 		usage();
 		return 2;
@@ -282,15 +157,10 @@ int main(int argc, char **argv)
 	seed = opt.seed;
 	if (!opt.seeded)
 		base_random(&seed, 4), seed &= 0xffffffff;
-	do {
-		int64_t n = run_seed(&opt, opt.level == 1 ? &store_workload : &files_workload, seed++);
-
-		if (n < 0)
-			return 1;
-		total += (uint64_t)n;
-		seeds++;
-	} while (!opt.seeded && (opt.seconds ? time(NULL) - start < (time_t)opt.seconds : total < opt.states));
-	printf("level %u: %" PRIu64 " states of the medium after a cut, %" PRIu64 " seeds from %" PRIu64
-	       ", torn at %u: all recovered\n", opt.level, total, seeds, seed - seeds, opt.torn);
+	n = run_seeds(&opt, seed, &seeds);
+	if (n < 0)
+		return 1;
+	printf("level %u: %" PRId64 " states of the medium after a cut, %" PRIu64 " seeds from %" PRIu64
+	       ", torn at %u: all recovered\n", opt.level, n, seeds, seed, opt.torn);
 	return 0;
 }

@@ -22,6 +22,16 @@ uint64_t rng_next(struct rng *r);
 static inline uint64_t rng_below(struct rng *r, uint64_t n) { return rng_next(r) % n; }
 static inline bool rng_chance(struct rng *r, unsigned percent) { return rng_below(r, 100) < percent; }
 
+/* What a workload came to do; --verbose prints it. */
+#define COVERAGE(X) \
+	X(checkpoints) X(segments) X(commits) X(log_waits) X(long_txns) X(in_place) X(published) X(reused) X(full) X(direct) \
+	X(orphans) X(throttled) X(reopened) X(cached)
+struct coverage {
+#define X(name) uint64_t name;
+	COVERAGE(X)
+#undef X
+};
+
 struct run {
 	uint64_t seed;
 	uint64_t ops;
@@ -29,6 +39,8 @@ struct run {
 	struct rng rng;     /* the workload's */
 	struct bdev *dev;   /* powercut over ram */
 	char why[512];      /* what a verification found */
+	struct coverage coverage;
+	bool service;       /* --service: with the store's own thread */
 	bool tracing;       /* --trace: what the workload does is printed */
 };
 void trace(const struct run *run, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -50,6 +62,18 @@ struct workload {
 };
 extern const struct workload store_workload; /* level 1: blobs and transactions */
 extern const struct workload files_workload; /* level 2: files and names */
+
+struct options {
+	uint64_t seed, ops, sample, states, event, subset;
+	uint32_t torn, level, seconds;
+	bool seeded, only_event, only_subset, quiet, lie, trace, verbose, service, faults;
+	const char *save;
+};
+#define DEFAULT_OPTIONS { .ops = 120, .sample = UINT64_MAX, .torn = 512, .level = 1, .states = 1000 }
+/* One seed: the workload, then its cuts in rising order. Returns states tested, or -1. */
+int64_t run_seed(const struct options *opt, uint64_t seed);
+/* Seeds from `seed` on until the options' states or seconds are reached. Returns states tested, or -1. */
+int64_t run_seeds(const struct options *opt, uint64_t seed, uint64_t *seeds);
 
 /* What is known of a moment: everything up to lsn was acknowledged as durable when `event` had happened. */
 struct ack {

@@ -7,12 +7,15 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "test/powercut/store_model.h"
 
 #define ALIVE 10u    /* blobs at once */
 #define PARALLEL 4u  /* writes in flight together */
 #define RUN_MAX 8u   /* blocks of one write */
+#define FILLER_AT 1024u /* its first block */
+#define NEED 34u     /* clusters that any operation may want */
 
 struct load {
 	struct run *run;
@@ -23,6 +26,8 @@ struct load {
 	struct model_blob *model[ALIVE];
 	unsigned alive;
 	uint64_t value;
+	uint64_t filler, filler_end; /* blob, block; 0: none */
+	uint32_t *owner;     /* of each device block, who wrote it last */
 };
 
 struct write {
@@ -62,13 +67,16 @@ static uint64_t end(struct load *l, struct bs_txn *txn)
 	uint64_t lsn = bs_txn_end(txn);
 
 	if (lsn)
-		sm_txn(&l->m, lsn, bdev_powercut_mark(l->run->dev));
+		sm_txn(&l->m, lsn, bdev_powercut_mark(l->run->dev), false);
 	return lsn;
 }
 
+/* ---- opening, and filling ---- */
+
 static void open_store(struct load *l)
 {
-	struct bs_open_opts opts = { .size = sizeof(opts), .flags = BS_NO_SERVICE, .checkpoint_bytes = 1 };
+	struct bs_open_opts opts = { .size = sizeof(opts), .flags = l->run->service ? 0 : BS_NO_SERVICE,
+				     .checkpoint_bytes = 1, .commit_ms = 5 };
 	struct base_err err = { "" };
 	int rc;
 
@@ -77,6 +85,128 @@ static void open_store(struct load *l)
 	if (rc)
 		broken(l->run, "bs_open: %s", base_err_text(&err, rc));
 	must(l, "channel", bdev_channel_create(l->run->dev, &l->ch));
+}
+
+/* What the store did since it was opened. */
+static void note_stat(struct load *l)
+{
+	struct coverage *v = &l->run->coverage;
+	struct bs_stat st;
+
+	bs_get_stat(l->bs, &st);
+	v->checkpoints += st.checkpoints;
+	v->segments += st.log_segments;
+	v->commits += st.commits;
+}
+
+static uint64_t avail_clusters(struct load *l)
+{
+	struct bs_stat st;
+
+	bs_get_stat(l->bs, &st);
+	return st.avail_blocks * BS_BLOCK / st.cluster_size;
+}
+
+/* Leaves so little space that what is freed is used again soon. */
+static void fill(struct load *l)
+{
+	uint64_t user = 0, lsn, keep, avail = avail_clusters(l);
+	struct model_blob *b;
+	struct bs_blob *blob;
+	struct bs_txn *txn;
+	struct bs_stat st;
+
+	bs_get_stat(l->bs, &st);
+	/* Metadata may take a few units yet. */
+	keep = NEED + rng_below(&l->run->rng, 12) + 64 * BS_BLOCK / st.cluster_size;
+	txn = begin(l, 0);
+	must(l, "create", bs_txn_create(txn, 0, &user, sizeof(user), &blob));
+	/* What is available to data may be less than it seems, by what metadata takes for so long a map. */
+	while (avail > keep) {
+		int rc = bs_txn_prealloc(txn, blob, FILLER_AT, (avail - keep) * (st.cluster_size / BS_BLOCK), BS_STREAM_LONG);
+
+		if (!rc)
+			break;
+		if (rc != -ENOSPC)
+			must(l, "fill", rc);
+		keep += 32;
+	}
+	lsn = end(l, txn);
+	b = sm_new_blob(&l->m, bs_blob_id(blob), lsn);
+	b->filler = true;
+	l->filler = b->id;
+	l->filler_end = FILLER_AT + (avail > keep ? avail - keep : 0) * (st.cluster_size / BS_BLOCK);
+	sm_header(b, lsn, 0, user);
+	bs_blob_put(blob);
+}
+
+struct reclaim {
+	struct op op;
+	struct bs *bs;
+};
+
+static enum op_next reclaim_step(struct op *op)
+{
+	struct reclaim *r = container_of(op, struct reclaim, op);
+
+	switch (op->step) {
+	case 0:
+		bs_reclaim_start(r->bs, op);
+		return op_await(op, 1, 0);
+	case 1:
+		return op_finish(op);
+	}
+	return op_bug(op);
+}
+
+static void reclaim(struct load *l)
+{
+	struct reclaim r = { .bs = l->bs };
+
+	op_init(&r.op, "reclaim", reclaim_step, bdev_channel_driver(l->ch), NULL, NULL);
+	op_start(&r.op);
+	must(l, "reclaim", op_wait(&r.op));
+}
+
+/* The filler gives some space back: metadata has taken what was left. */
+static bool shrink_filler(struct load *l)
+{
+	struct bs_blob *blob = l->filler ? bs_blob_get(l->bs, l->filler) : NULL;
+	struct bs_txn *txn;
+
+	if (!blob || l->filler_end <= FILLER_AT) {
+		bs_blob_put(blob);
+		return false;
+	}
+	l->filler_end = MAX(l->filler_end, FILLER_AT + 160u) - 160;
+	txn = begin(l, BS_TXN_FREES);
+	must(l, "unmap", bs_txn_unmap(txn, blob, l->filler_end, UINT64_MAX));
+	end(l, txn);
+	bs_blob_put(blob);
+	return true;
+}
+
+/* Space for `clusters`, freed space included; false: there is none. */
+static bool want_space(struct load *l, uint64_t clusters)
+{
+	if (avail_clusters(l) >= clusters)
+		return true;
+	l->run->coverage.full++;
+	reclaim(l);
+	while (avail_clusters(l) < clusters && shrink_filler(l))
+		reclaim(l);
+	return avail_clusters(l) >= clusters;
+}
+
+/* Without a service a write does not wait for room in the log. */
+static bool want_log(struct load *l)
+{
+	struct bs_stat st;
+
+	bs_get_stat(l->bs, &st);
+	if (!l->run->service && st.log_bytes + 2 * MiB > st.log_limit)
+		must(l, "checkpoint", bs_checkpoint(l->bs));
+	return true;
 }
 
 static void *load_begin(struct run *run)
@@ -90,11 +220,18 @@ static void *load_begin(struct run *run)
 	if (!l)
 		broken(run, "out of memory");
 	l->run = run;
+	l->owner = calloc(run->device_size / BS_BLOCK, sizeof(*l->owner));
+	if (!l->owner)
+		broken(run, "out of memory");
 	rc = bs_format(run->dev, &opts, &err);
 	if (rc)
 		broken(run, "bs_format: %s", base_err_text(&err, rc));
 	open_store(l);
-	sm_txn(&l->m, bs_lsn(l->bs), 0);
+	sm_txn(&l->m, bs_lsn(l->bs), 0, false);
+	if (rng_chance(&run->rng, 60)) {
+		fill(l);
+		must(l, "commit", bs_commit(l->bs, 0));
+	}
 	sm_ack(&l->m, bs_lsn(l->bs), bdev_powercut_mark(run->dev));
 	return l;
 }
@@ -170,6 +307,40 @@ static void change_items(struct load *l)
 	}
 }
 
+/* A transaction longer than a frame. */
+static void long_txn(struct load *l)
+{
+	unsigned blob = (unsigned)rng_below(&l->run->rng, l->alive), n = 4;
+	struct bs_txn *txn = begin(l, 0);
+	static uint8_t bytes[SM_VALUE_MAX];
+	uint64_t first = l->value + 1, lsn;
+	int rc = 0;
+
+	for (unsigned i = 0; i < n && !rc; i++)
+		rc = bs_txn_put(txn, l->blob[blob], SM_KIND, i, bytes, sm_item_bytes(++l->value | SM_LONG, bytes));
+	if (rc) { /* metadata may not grow any more on a full store */
+		if (rc != -ENOSPC && rc != -E2BIG)
+			must(l, "long put", rc);
+		bs_txn_cancel(txn);
+		return;
+	}
+	lsn = bs_txn_end(txn);
+	sm_txn(&l->m, lsn, bdev_powercut_mark(l->run->dev), true);
+	for (unsigned i = 0; i < n; i++)
+		sm_item(l->model[blob], i, lsn, (first + i) | SM_LONG);
+	l->run->coverage.long_txns++;
+}
+
+/* More than the log may hold: transactions wait for a checkpoint. */
+static void storm(struct load *l)
+{
+	uint64_t before = bdev_powercut_mark(l->run->dev);
+
+	for (int i = 0; i < 14; i++)
+		long_txn(l);
+	l->run->coverage.log_waits += bdev_powercut_mark(l->run->dev) > before + 8;
+}
+
 /* ---- data ---- */
 
 static enum op_next batch_step(struct op *op)
@@ -203,12 +374,27 @@ static void prepare_write(struct load *l, struct write *w, unsigned blob, uint64
 				.iov = &w->iov, .iovcnt = 1, .stream = (enum bs_stream)rng_below(&l->run->rng, BS_STREAMS) };
 }
 
+/* Counts blocks of the device that served others before. */
+static void note_block(struct load *l, struct bs_blob *blob, uint64_t id, uint64_t block)
+{
+	uint32_t me = (uint32_t)(id * SM_BLOCKS + block), *owner;
+	struct bs_extent ext;
+
+	bs_map_lookup(blob, block, 1, &ext);
+	owner = &l->owner[ext.phys];
+	l->run->coverage.reused += *owner && *owner != me;
+	*owner = me;
+}
+
 /* A block that was mapped and written before is overwritten in place; all others are published. */
 static void note_write(struct write *w, bool in_place[RUN_MAX])
 {
-	for (uint64_t i = 0; i < w->count; i++)
+	for (uint64_t i = 0; i < w->count; i++) {
 		sm_block(w->b, w->block + i, in_place[i] ? B_IN_PLACE : B_PUBLISH, w->counter,
 			 in_place[i] ? 0 : w->io.lsn, w->submitted);
+		note_block(w->l, w->io.blob, w->b->id, w->block + i);
+		*(in_place[i] ? &w->l->run->coverage.in_place : &w->l->run->coverage.published) += 1;
+	}
 }
 
 static int by_lsn(const void *a, const void *b)
@@ -224,9 +410,12 @@ static void write_data(struct load *l)
 	struct batch b = { .l = l };
 	bool in_place[PARALLEL][RUN_MAX];
 	struct write *order[PARALLEL];
-	uint64_t next[ALIVE] = { 0 };
+	uint64_t next[ALIVE] = { 0 }, lsn = bs_lsn(l->bs);
+	bool beside = rng_chance(&l->run->rng, 25);
 	int rc;
 
+	if (!want_space(l, NEED) || !want_log(l))
+		return;
 	b.n = 1 + (unsigned)rng_below(&l->run->rng, PARALLEL);
 	for (unsigned i = 0; i < b.n; i++) {
 		unsigned blob = (unsigned)rng_below(&l->run->rng, l->alive);
@@ -249,6 +438,10 @@ static void write_data(struct load *l)
 	}
 	op_init(&b.op, "batch", batch_step, bdev_channel_driver(l->ch), NULL, NULL);
 	op_start(&b.op);
+	if (beside)
+		must(l, "commit beside writes", bs_commit(l->bs, 0));
+	if (beside)
+		sm_ack_txns(&l->m, lsn, bdev_powercut_mark(l->run->dev));
 	rc = op_wait(&b.op);
 	if (rc)
 		broken(l->run, "write: %s", strerror(-rc));
@@ -257,7 +450,7 @@ static void write_data(struct load *l)
 	qsort(order, b.n, sizeof(*order), by_lsn);
 	for (unsigned i = 0; i < b.n; i++) {
 		if (order[i]->io.lsn)
-			sm_txn(&l->m, order[i]->io.lsn, order[i]->submitted);
+			sm_txn(&l->m, order[i]->io.lsn, order[i]->submitted, false);
 		note_write(order[i], in_place[order[i] - b.w]);
 		free(order[i]->data);
 	}
@@ -267,8 +460,12 @@ static void unmap_or_zero(struct load *l)
 {
 	unsigned i = (unsigned)rng_below(&l->run->rng, l->alive), what = (unsigned)rng_below(&l->run->rng, 3);
 	uint64_t block = rng_below(&l->run->rng, SM_BLOCKS), count = 1 + rng_below(&l->run->rng, SM_BLOCKS - block), lsn;
-	struct bs_txn *txn = begin(l, what == 2 ? 0 : BS_TXN_FREES);
 	bool mapped[SM_BLOCKS];
+	struct bs_txn *txn;
+
+	if (what == 2 && !want_space(l, NEED))
+		return;
+	txn = begin(l, what == 2 ? 0 : BS_TXN_FREES);
 
 	for (uint64_t k = 0; k < count; k++) {
 		struct bs_extent ext;
@@ -315,7 +512,7 @@ static void take_handles(struct load *l)
 	for (size_t i = 0; i < l->m.n_blobs; i++) {
 		struct model_blob *b = l->m.blobs[i];
 
-		if (b->died != UINT64_MAX)
+		if (b->died != UINT64_MAX || b->filler)
 			continue;
 		l->model[l->alive] = b;
 		l->blob[l->alive] = bs_blob_get(l->bs, b->id);
@@ -329,6 +526,8 @@ static void reopen(struct load *l)
 	bool die = rng_chance(&l->run->rng, 70);
 
 	drop_handles(l);
+	note_stat(l);
+	l->run->coverage.reopened++;
 	if (die)
 		bs_abandon(l->bs);
 	else
@@ -345,6 +544,13 @@ static void load_step(void *w)
 	struct load *l = w;
 	uint64_t dice = rng_below(&l->run->rng, 100);
 
+	if (rng_below(&l->run->rng, 1000) < 8) {
+		if (rng_chance(&l->run->rng, 30))
+			storm(l);
+		else
+			long_txn(l);
+		return;
+	}
 	if (l->alive < 3 || (dice < 6 && l->alive + 3 < ALIVE))
 		create(l);
 	else if (dice < 9)
@@ -359,6 +565,8 @@ static void load_step(void *w)
 		commit(l);
 	else if (dice < 96)
 		must(l, "checkpoint", bs_checkpoint(l->bs));
+	else if (dice < 98 && l->run->service)
+		usleep(2000);
 	else if (dice < 98)
 		must(l, "service", bs_service_step(l->bs));
 	else
@@ -370,96 +578,16 @@ static void load_end(void *w)
 	struct load *l = w;
 
 	drop_handles(l);
+	note_stat(l);
 	bs_abandon(l->bs);
 	l->bs = NULL;
 }
 
-/* ---- verifying ---- */
-
-static void on_problem(const struct bs_problem *p, void *arg)
-{
-	finding(arg, "check: %s: %s: %s", p->pass, p->code, p->text);
-}
-
-static bool check_clean(struct run *run, struct bdev *dev)
-{
-	struct base_err err = { "" };
-	int n = bs_check(dev, on_problem, run, NULL, &err);
-
-	bdev_close(dev);
-	if (n < 0)
-		return finding(run, "check: %s", base_err_text(&err, n));
-	return n == 0;
-}
-
-/* Recovery that was cut itself must come back to the same. */
-static bool verify_again(struct load *l, struct run *run, uint64_t event, uint64_t lsn, struct bdev *medium)
-{
-	struct bs_open_opts opts = { .size = sizeof(opts), .flags = BS_NO_SERVICE };
-	struct run second = { .seed = run->seed + event };
-	struct bdev_cut cut = { .seed = run->seed ^ event, .torn = 512 };
-	struct base_err err = { "" };
-	struct bdev *state;
-	struct bs *bs;
-	uint64_t events;
-	bool ok;
-	int rc;
-
-	if (bdev_powercut_create(medium, &second.dev))
-		broken(run, "cannot make the device");
-	bdev_ref(second.dev);
-	rc = bs_open(second.dev, &opts, &bs, &err);
-	if (rc)
-		return finding(run, "recovery: %s", base_err_text(&err, rc));
-	rng_seed(&second.rng, second.seed);
-	if (rng_chance(&second.rng, 50))
-		bs_abandon(bs);
-	else
-		must(l, "close", bs_close(bs));
-	events = bdev_powercut_events(second.dev);
-	cut.event = rng_below(&second.rng, events + 1);
-	rc = bdev_powercut_state(second.dev, &cut, &state);
-	if (rc)
-		broken(run, "cannot rebuild the medium: %s", strerror(-rc));
-	opts.flags = BS_RDONLY;
-	rc = bs_open(state, &opts, &bs, &err);
-	if (rc) {
-		bdev_close(second.dev);
-		bdev_close(state);
-		return finding(run, "second recovery, cut at %" PRIu64 " of %" PRIu64 ": %s", cut.event, events, base_err_text(&err, rc));
-	}
-	ok = bs_lsn(bs) == lsn || finding(run, "second recovery came to LSN %" PRIu64 ", the first to %" PRIu64, bs_lsn(bs), lsn);
-	ok = ok && sm_verify(&l->m, run, bs, lsn, event);
-	bs_close(bs);
-	bdev_close(second.dev);
-	return ok;
-}
-
 static bool load_verify(void *w, struct run *run, uint64_t event, struct bdev *(*open_state)(void *arg), void *arg)
 {
-	struct bs_open_opts opts = { .size = sizeof(opts), .flags = BS_RDONLY };
-	struct base_err err = { "" };
 	struct load *l = w;
-	struct bdev *dev;
-	uint64_t lsn;
-	struct bs *bs;
-	bool ok;
-	int rc;
 
-	if (!check_clean(run, open_state(arg)))
-		return false;
-	dev = open_state(arg);
-	rc = bs_open(dev, &opts, &bs, &err);
-	if (rc) {
-		bdev_close(dev);
-		return finding(run, "open: %s", base_err_text(&err, rc));
-	}
-	lsn = bs_lsn(bs);
-	ok = sm_verify(&l->m, run, bs, lsn, event);
-	bs_close(bs);
-	if (ok && event % 4 == 0)
-		ok = verify_again(l, run, event, lsn, open_state(arg));
-	return ok;
+	return sm_verify_state(&l->m, run, event, open_state, arg);
 }
 
 static void load_free(void *w)
@@ -467,6 +595,7 @@ static void load_free(void *w)
 	struct load *l = w;
 
 	sm_free(&l->m);
+	free(l->owner);
 	free(l);
 }
 

@@ -31,7 +31,7 @@ void sm_fill(void *block, uint64_t blob, uint64_t number, uint64_t counter)
 
 uint32_t sm_item_bytes(uint64_t value, uint8_t *out)
 {
-	uint32_t len = 1 + (uint32_t)(value * 37 % 300);
+	uint32_t len = 1 + (uint32_t)(value * 37 % 300) + (value & SM_LONG ? 60000 : 0);
 
 	for (uint32_t i = 0; i < len; i++)
 		out[i] = (uint8_t)(value * 31 + i * 7);
@@ -76,16 +76,21 @@ struct block_change *sm_block(struct model_blob *b, uint64_t block, enum block_e
 	return &h->c[h->n++];
 }
 
-void sm_txn(struct store_model *m, uint64_t lsn, uint64_t event)
+void sm_txn(struct store_model *m, uint64_t lsn, uint64_t event, bool spans)
 {
 	GROW(m->txns, m->n_txns, m->txns_cap);
-	m->txns[m->n_txns++] = (struct txn_end){ lsn, event };
+	m->txns[m->n_txns++] = (struct txn_end){ lsn, event, spans };
+}
+
+void sm_ack_txns(struct store_model *m, uint64_t lsn, uint64_t event)
+{
+	GROW(m->acks, m->n_acks, m->acks_cap);
+	m->acks[m->n_acks++] = (struct ack){ event, lsn };
 }
 
 void sm_ack(struct store_model *m, uint64_t lsn, uint64_t event)
 {
-	GROW(m->acks, m->n_acks, m->acks_cap);
-	m->acks[m->n_acks++] = (struct ack){ event, lsn };
+	sm_ack_txns(m, lsn, event);
 	for (size_t i = 0; i < m->n_blobs; i++)
 		for (unsigned k = 0; k < SM_BLOCKS; k++) {
 			struct block_history *h = &m->blobs[i]->blocks[k];
@@ -184,10 +189,13 @@ static bool verify_lsn(const struct store_model *m, struct run *run, uint64_t ls
 			acked = MAX(acked, m->acks[i].lsn);
 	if (lsn < acked)
 		return finding(run, "recovered to LSN %" PRIu64 ", but %" PRIu64 " had been acknowledged", lsn, acked);
-	for (size_t i = m->n_txns; i--;)
-		if (m->txns[i].lsn == lsn)
+	/* Within a transaction that spans frames recovery counts the records it left out. */
+	for (size_t i = 0; i < m->n_txns; i++)
+		if (m->txns[i].lsn == lsn || (m->txns[i].lsn > lsn && m->txns[i].spans))
 			return m->txns[i].issued <= event ||
 			       finding(run, "LSN %" PRIu64 " was recovered before it was issued", lsn);
+		else if (m->txns[i].lsn > lsn)
+			break;
 	return finding(run, "LSN %" PRIu64 " is not the end of a transaction", lsn);
 }
 
@@ -267,7 +275,7 @@ static bool verify_block(struct run *run, struct bs *bs, struct bs_blob *blob, c
 static bool verify_item(struct run *run, struct bs_blob *blob, const struct model_blob *b, unsigned key, uint64_t lsn)
 {
 	const struct item_history *h = &b->items[key];
-	uint8_t want[512], is[512];
+	static uint8_t want[SM_VALUE_MAX], is[SM_VALUE_MAX];
 	uint64_t value = 0;
 	int len;
 

@@ -36,6 +36,7 @@ struct item_history {
 };
 struct model_blob {
 	uint64_t id, born, died; /* LSNs; died UINT64_MAX: alive */
+	bool filler;             /* only takes space */
 	struct header_change *headers;
 	size_t n_headers, headers_cap;
 	struct item_history items[SM_ITEMS];
@@ -43,6 +44,7 @@ struct model_blob {
 };
 struct txn_end {
 	uint64_t lsn, issued; /* event when it was appended */
+	bool spans;           /* perhaps several frames */
 };
 
 struct store_model {
@@ -60,9 +62,11 @@ void sm_header(struct model_blob *b, uint64_t lsn, uint64_t size, uint64_t user)
 void sm_item(struct model_blob *b, unsigned key, uint64_t lsn, uint64_t value);
 struct block_change *sm_block(struct model_blob *b, uint64_t block, enum block_event what, uint64_t counter, uint64_t lsn,
 			      uint64_t submitted);
-void sm_txn(struct store_model *m, uint64_t lsn, uint64_t event);
+void sm_txn(struct store_model *m, uint64_t lsn, uint64_t event, bool spans);
 /* A commit of everything was acknowledged at `event`. */
 void sm_ack(struct store_model *m, uint64_t lsn, uint64_t event);
+/* The same while writes are under way, of which nothing is said. */
+void sm_ack_txns(struct store_model *m, uint64_t lsn, uint64_t event);
 /* The process died and recovery came back to lsn: what is above it never happened. */
 void sm_forget_after(struct store_model *m, uint64_t lsn);
 void sm_free(struct store_model *m);
@@ -70,8 +74,13 @@ void sm_free(struct store_model *m);
 /* Fills one block with sectors that say whose they are. */
 void sm_fill(void *block, uint64_t blob, uint64_t number, uint64_t counter);
 /* The value of an item: `len` bytes made from `value`. */
+#define SM_VALUE_MAX 65536u
+#define SM_LONG (1ull << 40) /* in a value: tens of kilobytes */
 uint32_t sm_item_bytes(uint64_t value, uint8_t *out);
 /* Compares an opened store, recovered to its LSN, with the model at a cut. */
 bool sm_verify(const struct store_model *m, struct run *run, struct bs *bs, uint64_t lsn, uint64_t event);
+
+/* Everything there is to be seen of a medium after a cut at `event`. */
+bool sm_verify_state(const struct store_model *m, struct run *run, uint64_t event, struct bdev *(*open_state)(void *arg), void *arg);
 
 #endif
