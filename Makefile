@@ -45,7 +45,8 @@ LIBS := $(DPDK_LIBS) -luring -lisal -luuid -lurcu-memb -lurcu-cds -lurcu-common 
 TOOL_LIBS := -lblkid -luuid -ljson-c
 
 obj = $(patsubst %,$(B)/obj/%.o,$(basename $(1)))
-lib_src := $(foreach l,$(LAYERS),$(wildcard $(l)/*.c))
+# nvme/example.c is a program that shows how to use the driver.
+lib_src := $(filter-out nvme/example.c,$(foreach l,$(LAYERS),$(wildcard $(l)/*.c)))
 ifneq ($(filter blobfs,$(LAYERS)),)
 # What stands on the library needs all of it.
 fuse_src := $(filter-out fuse/main.c,$(wildcard fuse/*.c))
@@ -69,7 +70,7 @@ rocksdb_so := $(if $(rocksdb_src),$(B)/lib/librocksdb_blobfs.so)
 tool_bins := $(foreach d,$(tool_dirs),$(B)/bin/$(tools_$(d)))
 # Test programs made from one directory each: test/unit, test/model, test/powercut …
 test_dirs := $(filter-out unit common shim check sh,$(patsubst test/%/,%,$(sort $(dir $(wildcard test/*/*.c)))))
-test_bins := $(B)/test/unit $(addprefix $(B)/test/,$(test_dirs))
+test_bins := $(B)/test/unit $(addprefix $(B)/test/,$(test_dirs)) $(if $(filter nvme,$(LAYERS)),$(B)/test/nvme_example)
 # A program of its own that gets the plugin by LD_PRELOAD, as the stock tools do.
 rocksdb_test_src := $(wildcard test/rocksdb/*.cc)
 rocksdb_test := $(if $(rocksdb_test_src),$(B)/test/rocksdb)
@@ -193,6 +194,11 @@ $(B)/obj/mutated/%.o: blob/%.c $(CONFIG)
 
 $(B)/test/mutants: $(call obj,$(wildcard test/mutants/*.c)) $(powercut_objs) $(mutated_objs) $(shim_a) $(lib_a) $(fuse_a) $(files)
 	$(link_test)
+
+$(B)/test/nvme_example: $(call obj,nvme/example.c) $(lib_so)
+	@mkdir -p $(@D)
+	@echo "  LD   $@"
+	@$(CC) $(ALL_LDFLAGS) $< -o $@ -L$(B)/lib -lblobfs '-Wl,-rpath,$$ORIGIN/../lib'
 
 $(rocksdb_test): $(call obj,$(rocksdb_test_src))
 	@mkdir -p $(@D)

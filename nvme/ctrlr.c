@@ -1,0 +1,466 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A controller: bring-up as a list of steps, each with its undo; reset; the end.
+ *
+ * A reset stops the controller, which ends all its access to our memory, and starts it again with an admin queue only.
+ * Then a new epoch begins, in which every queue pair makes its own queues anew (recover.c).
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LOG_COMPONENT "nvme"
+#include "base/log.h"
+#include "nvme/internal.h"
+
+#define DEFAULT_QPAIRS 64u
+#define DEFAULT_TIMEOUT_MS 30000u
+#define DEFAULT_RETRIES 4u
+#define ADMIN_ENTRIES 16u
+#define MAX_SHUTDOWN_MS 60000u
+
+static const struct nvme_transport *const transports[] = { &nvme_vfio_user };
+
+/* ---- registers ---- */
+
+/* A controller that was taken away reads as all ones. */
+int ctrlr_read(struct nvme_ctrlr *c, uint32_t reg, unsigned size, uint64_t *value)
+{
+	int rc = c->transport->read(c, reg, size, value);
+
+	if (!rc && *value == (size == 8 ? UINT64_MAX : UINT32_MAX))
+		rc = -ENODEV;
+	return rc;
+}
+
+volatile uint32_t *ctrlr_doorbell(struct nvme_ctrlr *c, unsigned qid, bool cq)
+{
+	uint32_t reg = NVME_REG_DOORBELLS + (2 * qid + cq) * (4u << NVME_CAP_DSTRD(c->cap));
+
+	return c->transport->mapped ? c->transport->mapped(c, reg) : NULL;
+}
+
+/* A doorbell that is not mapped; its failure shows as a controller that is gone. */
+static void ring_by_message(struct nvme_ctrlr *c, unsigned qid, bool cq, uint32_t value)
+{
+	uint32_t reg = NVME_REG_DOORBELLS + (2 * qid + cq) * (4u << NVME_CAP_DSTRD(c->cap));
+
+	if (c->transport->write(c, reg, 4, value) && atomic_load(&c->state) != NVME_FAILED)
+		log_debug("%s: cannot write a doorbell", c->info.address);
+}
+
+void ctrlr_ring(struct nvme_ctrlr *c, volatile uint32_t *db, unsigned qid, bool cq, uint32_t value)
+{
+	atomic_thread_fence(memory_order_release);
+	if (db)
+		*db = value;
+	else
+		ring_by_message(c, qid, cq, value);
+}
+
+static int wait_ready(struct nvme_ctrlr *c, uint32_t ready, struct base_err *err)
+{
+	uint64_t end = nvme_now_ns() + nvme_mmio_ready(c) * 1000000, csts;
+	int rc;
+
+	for (;;) {
+		rc = ctrlr_read(c, NVME_REG_CSTS, 4, &csts);
+		if (rc)
+			return base_err_set(err, rc, "%s: the controller is gone", c->info.address);
+		if (ready && csts & NVME_CSTS_CFS)
+			return base_err_set(err, -EIO, "%s: the controller has a fatal error",
+					    c->info.address);
+		if ((csts & NVME_CSTS_RDY) == ready)
+			return 0;
+		if (nvme_now_ns() > end)
+			return base_err_set(err, -ETIMEDOUT, "%s: not %s after %llu ms",
+					    c->info.address, ready ? "ready" : "stopped",
+					    (unsigned long long)nvme_mmio_ready(c));
+		nvme_sleep_us(200);
+	}
+}
+
+static int disable(struct nvme_ctrlr *c, struct base_err *err)
+{
+	uint64_t cc, csts;
+	int rc = ctrlr_read(c, NVME_REG_CC, 4, &cc);
+
+	/* Before it is stopped it must have started, if it is about to. */
+	if (!rc && cc & NVME_CC_EN && !ctrlr_read(c, NVME_REG_CSTS, 4, &csts) &&
+	    !(csts & (NVME_CSTS_RDY | NVME_CSTS_CFS)))
+		wait_ready(c, NVME_CSTS_RDY, NULL);
+	if (!rc)
+		rc = c->transport->write(c, NVME_REG_CC, 4, 0);
+	if (rc)
+		return base_err_set(err, rc, "%s: the controller is gone", c->info.address);
+	return wait_ready(c, 0, err);
+}
+
+int ctrlr_enable(struct nvme_ctrlr *c, struct base_err *err)
+{
+	const struct nvme_transport *t = c->transport;
+	int rc = disable(c, err);
+
+	if (rc)
+		return rc;
+	admin_clear(c);
+	rc = t->write(c, NVME_REG_AQA, 4, (ADMIN_ENTRIES - 1) << 16 | (ADMIN_ENTRIES - 1));
+	if (!rc)
+		rc = t->write(c, NVME_REG_ASQ, 8, nvme_iova(c->admin.sq));
+	if (!rc)
+		rc = t->write(c, NVME_REG_ACQ, 8, nvme_iova((const void *)c->admin.cq));
+	if (!rc)
+		rc = t->write(c, NVME_REG_CC, 4,
+			      NVME_CC_EN | NVME_CC_IOSQES(6) | NVME_CC_IOCQES(4));
+	if (rc)
+		return base_err_set(err, rc, "%s: the controller is gone", c->info.address);
+	return wait_ready(c, NVME_CSTS_RDY, err);
+}
+
+/* ---- the steps of bring-up ---- */
+
+static int step_memory(struct nvme_ctrlr *c, struct base_err *err)
+{
+	int rc = nvme_pool_use();
+
+	return rc ? base_err_set(err, rc, "%s: no memory for DMA", c->info.address) : 0;
+}
+
+static int step_open(struct nvme_ctrlr *c, struct base_err *err)
+{
+	return c->transport->open(c, c->info.address + strlen(c->transport->prefix), err);
+}
+
+static void undo_open(struct nvme_ctrlr *c)
+{
+	c->transport->close(c);
+}
+
+static int step_capabilities(struct nvme_ctrlr *c, struct base_err *err)
+{
+	const char *name = c->info.address;
+	uint64_t vs;
+	int rc = ctrlr_read(c, NVME_REG_CAP, 8, &c->cap);
+
+	if (!rc)
+		rc = ctrlr_read(c, NVME_REG_VS, 4, &vs);
+	if (rc)
+		return base_err_set(err, rc, "%s: the controller is gone", name);
+	c->info.version = (uint32_t)vs;
+	if (!NVME_CAP_MQES(c->cap))
+		return base_err_set(err, -EPROTO,
+				    "%s: the controller says its queues have one entry", name);
+	if (NVME_CAP_MPSMIN(c->cap))
+		return base_err_set(err, -ENOTSUP,
+				    "%s: the controller's smallest page is %llu bytes", name,
+				    4096ull << NVME_CAP_MPSMIN(c->cap));
+	if (!(NVME_CAP_CSS(c->cap) & NVME_CSS_NVM))
+		return base_err_set(err, -ENOTSUP, "%s: the controller lacks the NVM command set",
+				    name);
+	if (vs < 0x10000)
+		return base_err_set(err, -EPROTO, "%s: the controller says its version is %#x",
+				    name, (unsigned)vs);
+	c->info.max_depth = MIN(NVME_CAP_MQES(c->cap), NVME_MAX_DEPTH);
+	return 0;
+}
+
+static int step_admin_queue(struct nvme_ctrlr *c, struct base_err *err)
+{
+	if (admin_init(c))
+		return base_err_set(err, -ENOMEM, "%s: no memory for DMA", c->info.address);
+	c->admin.sq_db = ctrlr_doorbell(c, 0, false);
+	c->admin.cq_db = ctrlr_doorbell(c, 0, true);
+	return 0;
+}
+
+static void undo_enable(struct nvme_ctrlr *c)
+{
+	disable(c, NULL);
+}
+
+/* Text of the controller: padded with blanks, and not to be trusted. */
+static void copy_text(char *to, const char *from, size_t len)
+{
+	size_t end = 0;
+
+	for (size_t i = 0; i < len; i++) {
+		to[i] = from[i] >= ' ' && from[i] < 127 ? from[i] : ' ';
+		if (to[i] != ' ')
+			end = i + 1;
+	}
+	to[end] = '\0';
+}
+
+static int step_identify(struct nvme_ctrlr *c, struct base_err *err)
+{
+	struct nvme_id_ctrlr *id = base_malloc(sizeof(*id));
+	int rc = -ENOMEM;
+
+	c->info.max_transfer = NVME_PAGE;
+	if (id)
+		rc = nvme_identify(c, NVME_CNS_CTRLR, 0, id);
+	if (rc) {
+		free(id);
+		return base_err_set(err, rc, "%s: identify failed: %s", c->info.address,
+				    strerror(-rc));
+	}
+	copy_text(c->info.serial, id->sn, sizeof(id->sn));
+	copy_text(c->info.model, id->mn, sizeof(id->mn));
+	copy_text(c->info.firmware, id->fr, sizeof(id->fr));
+	c->info.vendor = id->vid;
+	c->info.max_transfer = NVME_MAX_TRANSFER;
+	if (id->mdts && id->mdts < 20)
+		c->info.max_transfer = MIN(NVME_MAX_TRANSFER, NVME_PAGE << MIN(id->mdts, 16));
+	c->info.volatile_cache = id->vwc & 1;
+	c->info.compare = id->oncs & NVME_ONCS_COMPARE;
+	c->info.deallocate = id->oncs & NVME_ONCS_DSM;
+	c->info.write_zeroes = id->oncs & NVME_ONCS_WRITE_ZEROES;
+	c->info.verify = id->oncs & NVME_ONCS_VERIFY;
+	c->shutdown_ms = MIN(MAX(id->rtd3e / 1000, 5000u), MAX_SHUTDOWN_MS);
+	/* Entry sizes of 64 and 16 bytes: least in bits 3:0, most in 7:4. */
+	if ((id->sqes & 0xf) > 6 || (id->sqes >> 4) < 6 || (id->cqes & 0xf) > 4 ||
+	    (id->cqes >> 4) < 4)
+		rc = base_err_set(err, -EPROTO,
+				  "%s: the controller's queue entries are of another size",
+				  c->info.address);
+	else if (id->mdts >= 20)
+		rc = base_err_set(err, -EPROTO,
+				  "%s: the controller says it transfers 2^%u pages at once",
+				  c->info.address, id->mdts);
+	free(id);
+	return rc;
+}
+
+int ctrlr_ask_queues(struct nvme_ctrlr *c, unsigned *n)
+{
+	unsigned want = MIN(c->opts.max_qpairs, NVME_MAX_QPAIRS) - 1;
+	struct nvme_sqe sqe = {
+		.opcode = NVME_ADMIN_SET_FEATURES,
+		.cdw10 = NVME_FEAT_QUEUES,
+		.cdw11 = want << 16 | want,
+	};
+	uint32_t got = 0;
+	int rc = admin_run(c, &sqe, &got);
+
+	*n = MIN(MIN(got & 0xffff, got >> 16), want) + 1;
+	return rc;
+}
+
+static int step_queues(struct nvme_ctrlr *c, struct base_err *err)
+{
+	unsigned n, vectors = c->transport->vectors(c);
+	int rc;
+
+	pthread_mutex_lock(&c->lock);
+	rc = ctrlr_ask_queues(c, &n);
+	pthread_mutex_unlock(&c->lock);
+	if (rc)
+		return base_err_set(err, rc, "%s: the controller grants no queues: %s",
+				    c->info.address, strerror(-rc));
+	c->info.interrupts = c->opts.interrupts && vectors > 1;
+	/* Vector 0 is the admin queue's. */
+	c->info.max_qpairs = c->info.interrupts ? MIN(n, vectors - 1) : n;
+	return 0;
+}
+
+static int step_namespaces(struct nvme_ctrlr *c, struct base_err *err)
+{
+	return ns_read_all(c, err);
+}
+
+static int step_enable(struct nvme_ctrlr *c, struct base_err *err)
+{
+	return ctrlr_enable(c, err);
+}
+
+struct step {
+	int (*run)(struct nvme_ctrlr *c, struct base_err *err);
+	void (*undo)(struct nvme_ctrlr *c);
+};
+
+static const struct step steps[] = {
+	{ step_memory, NULL },        { step_open, undo_open },
+	{ step_capabilities, NULL },  { step_admin_queue, admin_free },
+	{ step_enable, undo_enable }, { step_identify, NULL },
+	{ step_queues, NULL },        { step_namespaces, NULL },
+};
+
+static int bring_up(struct nvme_ctrlr *c, struct base_err *err)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
+		int rc = steps[i].run(c, err);
+
+		if (!rc)
+			continue;
+		while (i--)
+			if (steps[i].undo)
+				steps[i].undo(c);
+		return rc;
+	}
+	return 0;
+}
+
+/* ---- attaching and detaching ---- */
+
+static void default_opts(struct nvme_ctrlr *c, const struct nvme_opts *opts)
+{
+	if (opts)
+		memcpy(&c->opts, opts, MIN((size_t)opts->size, sizeof(*opts)));
+	c->opts.size = sizeof(c->opts);
+	if (!c->opts.max_qpairs)
+		c->opts.max_qpairs = DEFAULT_QPAIRS;
+	if (!c->opts.timeout_ms)
+		c->opts.timeout_ms = DEFAULT_TIMEOUT_MS;
+	if (!c->opts.retries)
+		c->opts.retries = DEFAULT_RETRIES;
+	else if (c->opts.retries == UINT32_MAX)
+		c->opts.retries = 0;
+	c->opts.retries = MIN(c->opts.retries, 100u);
+}
+
+static const struct nvme_transport *transport_of(const char *address)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(transports); i++)
+		if (!strncmp(address, transports[i]->prefix, strlen(transports[i]->prefix)))
+			return transports[i];
+	return NULL;
+}
+
+int nvme_attach(const char *address, const struct nvme_opts *opts, struct nvme_ctrlr **out,
+		struct base_err *err)
+{
+	const struct nvme_transport *t = transport_of(address);
+	struct nvme_ctrlr *c;
+	int rc;
+
+	if (err)
+		err->text[0] = '\0';
+	if (!t)
+		return base_err_set(err, -EINVAL, "%s: not the address of a controller", address);
+	if (strlen(address) >= sizeof(c->info.address))
+		return base_err_set(err, -ENAMETOOLONG, "%.40s…: too long", address);
+	c = base_calloc(1, sizeof(*c));
+	if (!c)
+		return base_err_set(err, -ENOMEM, "%s: out of memory", address);
+	c->transport = t;
+	strcpy(c->info.address, address);
+	default_opts(c, opts);
+	pthread_mutex_init(&c->lock, NULL);
+	rc = bring_up(c, err);
+	if (rc) {
+		pthread_mutex_destroy(&c->lock);
+		free(c);
+		return rc;
+	}
+	*out = c;
+	return 0;
+}
+
+/* Lets the controller write out what it holds, as before the power goes. */
+static void shut_down(struct nvme_ctrlr *c)
+{
+	uint64_t end = nvme_now_ns() + c->shutdown_ms * 1000000ull, cc, csts;
+
+	if (ctrlr_read(c, NVME_REG_CC, 4, &cc))
+		return;
+	cc = (cc & ~(uint64_t)NVME_CC_SHN_MASK) | NVME_CC_SHN_NORMAL;
+	if (c->transport->write(c, NVME_REG_CC, 4, cc))
+		return;
+	while (!ctrlr_read(c, NVME_REG_CSTS, 4, &csts) &&
+	       NVME_CSTS_SHST(csts) != NVME_SHST_COMPLETE) {
+		if (nvme_now_ns() > end) {
+			log_warn("%s: no end of its shutdown after %u ms", c->info.address,
+				 c->shutdown_ms);
+			return;
+		}
+		nvme_sleep_us(200);
+	}
+}
+
+void nvme_detach(struct nvme_ctrlr *c)
+{
+	assert(!c->nqpairs);
+	if (atomic_load(&c->state) != NVME_FAILED) {
+		shut_down(c);
+		disable(c, NULL);
+	}
+	admin_free(c);
+	c->transport->close(c);
+	pthread_mutex_destroy(&c->lock);
+	free(c);
+}
+
+void nvme_forked(struct nvme_ctrlr *c)
+{
+	c->transport->forked(c);
+}
+
+/* ---- reset ---- */
+
+void ctrlr_fail(struct nvme_ctrlr *c, const char *why)
+{
+	if (atomic_exchange(&c->state, NVME_FAILED) != NVME_FAILED)
+		log_err("%s: %s; the controller is given up", c->info.address, why);
+	atomic_fetch_add(&c->epoch, 1);
+}
+
+bool ctrlr_healthy(struct nvme_ctrlr *c)
+{
+	uint64_t csts;
+
+	if (!c->transport->alive(c) || ctrlr_read(c, NVME_REG_CSTS, 4, &csts)) {
+		ctrlr_fail(c, "gone");
+		return false;
+	}
+	return !(csts & NVME_CSTS_CFS);
+}
+
+int ctrlr_reset(struct nvme_ctrlr *c, unsigned epoch, const char *why)
+{
+	struct base_err err = { "" };
+	unsigned n = 0;
+	int rc = 0;
+
+	pthread_mutex_lock(&c->lock);
+	if (atomic_load(&c->epoch) == epoch && atomic_load(&c->state) != NVME_FAILED) {
+		log_warn("%s: %s; resetting the controller", c->info.address, why);
+		atomic_store(&c->state, NVME_RESETTING);
+		atomic_fetch_add(&c->epoch, 1);
+		rc = ctrlr_enable(c, &err);
+		if (!rc)
+			rc = ctrlr_ask_queues(c, &n);
+		if (!rc && n < c->info.max_qpairs)
+			rc = -EPROTO;
+		if (rc)
+			ctrlr_fail(c, *err.text ? err.text : "no queues after the reset");
+		else
+			atomic_store(&c->state, NVME_RUNNING);
+	}
+	if (atomic_load(&c->state) == NVME_FAILED)
+		rc = -ENODEV;
+	pthread_mutex_unlock(&c->lock);
+	return rc;
+}
+
+int nvme_reset(struct nvme_ctrlr *c)
+{
+	return ctrlr_reset(c, atomic_load(&c->epoch), "a reset was asked for");
+}
+
+/* ---- asking ---- */
+
+const struct nvme_ctrlr_info *nvme_info(const struct nvme_ctrlr *c)
+{
+	return &c->info;
+}
+
+bool nvme_failed(const struct nvme_ctrlr *c)
+{
+	return atomic_load((atomic_int *)&c->state) == NVME_FAILED;
+}
+
+int nvme_gone_fd(const struct nvme_ctrlr *c)
+{
+	return c->transport->gone_fd(c);
+}

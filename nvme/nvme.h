@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * nvme: a polled NVMe driver in user space, usable without the rest of BlobFS (nvme/example.c).
+ *
+ * A controller is named by its address: "vfio-user:/path/to.sock", a controller that another process serves over
+ * the vfio-user protocol. Commands go through queue pairs. A queue pair belongs to one thread at a time
+ * (there is no lock inside): the caller orders submit and poll. Callbacks run inside nvme_poll, and
+ * inside nvme_qpair_free, only.
+ */
+#ifndef NVME_NVME_H
+#define NVME_NVME_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/api.h"
+#include "base/err.h"
+
+BLOBFS_C_BEGIN
+
+struct nvme_ctrlr;
+struct nvme_qpair;
+
+/* ---- attaching ---- */
+
+struct nvme_opts {
+	uint32_t size; /* sizeof(struct nvme_opts) */
+	uint32_t
+		max_qpairs; /* I/O queue pairs to ask for; 0: 64, less if the controller has not so many */
+	uint32_t
+		timeout_ms; /* of a command before it is aborted, then the controller reset; 0: 30000 */
+	uint32_t retries; /* of a command that fails and may be repeated; 0: 4, UINT32_MAX: none */
+	bool interrupts;  /* queue pairs can be slept on: nvme_qpair_fd */
+};
+/*
+ * Resets, enables and identifies the controller. One that misreports (no queue entries, a page size other than
+ * 4 KiB is the least, no namespace, a block size out of range …) is refused with a sentence in err.
+ * opts may be NULL. -ENOENT, -EACCES, -EBUSY, -ENODEV, -ETIMEDOUT, -EPROTO, -ENOTSUP, -ENOMEM. Any thread.
+ */
+BLOBFS_API int nvme_attach(const char *address, const struct nvme_opts *opts,
+			   struct nvme_ctrlr **out, struct base_err *err);
+/* Shuts the controller down, lets go. Every queue pair must have been freed. */
+BLOBFS_API void nvme_detach(struct nvme_ctrlr *c);
+/* In the child of a fork, in place of detaching and of everything else: closes what both processes hold. */
+BLOBFS_API void nvme_forked(struct nvme_ctrlr *c);
+
+struct nvme_ctrlr_info {
+	char address[256], model[41], serial[21], firmware[9];
+	uint16_t vendor;
+	uint32_t version;      /* as in the VS register: 0x10400 is 1.4 */
+	uint32_t max_transfer; /* bytes of one command; longer ones are split */
+	uint32_t max_qpairs, max_depth;
+	uint32_t namespaces; /* active ones */
+	bool volatile_cache, write_zeroes, deallocate, compare, verify;
+	bool interrupts;
+};
+BLOBFS_API const struct nvme_ctrlr_info *nvme_info(const struct nvme_ctrlr *c);
+/* The controller is gone, or beyond reset: every command ends with -ENODEV. Any thread. */
+BLOBFS_API bool nvme_failed(const struct nvme_ctrlr *c);
+
+struct nvme_ns_info {
+	uint32_t nsid;
+	uint32_t block_size; /* bytes of data: 512 … 4096 */
+	uint64_t blocks;
+	uint32_t optimal_boundary; /* in blocks, which commands better do not cross; 0: none */
+	uint32_t atomic_write;     /* bytes that power loss leaves all old or all new */
+	bool deallocated_zeroes;   /* what was deallocated reads as zeroes */
+};
+/* The usable namespaces in order: nsid > after (0: the first). -ENOENT at the end. */
+BLOBFS_API int nvme_ns_next(const struct nvme_ctrlr *c, uint32_t after, struct nvme_ns_info *out);
+/* -ENOENT, or -ENOTSUP for one with metadata beside its blocks. */
+BLOBFS_API int nvme_ns_get(const struct nvme_ctrlr *c, uint32_t nsid, struct nvme_ns_info *out);
+
+/* ---- memory ---- */
+
+/* Memory every controller can reach; dma_alloc gives it too once a controller has been attached. Contents undefined.
+ * align: power of two, pages at least are used. NULL when memory is short. Any thread. */
+BLOBFS_API void *nvme_alloc(size_t size, size_t align);
+BLOBFS_API void nvme_free(void *p); /* NULL is allowed */
+BLOBFS_API bool nvme_memory_ok(const void *p, size_t len);
+
+/* ---- queue pairs and commands ---- */
+
+/* depth: commands with the controller at once; 0: 128; no more than info->max_depth are. -ENOSPC: the
+ * controller has no more. */
+BLOBFS_API int nvme_qpair_create(struct nvme_ctrlr *c, uint32_t depth, struct nvme_qpair **out);
+/* What is outstanding is completed with -ECANCELED first. */
+BLOBFS_API void nvme_qpair_free(struct nvme_qpair *q);
+
+enum nvme_op {
+	NVME_READ,
+	NVME_WRITE,
+	NVME_FLUSH,
+	NVME_WRITE_ZEROES,
+	NVME_DEALLOCATE,
+	NVME_COMPARE, /* rc -EILSEQ when it differs */
+	NVME_VERIFY,
+};
+enum nvme_cmd_flags {
+	NVME_FUA = 1 << 0,
+	NVME_MAY_DEALLOCATE = 1 << 1, /* write zeroes: the blocks need not stay allocated */
+};
+
+struct nvme_cmd;
+typedef void (*nvme_cb)(struct nvme_cmd *cmd, int rc);
+
+/*
+ * A command; it is the driver's until its callback. The buffers come from nvme_alloc: each iovec's base is aligned to
+ * 4 bytes, its length a multiple of the block size (or the iovecs between the first and the last are whole pages), their sum
+ * blocks x block size. Anything larger than the controller takes is split. FLUSH: everything completed
+ * before is durable. rc: 0 or a negative errno; of a split command, that of the first part that failed.
+ * -EINVAL: out of range, misaligned; -EFAULT: memory the controller cannot reach; -EOPNOTSUPP; -ETIMEDOUT; -ENODEV: the
+ * controller is gone.
+ */
+struct nvme_cmd {
+	enum nvme_op op;
+	uint32_t nsid;
+	uint32_t flags;
+	int iovcnt;
+	uint64_t lba, blocks;
+	const struct iovec *iov;
+	nvme_cb cb;
+	void *cb_arg;
+	uint16_t
+		status; /* out: type << 8 | code, the controller's word [4.6.1]; 0: success, or it never said */
+
+	/* the driver's from here */
+	uint16_t pieces; /* with the controller */
+	int rc;
+	uint64_t issued; /* blocks that were given to the controller */
+	uint64_t iov_offset;
+	int iov_index;
+	bool waiting; /* in the queue pair's list: not all of it is issued */
+	struct nvme_cmd *next;
+};
+/* Takes the command: to the controller if there is room, else it waits in order. Errors are completed by nvme_poll. The
+ * doorbell is written by nvme_kick or nvme_poll, once for all that was submitted. */
+BLOBFS_API void nvme_submit(struct nvme_qpair *q, struct nvme_cmd *cmd);
+BLOBFS_API void nvme_kick(struct nvme_qpair *q);
+/*
+ * Completes what is done, at most max (0: all) pieces; returns how many commands it called back. It also looks after timeouts and resets, so
+ * something must poll a queue pair with commands outstanding, at least every nvme_poll_interval_ms.
+ */
+BLOBFS_API int nvme_poll(struct nvme_qpair *q, unsigned max);
+BLOBFS_API int nvme_poll_interval_ms(const struct nvme_qpair *q);
+/* Commands submitted and not called back. */
+BLOBFS_API unsigned nvme_outstanding(const struct nvme_qpair *q);
+/* A completion is there to be polled for, or something else to be seen to. */
+BLOBFS_API bool nvme_pending(const struct nvme_qpair *q);
+/* The interrupt, an eventfd, or -1; it stays readable until nvme_qpair_arm, which returns true if there is something to
+ * poll already. Who sleeps arms first. */
+BLOBFS_API int nvme_qpair_fd(const struct nvme_qpair *q);
+BLOBFS_API bool nvme_qpair_arm(struct nvme_qpair *q);
+/* A descriptor that hangs up (POLLHUP, POLLIN) when the controller is gone, or -1. Not to be read. */
+BLOBFS_API int nvme_gone_fd(const struct nvme_ctrlr *c);
+
+/* ---- administration, synchronous, any thread ---- */
+
+/* An admin command: 64 bytes as on the wire but for command id and data pointer; data of len bytes goes both ways. *result (may
+ * be NULL) gets dword 0 of the completion. rc by the status, as with commands. */
+BLOBFS_API int nvme_admin(struct nvme_ctrlr *c, const void *sqe, void *data, uint32_t len,
+			  uint32_t *result);
+BLOBFS_API int nvme_identify(struct nvme_ctrlr *c, uint8_t cns, uint32_t nsid, void *page);
+BLOBFS_API int nvme_get_log(struct nvme_ctrlr *c, uint8_t page, uint32_t nsid, void *buf,
+			    uint32_t len);
+BLOBFS_API int nvme_get_feature(struct nvme_ctrlr *c, uint8_t fid, uint32_t *value);
+BLOBFS_API int nvme_set_feature(struct nvme_ctrlr *c, uint8_t fid, uint32_t value,
+				uint32_t *result);
+/* Resets the controller; what the queue pairs have outstanding is sent again. -ENODEV: it did not come back. */
+BLOBFS_API int nvme_reset(struct nvme_ctrlr *c);
+
+/* "Invalid Field in Command (0/02)"; the text is the thread's until the next call. */
+BLOBFS_API const char *nvme_status_text(uint16_t status);
+BLOBFS_API int nvme_status_errno(uint16_t status);
+
+BLOBFS_C_END
+#endif

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Commands in pieces, as the controller takes them: at most its largest transfer, not across the namespace's optimal boundary, and
+ * no further than a list of pages can name the buffers. Such a list wants every page but the first to be used from its beginning
+ * and every one but the last to its end; where the iovecs do not go on like that, the piece ends, if whole blocks
+ * have been named.
+ */
+#include <errno.h>
+
+#include "nvme/internal.h"
+
+#define MAX_RANGE UINT32_MAX
+#define MAX_ZEROES 65536u
+
+/* ---- checking ---- */
+
+static const struct nvme_ns *find_ns(const struct nvme_ctrlr *c, uint32_t nsid)
+{
+	for (unsigned i = 0; i < c->nns; i++)
+		if (c->ns[i].info.nsid == nsid && !c->ns[i].unusable)
+			return &c->ns[i];
+	return NULL;
+}
+
+/* The namespace of the command at hand. */
+static int choose_ns(struct nvme_qpair *q, uint32_t nsid)
+{
+	const struct nvme_ns *ns;
+
+	if (q->ns && q->ns->info.nsid == nsid)
+		return 0;
+	ns = find_ns(q->c, nsid);
+	if (!ns)
+		return -EINVAL;
+	q->ns = ns;
+	return 0;
+}
+
+static bool has_data(enum nvme_op op)
+{
+	return op == NVME_READ || op == NVME_WRITE || op == NVME_COMPARE;
+}
+
+static int check_data(const struct nvme_qpair *q, const struct nvme_cmd *cmd)
+{
+	uint64_t left = cmd->blocks << q->ns->shift;
+
+	for (int i = 0; i < cmd->iovcnt; i++) {
+		const struct iovec *v = &cmd->iov[i];
+
+		if (((uintptr_t)v->iov_base | v->iov_len) & 3 || !v->iov_len || v->iov_len > left)
+			return -EINVAL;
+		if (!nvme_memory_ok(v->iov_base, v->iov_len))
+			return -EFAULT;
+		left -= v->iov_len;
+	}
+	return left ? -EINVAL : 0;
+}
+
+static int check_op(const struct nvme_ctrlr *c, enum nvme_op op)
+{
+	switch (op) {
+	case NVME_READ:
+	case NVME_WRITE:
+	case NVME_FLUSH:
+		return 0;
+	case NVME_WRITE_ZEROES:
+		return c->info.write_zeroes ? 0 : -EOPNOTSUPP;
+	case NVME_DEALLOCATE:
+		return c->info.deallocate ? 0 : -EOPNOTSUPP;
+	case NVME_COMPARE:
+		return c->info.compare ? 0 : -EOPNOTSUPP;
+	case NVME_VERIFY:
+		return c->info.verify ? 0 : -EOPNOTSUPP;
+	}
+	return -EINVAL;
+}
+
+int piece_check(struct nvme_qpair *q, const struct nvme_cmd *cmd)
+{
+	int rc = check_op(q->c, cmd->op);
+
+	if (rc)
+		return rc;
+	rc = choose_ns(q, cmd->nsid);
+	if (rc || cmd->op == NVME_FLUSH)
+		return rc;
+	if (!cmd->blocks || cmd->lba >= q->ns->info.blocks ||
+	    cmd->blocks > q->ns->info.blocks - cmd->lba)
+		return -EINVAL;
+	return has_data(cmd->op) ? check_data(q, cmd) : 0;
+}
+
+/* ---- pages ---- */
+
+static uint64_t *list_of(const struct nvme_qpair *q, const struct nvme_req *r)
+{
+	return q->lists + (size_t)(r - q->reqs) * NVME_LIST_ENTRIES;
+}
+
+/* How far the pages named so far, and what is named next. */
+struct walk {
+	uint64_t *list;
+	unsigned pages; /* named */
+	uint64_t named; /* bytes */
+	uint64_t end;   /* address after the last byte */
+};
+
+static void name_page(struct nvme_req *r, struct walk *w, uint64_t address)
+{
+	if (!w->pages)
+		r->prp1 = address;
+	else
+		w->list[w->pages - 1] = address;
+	w->pages++;
+}
+
+/* Names up to len bytes at p; returns how many it could. */
+static uint64_t name_bytes(struct nvme_req *r, struct walk *w, const char *p, uint64_t len)
+{
+	uint64_t at = nvme_iova(p), done = 0;
+
+	if (w->pages && at == w->end && at % NVME_PAGE) {
+		/* It goes on in the page that was named last. */
+		done = MIN(len, NVME_PAGE - at % NVME_PAGE);
+	} else if (w->pages && (w->end % NVME_PAGE || at % NVME_PAGE)) {
+		return 0;
+	}
+	while (done < len && w->pages <= NVME_LIST_ENTRIES) {
+		uint64_t a = at + done;
+
+		name_page(r, w, a);
+		done += MIN(len - done, NVME_PAGE - a % NVME_PAGE);
+	}
+	w->named += done;
+	w->end = at + done;
+	return done;
+}
+
+static void advance(struct nvme_cmd *cmd, uint64_t bytes)
+{
+	cmd->iov_offset += bytes;
+	while (cmd->iov_index < cmd->iovcnt &&
+	       cmd->iov_offset >= cmd->iov[cmd->iov_index].iov_len) {
+		cmd->iov_offset -= cmd->iov[cmd->iov_index].iov_len;
+		cmd->iov_index++;
+	}
+}
+
+/* Names the buffers of at most *blocks blocks; fewer may be possible. */
+static int name_data(struct nvme_qpair *q, struct nvme_cmd *cmd, struct nvme_req *r,
+		     uint32_t *blocks)
+{
+	struct walk w = { .list = list_of(q, r) };
+	uint64_t want = (uint64_t)*blocks << q->ns->shift, offset = cmd->iov_offset;
+
+	for (int i = cmd->iov_index; w.named < want; i++, offset = 0) {
+		const struct iovec *v = &cmd->iov[i];
+		uint64_t len = MIN(v->iov_len - offset, want - w.named);
+
+		if (name_bytes(r, &w, (const char *)v->iov_base + offset, len) < len)
+			break;
+	}
+	*blocks = (uint32_t)(w.named >> q->ns->shift);
+	if (!*blocks)
+		return -EINVAL;
+	/* A page too many does no harm in a list, but PRP2 changes its meaning with the number: count again. */
+	want = (uint64_t)*blocks << q->ns->shift;
+	w.pages = (unsigned)div_round_up(r->prp1 % NVME_PAGE + want, NVME_PAGE);
+	r->prp2 = w.pages == 1 ? 0 : w.pages == 2 ? w.list[0] : nvme_iova(w.list);
+	advance(cmd, want);
+	return 0;
+}
+
+static void name_range(struct nvme_qpair *q, struct nvme_req *r)
+{
+	struct nvme_dsm_range *range = (void *)list_of(q, r);
+
+	*range = (struct nvme_dsm_range){ .blocks = r->blocks, .lba = r->lba };
+	r->prp1 = nvme_iova(range);
+}
+
+/* ---- pieces ---- */
+
+static uint32_t up_to_boundary(const struct nvme_ns *ns, uint64_t lba, uint32_t blocks)
+{
+	uint32_t b = ns->info.optimal_boundary;
+
+	if (is_pow2(b))
+		return MIN(blocks, b - (uint32_t)(lba & (b - 1)));
+	return MIN(blocks, b - (uint32_t)(lba % b));
+}
+
+int piece_make(struct nvme_qpair *q, struct nvme_cmd *cmd, struct nvme_req *r)
+{
+	uint64_t left = cmd->blocks - cmd->issued;
+	int rc = choose_ns(q, cmd->nsid);
+
+	if (rc)
+		return rc;
+	r->cmd = cmd;
+	r->lba = cmd->lba + cmd->issued;
+	r->prp1 = r->prp2 = 0;
+	r->blocks = 0;
+	if (cmd->op == NVME_FLUSH)
+		return PIECE_LAST;
+	if (has_data(cmd->op)) {
+		r->blocks = (uint32_t)MIN(left, (uint64_t)q->ns->max_blocks);
+		if (q->ns->info.optimal_boundary)
+			r->blocks = up_to_boundary(q->ns, r->lba, r->blocks);
+		rc = name_data(q, cmd, r, &r->blocks);
+		if (rc)
+			return rc;
+	} else if (cmd->op == NVME_DEALLOCATE) {
+		r->blocks = (uint32_t)MIN(left, (uint64_t)MAX_RANGE);
+		name_range(q, r);
+	} else {
+		r->blocks = (uint32_t)MIN(
+			left, (uint64_t)(cmd->op == NVME_VERIFY ? q->ns->max_blocks : MAX_ZEROES));
+	}
+	cmd->issued += r->blocks;
+	return cmd->issued == cmd->blocks ? PIECE_LAST : PIECE_MORE;
+}
+
+void piece_fill(const struct nvme_qpair *q, const struct nvme_req *r, struct nvme_sqe *sqe)
+{
+	static const uint8_t opcodes[] = {
+		[NVME_READ] = NVME_NVM_READ,      [NVME_WRITE] = NVME_NVM_WRITE,
+		[NVME_FLUSH] = NVME_NVM_FLUSH,    [NVME_WRITE_ZEROES] = NVME_NVM_WRITE_ZEROES,
+		[NVME_DEALLOCATE] = NVME_NVM_DSM, [NVME_COMPARE] = NVME_NVM_COMPARE,
+		[NVME_VERIFY] = NVME_NVM_VERIFY,
+	};
+	const struct nvme_cmd *cmd = r->cmd;
+
+	*sqe = (struct nvme_sqe){
+		.opcode = opcodes[cmd->op],
+		.cid = (uint16_t)(r - q->reqs) | (uint16_t)(r->generation << 10),
+		.nsid = cmd->nsid,
+		.prp1 = r->prp1,
+		.prp2 = r->prp2,
+	};
+	if (cmd->op == NVME_FLUSH)
+		return;
+	if (cmd->op == NVME_DEALLOCATE) {
+		sqe->cdw11 = NVME_DSM_AD; /* one range: CDW10 is 0 */
+		return;
+	}
+	sqe->cdw10 = (uint32_t)r->lba;
+	sqe->cdw11 = (uint32_t)(r->lba >> 32);
+	sqe->cdw12 = r->blocks - 1;
+	if (cmd->flags & NVME_FUA)
+		sqe->cdw12 |= NVME_RW_FUA;
+	if (cmd->op == NVME_WRITE_ZEROES && cmd->flags & NVME_MAY_DEALLOCATE)
+		sqe->cdw12 |= NVME_WZ_DEAC;
+}

@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Registers, doorbells, queues. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "test/common/nvmet.h"
+
+bool nvmet_once(atomic_uint *n)
+{
+	unsigned v = atomic_load(n);
+
+	while (v)
+		if (atomic_compare_exchange_weak(n, &v, v - 1))
+			return true;
+	return false;
+}
+
+void nvmet_host_error(struct nvmet *t, const char *what)
+{
+	if (atomic_fetch_add(&t->n.host_errors, 1) < 16)
+		fprintf(stderr, "nvmet: the driver is wrong: %s\n", what);
+}
+
+uint32_t *nvmet_doorbell(struct nvmet *t, unsigned queue, bool cq)
+{
+	return (uint32_t *)(void *)(t->bar + NVME_REG_DOORBELLS + (2 * queue + cq) * 4);
+}
+
+/* ---- completions ---- */
+
+static bool cq_full(struct nvmet *t, unsigned id)
+{
+	struct nvmet_cq *q = &t->cqs[id];
+	uint32_t head = __atomic_load_n(nvmet_doorbell(t, id, true), __ATOMIC_ACQUIRE);
+
+	return (q->tail + 1u) % q->entries == head;
+}
+
+static void post(struct nvmet *t, unsigned sq, uint16_t cid, uint16_t status, uint32_t dw0)
+{
+	struct nvmet_cq *q = &t->cqs[t->sqs[sq].cq];
+	struct nvme_cqe *e = &q->at[q->tail];
+	uint64_t one = 1;
+
+	if (cq_full(t, t->sqs[sq].cq)) {
+		nvmet_host_error(t, "no room for a completion");
+		return;
+	}
+	e->dw0 = dw0;
+	e->dw1 = 0;
+	e->sq_head = t->sqs[sq].head;
+	e->sq_id = (uint16_t)sq;
+	e->cid = cid;
+	__atomic_store_n(&e->status, (uint16_t)(status << 1 | q->phase), __ATOMIC_RELEASE);
+	if (++q->tail == q->entries) {
+		q->tail = 0;
+		q->phase ^= 1;
+	}
+	if (q->irq && t->irq[q->vector] >= 0 && write(t->irq[q->vector], &one, sizeof(one)) < 0)
+		nvmet_host_error(t, "an interrupt cannot be delivered");
+}
+
+void nvmet_complete(struct nvmet *t, unsigned sq, uint16_t cid, uint16_t status, uint32_t dw0)
+{
+	if (sq && nvmet_once(&t->f.lose))
+		return;
+	if (sq && nvmet_once(&t->f.wrong_cid))
+		post(t, sq, cid ^ 0x155, 0, 0);
+	post(t, sq, cid, status, dw0);
+	if (sq && nvmet_once(&t->f.duplicate))
+		post(t, sq, cid, status, dw0);
+}
+
+/* ---- submissions ---- */
+
+static void run(struct nvmet *t, unsigned id, const struct nvme_sqe *sqe)
+{
+	uint32_t dw0 = 0;
+	uint16_t status;
+
+	if (!id) {
+		status = nvmet_admin_command(t, sqe, &dw0);
+		nvmet_complete(t, 0, sqe->cid, status, dw0);
+		return;
+	}
+	atomic_fetch_add(&t->n.commands, 1);
+	if (t->nstuck < NVMET_MAX_STUCK && nvmet_once(&t->f.stick)) {
+		t->stuck[t->nstuck].sq = (uint16_t)id;
+		t->stuck[t->nstuck++].cid = sqe->cid;
+		return;
+	}
+	if (nvmet_once(&t->f.fail))
+		status = (uint16_t)atomic_load(&t->f.fail_status);
+	else
+		status = nvmet_io_command(t, sqe);
+	nvmet_complete(t, id, sqe->cid, status, 0);
+}
+
+/* A completion may be doubled, or have a wrong one before it. */
+static bool room_for(struct nvmet *t, unsigned cq)
+{
+	struct nvmet_cq *q = &t->cqs[cq];
+	uint32_t head = __atomic_load_n(nvmet_doorbell(t, cq, true), __ATOMIC_ACQUIRE);
+	uint32_t used = (q->tail + q->entries - head) % q->entries;
+
+	if (head >= q->entries) {
+		nvmet_host_error(t, "a completion doorbell is out of range");
+		return false;
+	}
+	return used + MIN(3u, q->entries - 1u) < q->entries;
+}
+
+static unsigned work_queue(struct nvmet *t, unsigned id)
+{
+	struct nvmet_sq *q = &t->sqs[id];
+	uint32_t tail = __atomic_load_n(nvmet_doorbell(t, id, false), __ATOMIC_ACQUIRE);
+	unsigned n = 0;
+
+	if (tail >= q->entries) {
+		nvmet_host_error(t, "a submission doorbell is out of range");
+		return 0;
+	}
+	while (q->exists && q->head != tail && room_for(t, q->cq)) {
+		struct nvme_sqe sqe = q->at[q->head];
+
+		if (++q->head == q->entries)
+			q->head = 0;
+		run(t, id, &sqe);
+		n++;
+	}
+	return n;
+}
+
+unsigned nvmet_work(struct nvmet *t)
+{
+	unsigned n = 0;
+
+	if (!(t->csts & NVME_CSTS_RDY))
+		return 0;
+	if (atomic_load(&t->f.cfs))
+		t->csts |= NVME_CSTS_CFS;
+	if (t->csts & NVME_CSTS_CFS)
+		return 0;
+	for (unsigned i = 0; i <= t->o.queues; i++)
+		if (t->sqs[i].exists && (!i || !atomic_load(&t->f.hold)))
+			n += work_queue(t, i);
+	return n;
+}
+
+/* ---- registers ---- */
+
+static uint64_t capabilities(const struct nvmet *t)
+{
+	uint64_t mqes = atomic_load(&t->f.no_entries) ? 0 : t->o.mqes;
+	uint64_t mpsmin = atomic_load(&t->f.large_pages) ? 2 : 0;
+
+	return mqes | 1ull << 16 | 2ull << 24 | 1ull << 37 | mpsmin << 48 | mpsmin << 52;
+}
+
+uint64_t nvmet_register(struct nvmet *t, uint32_t reg, unsigned size)
+{
+	if (atomic_load(&t->f.all_ones))
+		return size == 8 ? UINT64_MAX : UINT32_MAX;
+	switch (reg) {
+	case NVME_REG_CAP:
+		return capabilities(t);
+	case NVME_REG_CAP + 4:
+		return capabilities(t) >> 32;
+	case NVME_REG_VS:
+		return 0x10400;
+	case NVME_REG_CC:
+		return t->cc;
+	case NVME_REG_CSTS:
+		return t->csts | (atomic_load(&t->f.cfs) ? NVME_CSTS_CFS : 0);
+	case NVME_REG_AQA:
+		return t->aqa;
+	case NVME_REG_ASQ:
+		return t->asq;
+	case NVME_REG_ACQ:
+		return t->acq;
+	default:
+		return 0;
+	}
+}
+
+void nvmet_reset(struct nvmet *t)
+{
+	memset(t->sqs, 0, sizeof(t->sqs));
+	memset(t->cqs, 0, sizeof(t->cqs));
+	memset(t->bar, 0, NVMET_BAR_SIZE);
+	t->nstuck = 0;
+	t->csts = 0;
+	t->queues_asked = false;
+}
+
+static void enable(struct nvmet *t)
+{
+	uint32_t sq = (t->aqa & 0xfff) + 1, cq = (t->aqa >> 16 & 0xfff) + 1;
+	void *sq_at = nvmet_memory(t, t->asq, sq * sizeof(struct nvme_sqe), false);
+	void *cq_at = nvmet_memory(t, t->acq, cq * sizeof(struct nvme_cqe), true);
+
+	atomic_fetch_add(&t->n.enables, 1);
+	if (sq < 2 || cq < 2 || t->asq % NVME_PAGE || t->acq % NVME_PAGE || !sq_at || !cq_at ||
+	    (t->cc >> 4 & 0x3ff)) {
+		nvmet_host_error(t, "enabled with bad admin queues, page size or command set");
+		t->csts |= NVME_CSTS_CFS;
+		return;
+	}
+	if ((t->cc >> 16 & 0xf) != 6 || (t->cc >> 20 & 0xf) != 4)
+		nvmet_host_error(t, "queue entry sizes are not set");
+	t->sqs[0] = (struct nvmet_sq){ .exists = true, .entries = (uint16_t)sq, .at = sq_at };
+	t->cqs[0] = (struct nvmet_cq){
+		.exists = true, .entries = (uint16_t)cq, .phase = 1, .at = cq_at
+	};
+	t->csts |= NVME_CSTS_RDY;
+}
+
+static void set_cc(struct nvmet *t, uint32_t value)
+{
+	uint32_t old = t->cc;
+
+	t->cc = value;
+	if (old & NVME_CC_EN && !(value & NVME_CC_EN)) {
+		nvmet_reset(t);
+		atomic_store(&t->f.cfs, false);
+	} else if (!(old & NVME_CC_EN) && value & NVME_CC_EN && !atomic_load(&t->f.never_ready)) {
+		enable(t);
+	}
+	if (value & NVME_CC_SHN_MASK && !(old & NVME_CC_SHN_MASK)) {
+		atomic_fetch_add(&t->n.shutdowns, 1);
+		t->csts |= NVME_SHST_COMPLETE << 2;
+	}
+}
+
+bool nvmet_set_register(struct nvmet *t, uint32_t reg, unsigned size, uint64_t value)
+{
+	if (reg >= NVME_REG_DOORBELLS && reg < NVMET_BAR_SIZE && size == 4 && reg % 4 == 0) {
+		memcpy(t->bar + reg, &value, 4);
+		return true;
+	}
+	if (reg == NVME_REG_CC && size == 4) {
+		set_cc(t, (uint32_t)value);
+		return true;
+	}
+	if (t->cc & NVME_CC_EN)
+		nvmet_host_error(t, "a register is written that is fixed while enabled");
+	if (reg == NVME_REG_AQA && size == 4)
+		t->aqa = (uint32_t)value;
+	else if (reg == NVME_REG_ASQ && size == 8)
+		t->asq = value;
+	else if (reg == NVME_REG_ACQ && size == 8)
+		t->acq = value;
+	else
+		return false;
+	return true;
+}
+
+/* ---- making ---- */
+
+static int open_store(struct nvmet *t)
+{
+	if (t->o.null)
+		return -1;
+	if (t->o.file)
+		return open(t->o.file, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	return memfd_create("medium", MFD_CLOEXEC);
+}
+
+int nvmet_create(const struct nvmet_opts *o, struct nvmet **out)
+{
+	struct nvmet *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return -1;
+	t->o = *o;
+	t->o.block = o->block ? o->block : 512;
+	t->o.mqes = o->mqes ? o->mqes : 1023;
+	t->o.queues = o->queues ? o->queues : NVMET_MAX_QUEUES;
+	t->o.vectors = o->vectors ? o->vectors : NVMET_VECTORS;
+	t->o.mdts = o->mdts ? o->mdts : 5;
+	t->write_cache = 1;
+	t->client = -1;
+	memset(t->irq, 0xff, sizeof(t->irq));
+	t->store = open_store(t);
+	t->bar_fd = memfd_create("bar", MFD_CLOEXEC);
+	t->scratch = malloc((size_t)NVME_PAGE << t->o.mdts);
+	t->bar = MAP_FAILED;
+	if (t->bar_fd >= 0 && !ftruncate(t->bar_fd, NVMET_BAR_SIZE))
+		t->bar = mmap(NULL, NVMET_BAR_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, t->bar_fd,
+			      0);
+	if ((t->store < 0 && !o->null) || t->bar == MAP_FAILED || !t->scratch ||
+	    (t->store >= 0 && ftruncate(t->store, (off_t)o->size))) {
+		nvmet_destroy(t);
+		return -1;
+	}
+	*out = t;
+	return 0;
+}
+
+void nvmet_destroy(struct nvmet *t)
+{
+	if (t->bar != MAP_FAILED)
+		munmap(t->bar, NVMET_BAR_SIZE);
+	if (t->bar_fd >= 0)
+		close(t->bar_fd);
+	if (t->store >= 0)
+		close(t->store);
+	free(t->scratch);
+	free(t);
+}

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The commands of the NVM command set, and the buffers of any command. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "test/common/nvmet.h"
+
+struct pages {
+	struct iovec *iov;
+	int n;
+	uint64_t left;
+};
+
+/* Adds a page, or what is left of the transfer; joins what lies together. */
+static bool add_page(struct nvmet *t, struct pages *p, uint64_t iova, bool write)
+{
+	uint64_t len = MIN(p->left, NVME_PAGE - iova % NVME_PAGE);
+	char *at = nvmet_memory(t, iova, len, write);
+
+	if (!at)
+		return false;
+	p->left -= len;
+	if (p->n && (char *)p->iov[p->n - 1].iov_base + p->iov[p->n - 1].iov_len == at) {
+		p->iov[p->n - 1].iov_len += len;
+		return true;
+	}
+	if (p->n == NVMET_MAX_IOV)
+		return false;
+	p->iov[p->n++] = (struct iovec){ at, len };
+	return true;
+}
+
+static int follow_list(struct nvmet *t, struct pages *p, uint64_t list, bool write)
+{
+	while (p->left) {
+		uint64_t room = (NVME_PAGE - list % NVME_PAGE) / 8;
+		const uint64_t *entry = list % 8 ? NULL : nvmet_memory(t, list, room * 8, false);
+
+		if (list % 8)
+			return -NVME_SC_PRP_OFFSET;
+		if (!entry)
+			return -NVME_SC_DATA_TRANSFER;
+		for (uint64_t i = 0; i < room && p->left; i++) {
+			if (i == room - 1 && p->left > NVME_PAGE) {
+				list = entry[i]; /* the list goes on there */
+				break;
+			}
+			if (entry[i] % NVME_PAGE)
+				return -NVME_SC_PRP_OFFSET;
+			if (!add_page(t, p, entry[i], write))
+				return -NVME_SC_DATA_TRANSFER;
+		}
+	}
+	return p->n;
+}
+
+int nvmet_buffers(struct nvmet *t, const struct nvme_sqe *sqe, uint64_t len, bool write,
+		  struct iovec iov[NVMET_MAX_IOV])
+{
+	struct pages p = { .iov = iov, .left = len };
+
+	if (sqe->flags) {
+		nvmet_host_error(t, "fused, or an SGL");
+		return -NVME_SC_INVALID_FIELD;
+	}
+	if (sqe->prp1 % 4) {
+		nvmet_host_error(t, "PRP1 is not aligned to 4 bytes");
+		return -NVME_SC_PRP_OFFSET;
+	}
+	if (!add_page(t, &p, sqe->prp1, write))
+		return -NVME_SC_DATA_TRANSFER;
+	if (!p.left) {
+		if (sqe->prp2)
+			nvmet_host_error(t, "PRP2 is set and not used");
+		return p.n;
+	}
+	if (p.left > NVME_PAGE)
+		return follow_list(t, &p, sqe->prp2, write);
+	if (sqe->prp2 % NVME_PAGE) {
+		nvmet_host_error(t, "PRP2 is not a page");
+		return -NVME_SC_PRP_OFFSET;
+	}
+	return add_page(t, &p, sqe->prp2, write) ? p.n : -NVME_SC_DATA_TRANSFER;
+}
+
+/* ---- data ---- */
+
+static uint16_t compare(struct nvmet *t, const struct iovec *iov, int n, uint64_t at)
+{
+	for (int i = 0; i < n; i++) {
+		if (pread(t->store, t->scratch, iov[i].iov_len, (off_t)at) !=
+		    (ssize_t)iov[i].iov_len)
+			return NVME_SC_READ_ERROR;
+		if (memcmp(t->scratch, iov[i].iov_base, iov[i].iov_len))
+			return NVME_SC_COMPARE;
+		at += iov[i].iov_len;
+	}
+	return 0;
+}
+
+static uint16_t transfer(struct nvmet *t, const struct nvme_sqe *sqe, uint64_t lba, uint64_t blocks)
+{
+	struct iovec iov[NVMET_MAX_IOV];
+	uint64_t len = blocks * t->o.block, at = lba * t->o.block;
+	int n = nvmet_buffers(t, sqe, len, sqe->opcode == NVME_NVM_READ, iov);
+	ssize_t got;
+
+	if (n < 0)
+		return (uint16_t)-n;
+	if (t->store < 0)
+		return 0;
+	if (sqe->opcode == NVME_NVM_COMPARE)
+		return compare(t, iov, n, at);
+	if (sqe->opcode == NVME_NVM_READ)
+		got = preadv(t->store, iov, n, (off_t)at);
+	else
+		got = pwritev(t->store, iov, n, (off_t)at);
+	if (got != (ssize_t)len)
+		return sqe->opcode == NVME_NVM_READ ? NVME_SC_READ_ERROR : NVME_SC_WRITE_FAULT;
+	if (sqe->cdw12 & NVME_RW_FUA && sqe->opcode == NVME_NVM_WRITE) {
+		atomic_fetch_add(&t->n.fua, 1);
+		if (fdatasync(t->store))
+			return NVME_SC_WRITE_FAULT;
+	}
+	return 0;
+}
+
+static bool in_range(const struct nvmet *t, uint64_t lba, uint64_t blocks)
+{
+	uint64_t all = t->o.size / t->o.block;
+
+	return lba < all && blocks <= all - lba;
+}
+
+static uint16_t punch(struct nvmet *t, uint64_t lba, uint64_t blocks)
+{
+	if (t->store < 0)
+		return 0;
+	if (fallocate(t->store, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		      (off_t)(lba * t->o.block), (off_t)(blocks * t->o.block)))
+		return NVME_SC_WRITE_FAULT;
+	return 0;
+}
+
+static uint16_t deallocate(struct nvmet *t, const struct nvme_sqe *sqe)
+{
+	unsigned n = (sqe->cdw10 & 0xff) + 1;
+	const struct nvme_dsm_range *r;
+	struct iovec iov[NVMET_MAX_IOV];
+	int got = nvmet_buffers(t, sqe, n * sizeof(*r), false, iov);
+	uint16_t status = 0;
+
+	if (got < 0)
+		return (uint16_t)-got;
+	if (got != 1)
+		return NVME_SC_INTERNAL;
+	r = iov[0].iov_base;
+	for (unsigned i = 0; i < n; i++)
+		if (r[i].blocks && !in_range(t, r[i].lba, r[i].blocks))
+			return NVME_SC_LBA_RANGE;
+	for (unsigned i = 0; i < n && !status && sqe->cdw11 & NVME_DSM_AD; i++)
+		if (r[i].blocks)
+			status = punch(t, r[i].lba, r[i].blocks);
+	atomic_fetch_add(&t->n.deallocates, 1);
+	return status;
+}
+
+static uint16_t flush(struct nvmet *t)
+{
+	atomic_fetch_add(&t->n.flushes, 1);
+	return t->store >= 0 && fdatasync(t->store) ? NVME_SC_WRITE_FAULT : 0;
+}
+
+static uint16_t blocks_command(struct nvmet *t, const struct nvme_sqe *sqe)
+{
+	uint64_t lba = sqe->cdw10 | (uint64_t)sqe->cdw11 << 32;
+	uint64_t blocks = (uint64_t)(sqe->cdw12 & 0xffff) + 1;
+	uint64_t limit = (uint64_t)NVME_PAGE << t->o.mdts;
+
+	if (!in_range(t, lba, blocks))
+		return NVME_SC_LBA_RANGE;
+	switch (sqe->opcode) {
+	case NVME_NVM_WRITE_ZEROES:
+		return punch(t, lba, blocks);
+	case NVME_NVM_VERIFY:
+		return 0;
+	default:
+		break;
+	}
+	if (blocks * t->o.block > limit) {
+		nvmet_host_error(t, "more than MDTS");
+		return NVME_SC_INVALID_FIELD;
+	}
+	if (t->o.noiob && lba / t->o.noiob != (lba + blocks - 1) / t->o.noiob)
+		nvmet_host_error(t, "across the optimal boundary");
+	if (blocks > atomic_load(&t->n.largest))
+		atomic_store(&t->n.largest, (unsigned)blocks);
+	return transfer(t, sqe, lba, blocks);
+}
+
+uint16_t nvmet_io_command(struct nvmet *t, const struct nvme_sqe *sqe)
+{
+	if (sqe->opcode == NVME_NVM_FLUSH && (sqe->nsid == 1 || sqe->nsid == NVME_NSID_ALL))
+		return flush(t);
+	if (sqe->nsid != 1)
+		return NVME_SC_INVALID_NS;
+	if (sqe->cdw2 || sqe->cdw3)
+		nvmet_host_error(t, "reserved fields are set");
+	switch (sqe->opcode) {
+	case NVME_NVM_READ:
+	case NVME_NVM_WRITE:
+	case NVME_NVM_COMPARE:
+	case NVME_NVM_WRITE_ZEROES:
+	case NVME_NVM_VERIFY:
+		return blocks_command(t, sqe);
+	case NVME_NVM_DSM:
+		return deallocate(t, sqe);
+	default:
+		return NVME_SC_INVALID_OPCODE;
+	}
+}

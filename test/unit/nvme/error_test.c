@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A controller that misbehaves: every command is called back exactly once, and nothing hangs. */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "nvme/internal.h"
+#include "test/shim/test.h"
+#include "test/unit/nvme/peer.h"
+
+enum { N = 40 };
+
+struct rig {
+	struct peer p;
+	struct nvme_ctrlr *c;
+	struct nvme_qpair *q;
+	char *buf;
+	struct todo d[N];
+};
+
+static void quiet(enum base_log_level level, const char *component, const char *line, void *arg)
+{
+	(void)level;
+	(void)component;
+	(void)line;
+	(void)arg;
+}
+
+static void rig_start(struct rig *r, uint32_t timeout_ms)
+{
+	struct nvme_opts o = { .size = sizeof(o), .timeout_ms = timeout_ms };
+
+	base_log_set_sink(quiet, NULL);
+	peer_start(&r->p, NULL);
+	peer_attach(&r->p, &o, &r->c);
+	ASSERT_OK(nvme_qpair_create(r->c, 16, &r->q));
+	r->buf = nvme_alloc(N * 4096, 0);
+	ASSERT_TRUE(r->buf);
+	fill(r->buf, N * 4096, 3);
+}
+
+static void submit_all(struct rig *r, enum nvme_op op)
+{
+	for (unsigned i = 0; i < N; i++) {
+		todo_init(&r->d[i], op, i * 8, 8, r->buf + i * 4096, 4096);
+		nvme_submit(r->q, &r->d[i].cmd);
+	}
+}
+
+/* Waits for all of them; returns how many failed, each with rc. */
+static unsigned wait_all(struct rig *r, int rc)
+{
+	unsigned failed = 0;
+
+	for (unsigned i = 0; i < N; i++) {
+		int got = todo_wait(r->q, &r->d[i]);
+
+		if (got) {
+			EXPECT_ERR(rc, got);
+			failed++;
+		}
+	}
+	for (unsigned i = 0; i < 1000; i++)
+		nvme_poll(r->q, 0);
+	for (unsigned i = 0; i < N; i++)
+		EXPECT_EQ_INT(1, r->d[i].calls);
+	EXPECT_EQ_INT(0, nvme_outstanding(r->q));
+	return failed;
+}
+
+static void rig_stop(struct rig *r)
+{
+	nvme_qpair_free(r->q);
+	nvme_free(r->buf);
+	nvme_detach(r->c);
+	peer_stop(&r->p);
+	base_log_set_sink(NULL, NULL);
+}
+
+TEST(nvme_error, what_may_be_repeated_is_and_what_may_not_is_not)
+{
+	struct rig r;
+
+	rig_start(&r, 0);
+	atomic_store(&r.p.t->f.fail_status, NVME_SC_INTERNAL);
+	atomic_store(&r.p.t->f.fail, 4);
+	EXPECT_OK(do_cmd(r.q, NVME_READ, 0, 8, r.buf, 4096));
+	EXPECT_EQ_INT(5, atomic_load(&r.p.t->n.commands));
+	atomic_store(&r.p.t->f.fail, 5);
+	EXPECT_ERR(-EIO, do_cmd(r.q, NVME_READ, 0, 8, r.buf, 4096));
+	EXPECT_EQ_INT(10, atomic_load(&r.p.t->n.commands));
+	atomic_store(&r.p.t->f.fail_status, NVME_SC_READ_ERROR | 0x4000);
+	atomic_store(&r.p.t->f.fail, 1);
+	todo_init(&r.d[0], NVME_READ, 0, 8, r.buf, 4096);
+	nvme_submit(r.q, &r.d[0].cmd);
+	EXPECT_ERR(-EIO, todo_wait(r.q, &r.d[0]));
+	EXPECT_EQ_INT(NVME_SC_READ_ERROR, r.d[0].cmd.status);
+	EXPECT_EQ_INT(11, atomic_load(&r.p.t->n.commands));
+	rig_stop(&r);
+}
+
+TEST(nvme_error, a_split_command_with_a_bad_part_fails_once)
+{
+	struct rig r;
+	char *big;
+
+	rig_start(&r, 0);
+	big = nvme_alloc(4 * MiB, 0);
+	ASSERT_TRUE(big);
+	atomic_store(&r.p.t->f.fail_status, NVME_SC_WRITE_FAULT | 0x4000);
+	atomic_store(&r.p.t->f.fail, 2);
+	EXPECT_ERR(-EIO, do_cmd(r.q, NVME_WRITE, 0, 8192, big, 4 * MiB));
+	EXPECT_OK(do_cmd(r.q, NVME_WRITE, 0, 8192, big, 4 * MiB));
+	nvme_free(big);
+	rig_stop(&r);
+}
+
+TEST(nvme_error, late_commands_are_aborted)
+{
+	struct rig r;
+
+	rig_start(&r, 400);
+	atomic_store(&r.p.t->f.stick, 3);
+	submit_all(&r, NVME_READ);
+	EXPECT_EQ_INT(3, wait_all(&r, -ETIMEDOUT));
+	EXPECT_EQ_INT(3, atomic_load(&r.p.t->n.aborts));
+	EXPECT_EQ_INT(1, atomic_load(&r.p.t->n.enables));
+	rig_stop(&r);
+}
+
+TEST(nvme_error, lost_completions_end_in_a_reset_and_the_rest_goes_on)
+{
+	struct rig r;
+
+	rig_start(&r, 400);
+	atomic_store(&r.p.t->f.lose, 2);
+	submit_all(&r, NVME_WRITE);
+	EXPECT_EQ_INT(2, wait_all(&r, -ETIMEDOUT));
+	EXPECT_EQ_INT(2, atomic_load(&r.p.t->n.enables));
+	submit_all(&r, NVME_COMPARE);
+	EXPECT_EQ_INT(0, wait_all(&r, 0));
+	rig_stop(&r);
+}
+
+TEST(nvme_error, completions_that_come_twice_or_for_nothing_are_dropped)
+{
+	struct rig r;
+
+	rig_start(&r, 0);
+	atomic_store(&r.p.t->f.duplicate, 10);
+	atomic_store(&r.p.t->f.wrong_cid, 10);
+	submit_all(&r, NVME_WRITE);
+	EXPECT_EQ_INT(0, wait_all(&r, 0));
+	EXPECT_EQ_INT(20, r.q->strays);
+	submit_all(&r, NVME_COMPARE);
+	EXPECT_EQ_INT(0, wait_all(&r, 0));
+	rig_stop(&r);
+}
+
+TEST(nvme_error, a_reset_loses_no_command)
+{
+	struct rig r;
+
+	rig_start(&r, 0);
+	for (int i = 0; i < 5; i++) {
+		atomic_store(&r.p.t->f.hold, true);
+		submit_all(&r, i % 2 ? NVME_COMPARE : NVME_WRITE);
+		nvme_poll(r.q, 0);
+		ASSERT_OK(nvme_reset(r.c));
+		atomic_store(&r.p.t->f.hold, false);
+		EXPECT_EQ_INT(0, wait_all(&r, 0));
+	}
+	EXPECT_EQ_INT(6, atomic_load(&r.p.t->n.enables));
+	rig_stop(&r);
+}
+
+TEST(nvme_error, a_fatal_status_is_seen_and_reset)
+{
+	struct rig r;
+
+	rig_start(&r, 800);
+	atomic_store(&r.p.t->f.cfs, true);
+	submit_all(&r, NVME_WRITE);
+	EXPECT_EQ_INT(0, wait_all(&r, 0));
+	EXPECT_EQ_INT(2, atomic_load(&r.p.t->n.enables));
+	rig_stop(&r);
+}
+
+static void expect_gone(struct rig *r)
+{
+	struct nvme_qpair *q;
+
+	EXPECT_EQ_INT(N, wait_all(r, -ENODEV));
+	EXPECT_TRUE(nvme_failed(r->c));
+	EXPECT_ERR(-ENODEV, do_cmd(r->q, NVME_READ, 0, 8, r->buf, 4096));
+	EXPECT_ERR(-ENODEV, nvme_qpair_create(r->c, 0, &q));
+	EXPECT_ERR(-ENODEV, nvme_reset(r->c));
+	rig_stop(r);
+}
+
+TEST(nvme_error, registers_of_all_ones_mean_that_it_is_gone)
+{
+	struct rig r;
+
+	rig_start(&r, 400);
+	atomic_store(&r.p.t->f.hold, true);
+	submit_all(&r, NVME_WRITE);
+	nvme_poll(r.q, 0);
+	atomic_store(&r.p.t->f.all_ones, true);
+	expect_gone(&r);
+}
+
+TEST(nvme_error, a_server_that_hangs_up_ends_everything)
+{
+	struct rig r;
+
+	rig_start(&r, 0);
+	atomic_store(&r.p.t->f.hold, true);
+	submit_all(&r, NVME_WRITE);
+	nvme_poll(r.q, 0);
+	atomic_store(&r.p.t->f.hang_up, true);
+	expect_gone(&r);
+}
+
+TEST(nvme_error, a_controller_that_does_not_come_back_from_a_reset_is_given_up)
+{
+	struct rig r;
+
+	rig_start(&r, 0);
+	atomic_store(&r.p.t->f.hold, true);
+	submit_all(&r, NVME_WRITE);
+	nvme_poll(r.q, 0);
+	atomic_store(&r.p.t->f.never_ready, true);
+	EXPECT_ERR(-ENODEV, nvme_reset(r.c));
+	expect_gone(&r);
+}
