@@ -17,6 +17,7 @@ const struct {
 	{"acknowledge", Acknowledge, 2, "URI DB: synced writes until killed, each number printed when acknowledged"},
 	{"verify", Verify, 3, "URI DB COUNT: the first COUNT keys are there, and nothing that is not right"},
 	{"fill", FillUp, 2, "URI DB [unlogged]: until the device is full; delete /ballast; go on"},
+	{"full-files", FullFiles, 1, "URI: appends until the device is full, and after space was freed"},
 	{"ingest", Ingest, 2, "URI DB: tables made outside, linked and copied in"},
 	{"twice", OpenTwice, 2, "URI DB: a second opening is refused"},
 	{"leak", Leak, 3, "URI DB COUNT: unsynced writes, then exit() with everything open"},

@@ -131,6 +131,50 @@ int Fork(const Arguments &args)
 	return d.Open(args[0], args[1]) && PutAll(d.db.get(), 0, 2000) && HasAll(d.db.get(), 2000) ? 0 : 1;
 }
 
+/* Appends until the space runs out; what was appended is there, and space that is freed can be used. */
+int FullFiles(const Arguments &args)
+{
+	const rocksdb::IOOptions io;
+	rocksdb::FileOptions options;
+	std::unique_ptr<rocksdb::FSWritableFile> file;
+	std::string piece = Pattern(100000, 1), all;
+	rocksdb::IOStatus s;
+	uint64_t free = 0, whole = 0;
+	Database d;
+
+	if (!d.OpenEnv(args[0]))
+		return 1;
+	rocksdb::FileSystem *fs = d.env->GetFileSystem().get();
+
+	if (!Ok("ballast", rocksdb::WriteStringToFile(d.env, Pattern(16 << 20, 1), "/ballast", true)) ||
+	    !Ok("create", fs->NewWritableFile("/full", options, &file, nullptr)))
+		return 1;
+	for (; s.ok() && whole < 100000; whole += s.ok())
+		s = file->Append(piece, io, nullptr);
+	printf("after %llu pieces: %s%s\n", static_cast<unsigned long long>(whole), s.ToString().c_str(),
+	       s.GetRetryable() ? ", retryable" : "");
+	if (!s.IsNoSpace() || !s.GetRetryable() || whole < 100)
+		return 1;
+	if (!Ok("sync when full", file->Fsync(io, nullptr)) || !Ok("free space", fs->GetFreeSpace("/", io, &free, nullptr)) ||
+	    free > 1 << 20)
+		return 1;
+	/* A piece may be there in part: it goes. */
+	if (!Ok("truncate", file->Truncate(whole * piece.size(), io, nullptr)) ||
+	    !Ok("delete", fs->DeleteFile("/ballast", io, nullptr)))
+		return 1;
+	for (int i = 0; i < 100; i++, whole++)
+		if (!Ok("append after space was freed", file->Append(piece, io, nullptr)))
+			return 1;
+	if (!Ok("sync", file->Fsync(io, nullptr)) || !Ok("close", file->Close(io, nullptr)) ||
+	    !Ok("read", rocksdb::ReadFileToString(fs, "/full", &all)) || all.size() != whole * piece.size())
+		return 1;
+	for (size_t at = 0; at < all.size(); at += piece.size())
+		if (all.compare(at, piece.size(), piece))
+			return 1;
+	printf("all %llu pieces are right\n", static_cast<unsigned long long>(whole));
+	return 0;
+}
+
 /* Opens each while the ones before are open. */
 int Uris(const Arguments &args)
 {

@@ -16,6 +16,7 @@ int Conformance(const Arguments &args); /* URI SCRATCH-DIR */
 int Acknowledge(const Arguments &args); /* URI DB */
 int Verify(const Arguments &args);      /* URI DB COUNT */
 int FillUp(const Arguments &args);      /* URI DB [unlogged] */
+int FullFiles(const Arguments &args); /* URI */
 int Ingest(const Arguments &args);      /* URI DB */
 int OpenTwice(const Arguments &args);   /* URI DB */
 int Leak(const Arguments &args);        /* URI DB COUNT */
