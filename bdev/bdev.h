@@ -7,7 +7,8 @@
  *                             refused)
  *     ram:SIZE                memory, gone when closed; ram:SIZE,name=N keeps it for the process by
  *                             name
- *     nvme:…                  an NVMe controller
+ *     nvme:vfio-user:SOCKET[/NSID]  an NVMe controller that a process serves over vfio-user; the
+ *                             namespace, or its first
  * Wrappers are stacked by the program, not by the name (see bdev/wrap.h).
  *
  * I/O goes through channels. A channel is a lock and a queue, not a thread: any thread may submit

@@ -191,11 +191,13 @@ int bdev_start(struct bdev *dev, const struct bdev_opts *opts);
 void bdev_free(struct bdev *dev);
 
 /* ---- modules ---- */
-extern const struct bdev_module ram_module, uring_module, psync_module;
+extern const struct bdev_module ram_module, uring_module, psync_module, nvme_module;
 const struct bdev_module *file_choose_module(const char *name, const struct bdev_opts *opts);
 void file_identify(const char *name, char *key, size_t len);
 const struct bdev_module *ram_choose_module(const char *name, const struct bdev_opts *opts);
 void ram_identify(const char *name, char *key, size_t len);
+const struct bdev_module *nvme_choose_module(const char *name, const struct bdev_opts *opts);
+void nvme_identify_name(const char *name, char *key, size_t len);
 
 /* ---- bell.c: what a poller without a kernel queue sleeps on ---- */
 struct bell {

@@ -6,6 +6,7 @@
 
 static const struct bdev_kind kinds[] = {
 	{ "ram:", ram_choose_module, ram_identify },
+	{ "nvme:", nvme_choose_module, nvme_identify_name },
 	{ "", file_choose_module, file_identify },
 };
 

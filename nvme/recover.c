@@ -131,7 +131,7 @@ void qpair_check(struct nvme_qpair *q)
 	uint64_t now = nvme_now_ns();
 
 	q->check = false;
-	if (q->outstanding && now >= q->next_alive_ns) {
+	if (now >= q->next_alive_ns) {
 		q->next_alive_ns = now + ALIVE_NS;
 		if (!q->c->transport->alive(q->c) && !nvme_failed(q->c))
 			ctrlr_fail(q->c, "gone");

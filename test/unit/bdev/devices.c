@@ -7,6 +7,7 @@
 
 #include "bdev/wrap.h"
 #include "test/unit/bdev/devices.h"
+#include "test/unit/nvme/peer.h"
 
 static int wrap_delay(struct bdev *base, struct bdev **out)
 {
@@ -25,8 +26,21 @@ const struct test_dev test_devs[] = {
 	  .module = "powercut",
 	  .file = true,
 	  .wrap = bdev_powercut_create },
+	{ .label = "nvme", .module = "nvme", .nvme = true },
+	{ .label = "nvme in blocks of 4096", .module = "nvme", .nvme = true, .block = 4096 },
+	{ .label = "fault over nvme", .module = "fault", .nvme = true, .wrap = bdev_fault_create },
 	{ .label = NULL },
 };
+
+static void serve_nvme(struct test_dev *t, char *name, size_t len)
+{
+	struct nvmet_opts o = { .size = DEV_SIZE, .block = t->block };
+
+	t->peer = calloc(1, sizeof(*t->peer));
+	ASSERT_TRUE(t->peer);
+	peer_start(t->peer, &o);
+	snprintf(name, len, "nvme:%s", t->peer->address);
+}
 
 void dev_open(struct test_dev *t, uint32_t depth, uint32_t channels)
 {
@@ -36,10 +50,12 @@ void dev_open(struct test_dev *t, uint32_t depth, uint32_t channels)
 				  .depth = depth,
 				  .channels = channels };
 	struct base_err err;
-	char name[32];
+	char name[160];
 
 	if (!t->file) {
 		snprintf(name, sizeof(name), "ram:%d", DEV_SIZE);
+		if (t->nvme)
+			serve_nvme(t, name, sizeof(name));
 		ASSERT_OK(bdev_open(name, &opts, &t->dev, &err));
 	} else {
 		snprintf(t->path, sizeof(t->path), "/tmp/bdev-test-%d.img", getpid());
@@ -61,6 +77,11 @@ void dev_close(struct test_dev *t)
 	bdev_close(t->dev);
 	if (*t->path)
 		unlink(t->path);
+	if (t->peer) {
+		peer_stop(t->peer);
+		free(t->peer);
+		t->peer = NULL;
+	}
 }
 
 void *buf_alloc(size_t len)

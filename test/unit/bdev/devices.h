@@ -15,9 +15,12 @@ struct test_dev {
 	const char *module; /* as bdev_info says */
 	uint32_t flags;
 	bool file; /* else memory, alone or under a wrapper */
+	bool nvme; /* a controller, served by a thread */
+	uint32_t block;
 	int (*wrap)(struct bdev *base, struct bdev **out);
 	struct bdev *dev;
 	char path[64]; /* "" when there is no file */
+	struct peer *peer;
 };
 
 /* The modules under test, ended by a label of NULL. */

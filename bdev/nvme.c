@@ -1,0 +1,485 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * nvme: a controller's namespace as a device, a queue pair for each channel: nvme:ADDRESS[/NSID], the first usable namespace if
+ * none is named.
+ *
+ * The queue pair is touched under the channel's lock only. Who waits polls for a while, if not too many of the process do, then
+ * sleeps on the interrupt, with a look every now and then, since the driver's timeouts need one. The controller's going
+ * wakes it too.
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/stat.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "bdev/internal.h"
+#include "nvme/nvme.h"
+
+#define PREFIX "nvme:"
+#define PATH_PREFIX "vfio-user:"
+#define SPIN_NS 30000ull
+#define PORT_MAX_IO ((uint32_t)(1 * MiB)) /* the driver splits at the controller's limit */
+
+struct nvme {
+	struct nvme_ctrlr *c;
+	struct nvme_ns_info ns;
+	unsigned spinners_max;
+};
+
+struct slot {
+	struct nvme_cmd cmd;
+	struct bdev_io *io;
+	struct slot *next;
+};
+
+struct nvme_channel {
+	struct nvme_qpair *q;
+	struct bell bell;
+	int epoll, timer;
+	bool timer_armed, gone_watched;
+	atomic_bool dirty; /* submitted and not kicked */
+	struct slot *free;
+	struct slot slots[];
+};
+
+static atomic_uint spinners;
+
+/* ---- names ---- */
+
+struct parts {
+	char address[256];
+	uint32_t nsid; /* 0: the first */
+};
+
+/* A number after the last slash is a namespace, unless it is the name of a socket. */
+static int parse(const char *name, struct parts *out, struct base_err *err)
+{
+	const char *text = name + strlen(PREFIX);
+	struct stat st;
+	char *slash, *end;
+	unsigned long n;
+
+	out->nsid = 0;
+	if (snprintf(out->address, sizeof(out->address), "%s", text) >= (int)sizeof(out->address))
+		return base_err_set(err, -ENAMETOOLONG, "%.40s…: the name is too long", name);
+	if (strncmp(text, PATH_PREFIX, strlen(PATH_PREFIX)))
+		return base_err_set(err, -EINVAL,
+				    "%s: not a controller: nvme:" PATH_PREFIX "SOCKET[/NSID]",
+				    name);
+	slash = strrchr(out->address, '/');
+	if (!stat(out->address + strlen(PATH_PREFIX), &st) || !slash ||
+	    !isdigit((unsigned char)slash[1]))
+		return 0;
+	n = strtoul(slash + 1, &end, 10);
+	if (*end || !n || n >= UINT32_MAX)
+		return *end ? 0
+			    : base_err_set(err, -EINVAL, "%s: there is no such namespace", name);
+	*slash = '\0';
+	out->nsid = (uint32_t)n;
+	return 0;
+}
+
+void nvme_identify_name(const char *name, char *key, size_t len)
+{
+	struct parts p;
+	struct stat st;
+
+	*key = '\0';
+	if (!parse(name, &p, NULL) && !stat(p.address + strlen(PATH_PREFIX), &st))
+		snprintf(key, len, "nvme:%llx:%llx/%u", (unsigned long long)st.st_dev,
+			 (unsigned long long)st.st_ino, p.nsid);
+}
+
+const struct bdev_module *nvme_choose_module(const char *name, const struct bdev_opts *opts)
+{
+	(void)name;
+	(void)opts;
+	return &nvme_module;
+}
+
+/* ---- device ---- */
+
+static void fill_info(struct bdev *dev, const struct nvme *n)
+{
+	const struct nvme_ctrlr_info *i = nvme_info(n->c);
+
+	dev->info.size = n->ns.blocks * n->ns.block_size;
+	dev->info.block_size = n->ns.block_size;
+	dev->info.atomic_write = MAX(n->ns.atomic_write, n->ns.block_size);
+	dev->info.buffer_align = 4;
+	dev->info.max_io = MAX(i->max_transfer, PORT_MAX_IO);
+	dev->info.max_iov = 1024;
+	dev->info.optimal_io = MIN(i->max_transfer, (uint32_t)(256 * KiB));
+	dev->info.max_channels = MIN(i->max_qpairs, (uint32_t)BDEV_MAX_CHANNELS);
+	dev->info.volatile_cache = i->volatile_cache;
+	dev->info.fua = true;
+	dev->info.discard = i->deallocate;
+	dev->info.discard_zeroes = i->deallocate && n->ns.deallocated_zeroes;
+	dev->info.write_zeroes = i->write_zeroes;
+	dev->info.needs_dma = true;
+}
+
+static int choose_ns(struct nvme *n, const char *name, uint32_t nsid, struct base_err *err)
+{
+	int rc = nsid ? nvme_ns_get(n->c, nsid, &n->ns) : nvme_ns_next(n->c, 0, &n->ns);
+
+	if (!rc)
+		return 0;
+	return base_err_set(err, rc, "%s: %s", name,
+			    rc == -ENOENT ? "there is no such namespace"
+					  : "the namespace cannot be used");
+}
+
+static int nvme_open(struct bdev *dev, const struct bdev_opts *opts, struct base_err *err)
+{
+	struct nvme_opts o = { .size = sizeof(o), .interrupts = true };
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	struct nvme *n;
+	struct parts p;
+	int rc = parse(dev->name, &p, err);
+
+	(void)opts;
+	if (rc)
+		return rc;
+	n = base_calloc(1, sizeof(*n));
+	if (!n)
+		return base_err_set(err, -ENOMEM, "%s: out of memory", dev->name);
+	n->spinners_max = (unsigned)MAX(cores / 2, 1l);
+	rc = nvme_attach(p.address, &o, &n->c, err);
+	if (rc) {
+		free(n);
+		return rc;
+	}
+	rc = choose_ns(n, dev->name, p.nsid, err);
+	if (rc) {
+		nvme_detach(n->c);
+		free(n);
+		return rc;
+	}
+	fill_info(dev, n);
+	dev->priv = n;
+	return 0;
+}
+
+static void nvme_close(struct bdev *dev)
+{
+	struct nvme *n = dev->priv;
+
+	nvme_detach(n->c);
+	free(n);
+}
+
+static void nvme_dev_forked(struct bdev *dev)
+{
+	nvme_forked(((struct nvme *)dev->priv)->c);
+}
+
+static bool dma_ok(const struct bdev *dev, const void *p, size_t len)
+{
+	(void)dev;
+	return nvme_memory_ok(p, len);
+}
+
+/* ---- channels ---- */
+
+static int watch(struct nvme_channel *c, int fd, uint32_t events)
+{
+	struct epoll_event e = { .events = events };
+
+	return fd >= 0 && epoll_ctl(c->epoll, EPOLL_CTL_ADD, fd, &e) ? -errno : 0;
+}
+
+static int make_descriptors(struct nvme_channel *c, struct nvme_ctrlr *ctrlr)
+{
+	int rc;
+
+	c->epoll = epoll_create1(EPOLL_CLOEXEC);
+	c->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (c->epoll < 0 || c->timer < 0)
+		return -errno;
+	rc = watch(c, c->bell.fd, EPOLLIN);
+	if (!rc)
+		rc = watch(c, c->timer, EPOLLIN);
+	if (!rc)
+		rc = watch(c, nvme_qpair_fd(c->q), EPOLLIN);
+	if (!rc)
+		rc = watch(c, nvme_gone_fd(ctrlr), EPOLLRDHUP);
+	c->gone_watched = !rc;
+	return rc;
+}
+
+static void free_channel(struct nvme_channel *c)
+{
+	if (c->q)
+		nvme_qpair_free(c->q);
+	if (c->epoll >= 0)
+		close(c->epoll);
+	if (c->timer >= 0)
+		close(c->timer);
+	bell_destroy(&c->bell);
+	free(c);
+}
+
+static int nvme_channel_create(struct bdev_channel *ch)
+{
+	struct nvme *n = ch->dev->priv;
+	struct nvme_channel *c = base_calloc(1, sizeof(*c) + ch->depth * sizeof(c->slots[0]));
+	int rc;
+
+	if (!c)
+		return -ENOMEM;
+	c->epoll = c->timer = -1;
+	rc = bell_init(&c->bell);
+	if (rc) {
+		free(c);
+		return rc;
+	}
+	rc = nvme_qpair_create(n->c, ch->depth, &c->q);
+	if (!rc)
+		rc = make_descriptors(c, n->c);
+	if (rc) {
+		free_channel(c);
+		return rc;
+	}
+	for (unsigned i = 0; i < ch->depth; i++) {
+		c->slots[i].next = c->free;
+		c->free = &c->slots[i];
+	}
+	ch->priv = c;
+	return 0;
+}
+
+static void nvme_channel_destroy(struct bdev_channel *ch)
+{
+	free_channel(ch->priv);
+}
+
+/* ---- I/O, lock held ---- */
+
+/* The port's errors. */
+static int port_error(int rc)
+{
+	switch (rc) {
+	case 0:
+	case -ENOSPC:
+	case -EROFS:
+	case -EINVAL:
+	case -ENODEV:
+	case -ETIMEDOUT:
+	case -ENOMEM:
+	case -EOPNOTSUPP:
+		return rc;
+	default:
+		return -EIO;
+	}
+}
+
+static void io_done(struct nvme_cmd *cmd, int rc)
+{
+	struct slot *s = container_of(cmd, struct slot, cmd);
+	struct bdev_io *io = s->io;
+	struct nvme_channel *c = io->ch->priv;
+
+	s->next = c->free;
+	c->free = s;
+	channel_done(io->ch, io, port_error(rc));
+}
+
+static void fill_cmd(const struct nvme *n, const struct bdev_io *io, struct nvme_cmd *cmd)
+{
+	static const enum nvme_op ops[] = {
+		[BDEV_READ] = NVME_READ,
+		[BDEV_WRITE] = NVME_WRITE,
+		[BDEV_FLUSH] = NVME_FLUSH,
+		[BDEV_DISCARD] = NVME_DEALLOCATE,
+		[BDEV_WRITE_ZEROES] = NVME_WRITE_ZEROES,
+	};
+	unsigned shift = (unsigned)__builtin_ctz(n->ns.block_size);
+
+	cmd->op = ops[io->op];
+	cmd->nsid = n->ns.nsid;
+	cmd->flags = io->opts.flags & BDEV_FUA ? NVME_FUA : 0;
+	if (io->op == BDEV_WRITE_ZEROES && !(io->opts.flags & BDEV_NO_UNMAP))
+		cmd->flags |= NVME_MAY_DEALLOCATE;
+	cmd->lba = io->offset >> shift;
+	cmd->blocks = io->length >> shift;
+	cmd->iov = io->iov;
+	cmd->iovcnt = io->iovcnt;
+	cmd->cb = io_done;
+}
+
+static bool nvme_io_submit(struct bdev_channel *ch, struct bdev_io *io)
+{
+	struct nvme_channel *c = ch->priv;
+	struct slot *s = c->free;
+
+	if (!s)
+		return false;
+	c->free = s->next;
+	s->io = io;
+	fill_cmd(ch->dev->priv, io, &s->cmd);
+	nvme_submit(c->q, &s->cmd);
+	atomic_store(&c->dirty, true);
+	return true;
+}
+
+/* Without interrupts somebody must look often. */
+static int interval_ms(const struct nvme_channel *c)
+{
+	return nvme_qpair_fd(c->q) < 0 ? 1 : nvme_poll_interval_ms(c->q);
+}
+
+static void set_timer(struct nvme_channel *c, bool on)
+{
+	int ms = on ? interval_ms(c) : 0;
+	struct timespec ts = { ms / 1000, (long)(ms % 1000) * 1000000 };
+	struct itimerspec it = { ts, ts };
+
+	if (c->timer_armed != on)
+		timerfd_settime(c->timer, 0, &it, NULL);
+	c->timer_armed = on;
+}
+
+/* What made the descriptor readable is taken away before the look, so that nothing is missed. */
+static void quiet(struct nvme_channel *c)
+{
+	uint64_t fired;
+
+	if (c->timer_armed && read(c->timer, &fired, sizeof(fired)) > 0 && !nvme_outstanding(c->q))
+		set_timer(c, false);
+	nvme_qpair_arm(c->q);
+}
+
+static void nvme_reap(struct bdev_channel *ch)
+{
+	struct nvme_channel *c = ch->priv;
+	struct nvme *n = ch->dev->priv;
+
+	bell_quiet(&c->bell);
+	if (atomic_load_explicit(&ch->fd_used, memory_order_relaxed))
+		quiet(c);
+	nvme_poll(c->q, 0);
+	if (c->gone_watched && nvme_failed(n->c)) {
+		epoll_ctl(c->epoll, EPOLL_CTL_DEL, nvme_gone_fd(n->c), NULL);
+		c->gone_watched = false;
+	}
+}
+
+/* ---- waiting ---- */
+
+static void nvme_wake(struct bdev_channel *ch)
+{
+	bell_ring(&((struct nvme_channel *)ch->priv)->bell);
+}
+
+static void nvme_io_kick(struct bdev_channel *ch)
+{
+	struct nvme_channel *c = ch->priv;
+	bool fd_used = atomic_load(&ch->fd_used), refused;
+
+	if (!atomic_load(&c->dirty))
+		return;
+	pthread_mutex_lock(&ch->lock);
+	atomic_store(&c->dirty, false);
+	nvme_kick(c->q);
+	/* What the driver has refused at once raises no interrupt. */
+	refused = nvme_pending(c->q);
+	if (fd_used && nvme_outstanding(c->q))
+		set_timer(c, true);
+	pthread_mutex_unlock(&ch->lock);
+	if (refused && (fd_used || atomic_load(&ch->poller)))
+		nvme_wake(ch);
+}
+
+static bool pending(struct bdev_channel *ch)
+{
+	struct nvme_channel *c = ch->priv;
+	bool yes;
+
+	pthread_mutex_lock(&ch->lock);
+	yes = nvme_pending(c->q);
+	pthread_mutex_unlock(&ch->lock);
+	return yes || atomic_load(&c->bell.state);
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
+}
+
+/* True: something came. */
+static bool spin(struct bdev_channel *ch)
+{
+	struct nvme_channel *c = ch->priv;
+	const struct nvme *n = ch->dev->priv;
+	uint64_t end;
+	bool yes = false, busy;
+
+	pthread_mutex_lock(&ch->lock);
+	busy = nvme_outstanding(c->q);
+	pthread_mutex_unlock(&ch->lock);
+	if (!busy)
+		return pending(ch);
+	if (atomic_fetch_add(&spinners, 1) < n->spinners_max) {
+		end = now_ns() + SPIN_NS;
+		while (!(yes = pending(ch)) && now_ns() < end)
+			;
+	}
+	atomic_fetch_sub(&spinners, 1);
+	return yes;
+}
+
+static void nvme_io_wait(struct bdev_channel *ch)
+{
+	struct nvme_channel *c = ch->priv;
+	struct nvme *n = ch->dev->priv;
+	struct pollfd p[3] = { { .fd = c->bell.fd, .events = POLLIN },
+			       { .fd = nvme_qpair_fd(c->q), .events = POLLIN },
+			       { .fd = nvme_failed(n->c) ? -1 : nvme_gone_fd(n->c),
+				 .events = POLLRDHUP } };
+	bool come;
+	int ms;
+
+	nvme_io_kick(ch);
+	if (spin(ch))
+		return;
+	pthread_mutex_lock(&ch->lock);
+	come = nvme_qpair_arm(c->q);
+	pthread_mutex_unlock(&ch->lock);
+	/* Others may submit while we sleep: the limit holds for them as well. */
+	ms = interval_ms(c);
+	if (!come)
+		poll(p, 3, ms);
+}
+
+static int nvme_channel_fd(struct bdev_channel *ch)
+{
+	return ((struct nvme_channel *)ch->priv)->epoll;
+}
+
+const struct bdev_module nvme_module = {
+	.name = "nvme",
+	.open = nvme_open,
+	.close = nvme_close,
+	.forked = nvme_dev_forked,
+	.channel_create = nvme_channel_create,
+	.channel_destroy = nvme_channel_destroy,
+	.submit = nvme_io_submit,
+	.reap = nvme_reap,
+	.kick = nvme_io_kick,
+	.wait = nvme_io_wait,
+	.wake = nvme_wake,
+	.fd = nvme_channel_fd,
+	.dma_ok = dma_ok,
+};
