@@ -19,7 +19,7 @@
 	X(publish_first, "a write is published before its data is written") \
 	X(in_place_new, "new data goes over the old, though it is to go to a new place") \
 	X(open_txn, "half a transaction is applied") \
-	X(recovery_flush, "recovery answers from what may only have been in a volatile cache")
+	X(recovery_flush, "neither recovery nor the mark of the mount flushes")
 
 #ifdef BS_MUTATIONS
 enum bs_mutation {

@@ -6,6 +6,7 @@
 
 #include "base/crc32c.h"
 #include "blob/device.h"
+#include "blob/mutation.h"
 
 #define LOG_COMPONENT "blob"
 #include "base/log.h"
@@ -216,7 +217,7 @@ int bs_sb_write_sync(struct bdev *dev, struct bs_sb_disk *sb)
 	ch = bdev_channel_borrow(dev);
 	for (int i = 0; i < 2 && !rc; i++) {
 		rc = bdev_io_sync(ch, BDEV_WRITE, buf, sb_block[i] * BS_BLOCK, sizeof(*buf), 0);
-		if (!rc)
+		if (!rc && !BS_MUTATE(recovery_flush))
 			rc = bdev_io_sync(ch, BDEV_FLUSH, NULL, 0, 0, 0);
 	}
 	bdev_channel_return(ch);

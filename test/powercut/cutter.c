@@ -125,6 +125,15 @@ static bool cut_at(struct cutter *c, const struct workload *wl, void *w, uint64_
 	return true;
 }
 
+bool verify_event(const struct options *opt, struct run *run, const struct workload *wl, void *w, uint64_t event, uint64_t *states)
+{
+	struct cutter c = { .opt = opt, .run = run };
+	bool ok = cut_at(&c, wl, w, event);
+
+	*states += c.states;
+	return ok;
+}
+
 int64_t run_seed(const struct options *opt, uint64_t seed)
 {
 	const struct workload *wl = opt->level == 1 ? &store_workload : &files_workload;
@@ -140,7 +149,7 @@ int64_t run_seed(const struct options *opt, uint64_t seed)
 	rng_seed(&pick, seed + 1);
 	if (bdev_open("ram:48M", NULL, &ram, NULL) || bdev_powercut_create(ram, &run.dev))
 		broken(&run, "cannot make the device");
-	base_set_fake_clock(1000000000ull);
+	base_set_fake_clock(opt->service ? 0 : 1000000000ull);
 	w = wl->begin(&run);
 	first = bdev_powercut_mark(run.dev);
 	bdev_powercut_lie(run.dev, opt->lie);
@@ -170,8 +179,9 @@ int64_t run_seeds(const struct options *opt, uint64_t seed, uint64_t *seeds)
 	uint64_t total = 0, n = 0;
 
 	do {
-		int64_t states = run_seed(opt, seed + n++);
+		int64_t states = opt->faults ? run_faults(opt, seed + n) : run_seed(opt, seed + n);
 
+		n++;
 		if (states < 0)
 			return -1;
 		total += (uint64_t)states;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "test/powercut/files_model.h"
 
@@ -16,6 +17,8 @@ struct load {
 	struct bfs *fs;
 	struct files_model m;
 	uint64_t clock;
+	struct bfs_file *held; /* open, with no name any more; or NULL */
+	struct node *held_node;
 };
 
 struct place { /* a name */
@@ -29,12 +32,40 @@ struct place { /* a name */
 static void must(struct load *l, const char *what, int rc)
 {
 	if (rc)
-		broken(l->run, "%s: %s", what, strerror(-rc));
+		call_failed(l->run, what, rc);
 }
 
 static uint64_t now_lsn(struct load *l)
 {
 	return bs_lsn(bfs_store(l->fs));
+}
+
+/* LSN of the change of names just made in this directory: with a service others change blobs meanwhile, but no directories. */
+static uint64_t name_lsn(struct load *l, uint64_t dir)
+{
+	struct bs_blob_info info;
+	struct bs_blob *blob;
+
+	if (!l->run->service)
+		return now_lsn(l);
+	blob = bs_blob_get(bfs_store(l->fs), dir);
+	bs_blob_get_info(blob, &info);
+	bs_blob_put(blob);
+	return info.lsn;
+}
+
+/* No space: fine, nothing was changed. */
+static bool no_space(struct load *l, int64_t rc)
+{
+	l->run->coverage.full += rc == -ENOSPC;
+	return rc == -ENOSPC;
+}
+
+static void let_go(struct load *l)
+{
+	if (l->held)
+		bfs_close(l->held);
+	l->held = NULL;
 }
 
 static uint64_t mark(struct load *l)
@@ -44,15 +75,36 @@ static uint64_t mark(struct load *l)
 
 static void mount_fs(struct load *l)
 {
-	struct bfs_mount_opts opts = { .size = sizeof(opts), .flags = BFS_NO_SERVICE, .cache_size = 1 * MiB,
-				       .dirty_limit = 256 * KiB };
+	struct bfs_mount_opts opts = { .size = sizeof(opts), .flags = l->run->service ? 0 : BFS_NO_SERVICE,
+				       .cache_size = 1 * MiB, .dirty_limit = l->m.dirty_limit, .writeback_ms = 20,
+				       .commit_ms = 20 };
 	struct base_err err = { "" };
 	int rc;
 
 	bdev_ref(l->run->dev);
 	rc = bfs_mount_bdev(l->run->dev, &opts, &l->fs, &err);
-	if (rc)
-		broken(l->run, "mount: %s", base_err_text(&err, rc));
+	if (rc) {
+		l->fs = NULL;
+		bdev_close(l->run->dev);
+		call_failed(l->run, base_err_text(&err, rc), rc);
+	}
+}
+
+/* A file that leaves so little space that what is freed is used again soon. */
+static void fill(struct load *l)
+{
+	struct bfs_file *file;
+	struct bs_stat st;
+	uint64_t keep = 64 + rng_below(&l->run->rng, 300);
+	int rc = -ENOSPC;
+
+	must(l, "filler", bfs_open_path(l->fs, NULL, "/filler", O_RDWR | O_CREAT, 0644, BS_STREAM_LONG, &file));
+	bs_get_stat(bfs_store(l->fs), &st);
+	for (; rc == -ENOSPC && keep < st.avail_blocks; keep += 64)
+		rc = bfs_fallocate(file, 0, 0, (st.avail_blocks - keep) * BS_BLOCK);
+	must(l, "fill", rc);
+	bfs_close(file);
+	l->m.filler = true;
 }
 
 static void *load_begin(struct run *run)
@@ -70,12 +122,15 @@ static void *load_begin(struct run *run)
 	rc = bfs_format(run->dev, &opts, &err);
 	if (rc)
 		broken(run, "bfs_format: %s", base_err_text(&err, rc));
+	l->m.dirty_limit = rng_chance(&run->rng, 50) ? 256 * KiB : 64 * KiB;
 	mount_fs(l);
 	l->m.dir_ino[0] = BFS_ROOT_INO;
 	must(l, "mkdir", bfs_mkdir(l->fs, NULL, BFS_ROOT_INO, "d1", 0755, 0, &a));
 	l->m.dir_ino[1] = a.ino;
 	must(l, "mkdir", bfs_mkdir(l->fs, NULL, BFS_ROOT_INO, "d2", 0755, 0, &a));
 	l->m.dir_ino[2] = a.ino;
+	if (rng_chance(&run->rng, 50))
+		fill(l);
 	must(l, "sync", bfs_sync(l->fs));
 	fm_ack(&l->m, now_lsn(l), mark(l));
 	return l;
@@ -105,7 +160,7 @@ static bool find_place(struct load *l, struct place *p, bool taken, int kind)
 
 static void set_name(struct load *l, const struct place *p, uint64_t index)
 {
-	fm_set(&l->m.names[p->d][p->n], now_lsn(l), index);
+	fm_set(&l->m.names[p->d][p->n], name_lsn(l, p->dir), index);
 }
 
 static unsigned names_of(struct load *l, uint64_t index)
@@ -136,29 +191,37 @@ static void create(struct load *l)
 	struct node *f;
 	struct place p;
 	char target[256];
+	int rc;
 
 	if (!find_place(l, &p, false, -1))
 		return;
 	fm_target(hint, target, sizeof(target));
 	if (kind == N_FILE)
-		must(l, "mknod", bfs_mknod(l->fs, NULL, p.dir, p.name, S_IFREG | mode, 0, 0, &a));
+		rc = bfs_mknod(l->fs, NULL, p.dir, p.name, S_IFREG | mode, 0, 0, &a);
 	else if (kind == N_DIR)
-		must(l, "mkdir", bfs_mkdir(l->fs, NULL, p.dir, p.name, mode, 0, &a));
+		rc = bfs_mkdir(l->fs, NULL, p.dir, p.name, mode, 0, &a);
 	else
-		must(l, "symlink", bfs_symlink(l->fs, NULL, p.dir, p.name, target, 0, &a));
+		rc = bfs_symlink(l->fs, NULL, p.dir, p.name, target, 0, &a);
+	if (no_space(l, rc))
+		return;
+	must(l, "create", rc);
 	trace(l->run, "create %u/%s: inode %" PRIu64 ", kind %d", p.d, p.name, a.ino, kind);
 	f = fm_node(&l->m, a.ino, kind, hint);
-	fm_set(&f->mode, now_lsn(l), mode);
+	fm_set(&f->mode, name_lsn(l, p.dir), mode);
 	set_name(l, &p, l->m.n_nodes);
 }
 
 static void link_name(struct load *l)
 {
 	struct place from, to;
+	int rc;
 
 	if (!find_place(l, &from, true, N_FILE) || !find_place(l, &to, false, -1))
 		return;
-	must(l, "link", bfs_link(l->fs, NULL, from.node->ino, to.dir, to.name, 0, NULL));
+	rc = bfs_link(l->fs, NULL, from.node->ino, to.dir, to.name, 0, NULL);
+	if (no_space(l, rc))
+		return;
+	must(l, "link", rc);
 	trace(l->run, "link %u/%s to inode %" PRIu64, to.d, to.name, from.node->ino);
 	set_name(l, &to, from.index);
 }
@@ -169,6 +232,12 @@ static void remove_name(struct load *l)
 
 	if (!find_place(l, &p, true, -1))
 		return;
+	if (p.node->kind == N_FILE && names_of(l, p.index) == 1 && rng_chance(&l->run->rng, 50)) {
+		let_go(l);
+		must(l, "open", bfs_open(l->fs, NULL, p.node->ino, O_RDWR, BS_STREAM_UNKNOWN, &l->held));
+		l->held_node = p.node;
+		l->run->coverage.orphans++;
+	}
 	if (p.node->kind == N_DIR)
 		must(l, "rmdir", bfs_rmdir(l->fs, NULL, p.dir, p.name));
 	else
@@ -193,6 +262,8 @@ static void rename_name(struct load *l)
 		return;
 	exchange = to.node && rng_chance(&l->run->rng, 30);
 	rc = bfs_rename(l->fs, NULL, from.dir, from.name, to.dir, to.name, exchange ? 2 : 0);
+	if (no_space(l, rc))
+		return;
 	must(l, "rename", rc);
 	trace(l->run, "%s %u/%s %u/%s", exchange ? "exchange" : "rename", from.d, from.name, to.d, to.name);
 	if (to.index == from.index)
@@ -208,23 +279,28 @@ static void attributes(struct load *l)
 	struct bfs_attr a = { .mode = 0600 | (uint32_t)rng_below(&l->run->rng, 0100) };
 	struct place p;
 
-	if (!find_place(l, &p, true, (int)rng_below(&l->run->rng, 2)))
+	/* With a service files change of themselves. */
+	if (!find_place(l, &p, true, l->run->service ? N_DIR : (int)rng_below(&l->run->rng, 2)))
 		return;
 	trace(l->run, "attributes of inode %" PRIu64, p.node->ino);
 	if (rng_chance(&l->run->rng, 40)) {
 		must(l, "chmod", bfs_setattr(l->fs, NULL, p.node->ino, &a, BFS_SET_MODE, NULL));
-		fm_set(&p.node->mode, now_lsn(l), a.mode);
+		fm_set(&p.node->mode, name_lsn(l, p.node->ino), a.mode);
 		return;
 	}
 	if (value) {
-		must(l, "setxattr", bfs_setxattr(l->fs, NULL, p.node->ino, "user.k", &value, sizeof(value), 0));
+		int rc = bfs_setxattr(l->fs, NULL, p.node->ino, "user.k", &value, sizeof(value), 0);
+
+		if (no_space(l, rc))
+			return;
+		must(l, "setxattr", rc);
 	} else {
 		int rc = bfs_removexattr(l->fs, NULL, p.node->ino, "user.k");
 
 		if (rc != -ENODATA)
 			must(l, "removexattr", rc);
 	}
-	fm_set(&p.node->xattr, now_lsn(l), value);
+	fm_set(&p.node->xattr, name_lsn(l, p.node->ino), value);
 }
 
 /* ---- data ---- */
@@ -235,6 +311,7 @@ static void write_file(struct load *l)
 	struct bfs_file *file;
 	struct place p;
 	uint64_t first, n, counter = ++l->m.counter, submitted = mark(l), size;
+	int64_t done;
 	bool direct = rng_chance(&l->run->rng, 15), append = !direct && rng_chance(&l->run->rng, 35);
 
 	if (!find_place(l, &p, true, N_FILE))
@@ -252,29 +329,65 @@ static void write_file(struct load *l)
 	trace(l->run, "%s inode %" PRIu64 ": units %" PRIu64 " + %" PRIu64 ", version %" PRIu64, direct ? "direct" : append ? "append" : "write",
 	      p.node->ino, first, n, counter);
 	must(l, "open", bfs_open(l->fs, NULL, p.node->ino, O_WRONLY | (direct ? O_DIRECT : 0), BS_STREAM_UNKNOWN, &file));
-	if ((append ? bfs_append(file, buf, n * FM_UNIT) : bfs_pwrite(file, buf, n * FM_UNIT, first * FM_UNIT)) !=
-	    (int64_t)(n * FM_UNIT))
-		broken(l->run, "write failed");
+	done = append ? bfs_append(file, buf, n * FM_UNIT) : bfs_pwrite(file, buf, n * FM_UNIT, first * FM_UNIT);
 	bfs_close(file);
+	l->run->coverage.direct += direct;
+	if (no_space(l, done))
+		return;
+	/* What failed may be there in part. */
+	if (done > 0)
+		n = (uint64_t)done / FM_UNIT;
 	fm_write(&l->m, p.node, first, n, counter, submitted);
 	if ((first + n) * FM_UNIT > size)
 		fm_size(&l->m, p.node, (first + n) * FM_UNIT, submitted);
+	if (done <= 0)
+		call_failed(l->run, "write", (int)done);
+}
+
+/* To one that has no name any more; a cut may bring its name back, and what went over the old blocks is there then. */
+static void write_held(struct load *l)
+{
+	static uint8_t buf[3 * 4096];
+	uint64_t first = rng_below(&l->run->rng, 16) * 64, n = sizeof(buf) / FM_UNIT, counter = ++l->m.counter, submitted = mark(l);
+	struct node *f = l->held_node;
+	int64_t done;
+
+	if (!l->held)
+		return;
+	for (uint64_t u = 0; u < n; u++)
+		fm_fill(buf + u * FM_UNIT, f->ino, first + u, counter);
+	trace(l->run, "write unlinked inode %" PRIu64 ": units %" PRIu64 " + %" PRIu64 ", version %" PRIu64, f->ino, first, n, counter);
+	done = bfs_pwrite(l->held, buf, sizeof(buf), first * FM_UNIT);
+	if (done > 0) {
+		n = (uint64_t)done / FM_UNIT;
+		fm_write(&l->m, f, first, n, counter, submitted);
+		if ((first + n) * FM_UNIT > fm_now_size(f))
+			fm_size(&l->m, f, (first + n) * FM_UNIT, submitted);
+	}
+	if (rng_chance(&l->run->rng, 30))
+		let_go(l);
+	if (!no_space(l, done) && done < 0)
+		call_failed(l->run, "write", (int)done);
 }
 
 static void truncate_file(struct load *l)
 {
 	uint64_t submitted = mark(l), units, size;
 	struct place p;
+	int rc;
 
 	if (!find_place(l, &p, true, N_FILE))
 		return;
 	size = fm_now_size(p.node);
 	units = rng_chance(&l->run->rng, 60) ? rng_below(&l->run->rng, size / FM_UNIT + 1) : rng_below(&l->run->rng, FM_UNITS);
 	trace(l->run, "truncate inode %" PRIu64 ": %" PRIu64 " to %" PRIu64, p.node->ino, size, units * FM_UNIT);
-	must(l, "truncate", bfs_truncate(l->fs, NULL, p.node->ino, units * FM_UNIT));
+	rc = bfs_truncate(l->fs, NULL, p.node->ino, units * FM_UNIT);
+	if (no_space(l, rc))
+		return;
 	if (units * FM_UNIT < size)
 		fm_write(&l->m, p.node, units, FM_UNITS, 0, submitted);
 	fm_size(&l->m, p.node, units * FM_UNIT, submitted);
+	must(l, "truncate", rc);
 }
 
 static void punch_file(struct load *l)
@@ -293,10 +406,15 @@ static void punch_file(struct load *l)
 	trace(l->run, "fallocate inode %" PRIu64 ": mode %d, units %" PRIu64 " + %" PRIu64, p.node->ino, mode, first, n);
 	must(l, "open", bfs_open(l->fs, NULL, p.node->ino, O_WRONLY, BS_STREAM_UNKNOWN, &file));
 	rc = bfs_fallocate(file, mode, first * FM_UNIT, n * FM_UNIT);
-	must(l, "fallocate", rc);
 	bfs_close(file);
+	if (no_space(l, rc)) {
+		/* Part of it may have been zeroed. */
+		fm_reread(&l->m, l->run, l->fs, p.node);
+		return;
+	}
 	if (mode != FALLOC_FL_KEEP_SIZE)
 		fm_write(&l->m, p.node, first, n, 0, submitted);
+	must(l, "fallocate", rc);
 }
 
 /* ---- durability ---- */
@@ -306,13 +424,15 @@ static void sync_file(struct load *l)
 	uint64_t lsn = now_lsn(l), seq = l->m.seq;
 	struct bfs_file *file;
 	struct place p;
+	int rc;
 
 	if (!find_place(l, &p, true, N_FILE))
 		return;
 	trace(l->run, "fsync inode %" PRIu64, p.node->ino);
 	must(l, "open", bfs_open(l->fs, NULL, p.node->ino, O_WRONLY, BS_STREAM_UNKNOWN, &file));
-	must(l, "fsync", bfs_fsync(file, rng_chance(&l->run->rng, 50)));
+	rc = bfs_fsync(file, rng_chance(&l->run->rng, 50));
 	bfs_close(file);
+	must(l, "fsync", rc);
 	fm_synced(&l->m, p.node, seq, mark(l));
 	fm_ack(&l->m, lsn, mark(l));
 }
@@ -332,6 +452,10 @@ static void sync_all(struct load *l)
 
 static void background(struct load *l)
 {
+	if (l->run->service) {
+		usleep(25000);
+		return;
+	}
 	l->clock += 700000000ull * (1 + rng_below(&l->run->rng, 3));
 	base_set_fake_clock(l->clock);
 	trace(l->run, "background");
@@ -340,14 +464,32 @@ static void background(struct load *l)
 		must(l, "checkpoint", bs_checkpoint(bfs_store(l->fs)));
 }
 
+/* What the store did since it was opened. */
+static void note_stat(struct load *l)
+{
+	struct coverage *v = &l->run->coverage;
+	struct bs_stat st;
+
+	bs_get_stat(bfs_store(l->fs), &st);
+	v->checkpoints += st.checkpoints;
+	v->segments += st.log_segments;
+	v->commits += st.commits;
+}
+
 static void remount(struct load *l)
 {
+	int rc = 0;
+
 	trace(l->run, "remount");
-	if (rng_chance(&l->run->rng, 70)) {
+	let_go(l);
+	note_stat(l);
+	l->run->coverage.reopened++;
+	if (rng_chance(&l->run->rng, 70))
 		bfs_abandon(l->fs);
-	} else {
-		must(l, "unmount", bfs_unmount(l->fs));
-	}
+	else
+		rc = bfs_unmount(l->fs);
+	l->fs = NULL;
+	must(l, "unmount", rc);
 	mount_fs(l);
 	/* The mount may have cleaned up, which is not durable yet. */
 	fm_adopt(&l->m, l->run, l->fs, bs_durable_lsn(bfs_store(l->fs)));
@@ -357,7 +499,7 @@ static void load_step(void *w)
 {
 	static const struct { unsigned weight; void (*fn)(struct load *l); } ops[] = {
 		{ 14, create }, { 4, link_name }, { 6, remove_name }, { 10, rename_name }, { 6, attributes },
-		{ 26, write_file }, { 7, truncate_file }, { 6, punch_file }, { 13, sync_file }, { 3, sync_all },
+		{ 24, write_file }, { 2, write_held }, { 7, truncate_file }, { 6, punch_file }, { 13, sync_file }, { 3, sync_all },
 		{ 4, background }, { 1, remount },
 	};
 	struct load *l = w;
@@ -376,6 +518,10 @@ static void load_end(void *w)
 {
 	struct load *l = w;
 
+	if (!l->fs)
+		return;
+	let_go(l);
+	note_stat(l);
 	bfs_abandon(l->fs);
 	l->fs = NULL;
 }
@@ -440,6 +586,8 @@ static bool go_on(struct load *l, struct run *run, uint64_t event, struct bdev *
 	rc = bfs_mount_bdev(dev, &opts, &fs, &err);
 	if (rc)
 		return finding(run, "mount for writing: %s", base_err_text(&err, rc));
+	if (l->m.filler && bfs_unlink(fs, NULL, BFS_ROOT_INO, "filler"))
+		return finding(run, "a file cannot be removed on a full store");
 	must(l, "open", bfs_open_path(fs, NULL, "/after", O_RDWR | O_CREAT, 0644, BS_STREAM_UNKNOWN, &file));
 	if (bfs_pwrite(file, data, sizeof(data), 0) != sizeof(data) || bfs_fsync(file, false))
 		return finding(run, "cannot write and sync after recovery");

@@ -249,7 +249,7 @@ static int count_entry(const struct bfs_dirent *e, void *arg)
 
 static bool verify_dir(const struct files_model *m, struct run *run, struct bfs *fs, unsigned d, uint64_t lsn, uint64_t event)
 {
-	uint64_t want = d ? 2 : 2 + FM_DIRS - 1, is = 0;
+	uint64_t want = d ? 2 : 2 + FM_DIRS - 1 + m->filler, is = 0;
 
 	for (unsigned n = 0; n < FM_NAMES; n++) {
 		uint64_t index = fm_at(&m->names[d][n], lsn);
@@ -297,15 +297,19 @@ static void forget(struct history *h, uint64_t lsn)
 		h->n--;
 }
 
-/* The file's bytes and size as they are now, durable. */
-static void adopt_file(struct files_model *m, struct run *run, struct bfs *fs, struct node *f)
+void fm_reread(struct files_model *m, struct run *run, struct bfs *fs, struct node *f)
 {
 	static uint8_t buf[FM_UNITS * FM_UNIT];
 	uint64_t size, event = bdev_powercut_mark(run->dev);
 
 	memset(buf, 0, sizeof(buf));
-	if (!read_file(run, fs, f, buf, &size))
-		broken(run, "%s", run->why);
+	if (!read_file(run, fs, f, buf, &size)) {
+		char why[sizeof(run->why)];
+
+		memcpy(why, run->why, sizeof(why));
+		run->why[0] = '\0';
+		call_failed(run, why, -EIO);
+	}
 	fm_size(m, f, size, event);
 	++m->seq;
 	for (uint64_t u = 0; u < FM_UNITS; u++) {
@@ -319,7 +323,13 @@ static void adopt_file(struct files_model *m, struct run *run, struct bfs *fs, s
 		GROW(h->c, h->n, h->cap);
 		h->c[h->n++] = (struct unit_change){ t->counter, m->seq, event };
 	}
-	fm_synced(m, f, m->seq, event);
+}
+
+/* The file's bytes and size as they are now, durable. */
+static void adopt_file(struct files_model *m, struct run *run, struct bfs *fs, struct node *f)
+{
+	fm_reread(m, run, fs, f);
+	fm_synced(m, f, m->seq, bdev_powercut_mark(run->dev));
 }
 
 void fm_adopt(struct files_model *m, struct run *run, struct bfs *fs, uint64_t lsn)

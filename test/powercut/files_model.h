@@ -59,6 +59,8 @@ struct files_model {
 	struct ack *acks;      /* of names */
 	size_t n_acks, acks_cap;
 	uint64_t seq, counter;
+	uint64_t dirty_limit;
+	bool filler;           /* there is a /filler */
 };
 
 void fm_set(struct history *h, uint64_t lsn, uint64_t value);
@@ -77,6 +79,8 @@ void fm_target(uint64_t ino_hint, char *out, size_t len); /* text of a symlink *
 
 /* Compares a mounted file system that came back to `lsn` with the model at `event`. */
 bool fm_verify(const struct files_model *m, struct run *run, struct bfs *fs, uint64_t lsn, uint64_t event);
+/* What the file holds now is what was written last. */
+void fm_reread(struct files_model *m, struct run *run, struct bfs *fs, struct node *f);
 /* The process died, and this is what is there: it is the truth from now on. */
 void fm_adopt(struct files_model *m, struct run *run, struct bfs *fs, uint64_t lsn);
 

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "test/powercut/powercut.h"
 
@@ -69,4 +70,11 @@ void *grow(void *array, size_t n, size_t *cap, size_t size)
 	if (!array)
 		broken(NULL, "out of memory");
 	return array;
+}
+
+void call_failed(const struct run *run, const char *what, int rc)
+{
+	if (run->escape)
+		longjmp(*run->escape, 1);
+	broken(run, "%s: %s", what, strerror(-rc));
 }

@@ -6,6 +6,7 @@
 #ifndef TEST_POWERCUT_H
 #define TEST_POWERCUT_H
 
+#include <setjmp.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -41,6 +42,7 @@ struct run {
 	char why[512];      /* what a verification found */
 	struct coverage coverage;
 	bool service;       /* --service: with the store's own thread */
+	jmp_buf *escape;    /* --faults: where a workload goes when a call has failed */
 	bool tracing;       /* --trace: what the workload does is printed */
 };
 void trace(const struct run *run, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -48,6 +50,9 @@ void trace(const struct run *run, const char *fmt, ...) __attribute__((format(pr
 bool finding(struct run *run, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* A failure of the test itself (the workload could not go on): says so and exits 2. */
 void broken(const struct run *run, const char *fmt, ...) __attribute__((format(printf, 2, 3), noreturn));
+
+/* A call that may fail only when the device does: ends the workload there, if that is what is tested. */
+void call_failed(const struct run *run, const char *what, int rc) __attribute__((noreturn));
 
 struct workload {
 	const char *name;
@@ -74,6 +79,11 @@ struct options {
 int64_t run_seed(const struct options *opt, uint64_t seed);
 /* Seeds from `seed` on until the options' states or seconds are reached. Returns states tested, or -1. */
 int64_t run_seeds(const struct options *opt, uint64_t seed, uint64_t *seeds);
+
+/* Runs the workload with every device call failing once, in turn. Returns states tested, or -1. */
+int64_t run_faults(const struct options *opt, uint64_t seed);
+/* Verifies the states of the medium at one event. Adds to *states. */
+bool verify_event(const struct options *opt, struct run *run, const struct workload *wl, void *w, uint64_t event, uint64_t *states);
 
 /* What is known of a moment: everything up to lsn was acknowledged as durable when `event` had happened. */
 struct ack {

@@ -52,14 +52,14 @@ static struct bs_txn *begin(struct load *l, uint32_t flags)
 	int rc = bs_txn_begin(l->bs, flags, &txn);
 
 	if (rc)
-		broken(l->run, "bs_txn_begin: %s", strerror(-rc));
+		call_failed(l->run, "bs_txn_begin", rc);
 	return txn;
 }
 
 static void must(struct load *l, const char *what, int rc)
 {
 	if (rc)
-		broken(l->run, "%s: %s", what, strerror(-rc));
+		call_failed(l->run, what, rc);
 }
 
 static uint64_t end(struct load *l, struct bs_txn *txn)
@@ -82,8 +82,11 @@ static void open_store(struct load *l)
 
 	bdev_ref(l->run->dev);
 	rc = bs_open(l->run->dev, &opts, &l->bs, &err);
-	if (rc)
-		broken(l->run, "bs_open: %s", base_err_text(&err, rc));
+	if (rc) {
+		l->bs = NULL;
+		bdev_close(l->run->dev);
+		call_failed(l->run, base_err_text(&err, rc), rc);
+	}
 	must(l, "channel", bdev_channel_create(l->run->dev, &l->ch));
 }
 
@@ -390,6 +393,8 @@ static void note_block(struct load *l, struct bs_blob *blob, uint64_t id, uint64
 static void note_write(struct write *w, bool in_place[RUN_MAX])
 {
 	for (uint64_t i = 0; i < w->count; i++) {
+		if (!in_place[i] && !w->io.lsn)
+			continue; /* it failed, and was not published */
 		sm_block(w->b, w->block + i, in_place[i] ? B_IN_PLACE : B_PUBLISH, w->counter,
 			 in_place[i] ? 0 : w->io.lsn, w->submitted);
 		note_block(w->l, w->io.blob, w->b->id, w->block + i);
@@ -438,13 +443,9 @@ static void write_data(struct load *l)
 	}
 	op_init(&b.op, "batch", batch_step, bdev_channel_driver(l->ch), NULL, NULL);
 	op_start(&b.op);
-	if (beside)
-		must(l, "commit beside writes", bs_commit(l->bs, 0));
-	if (beside)
+	if (beside && !bs_commit(l->bs, 0))
 		sm_ack_txns(&l->m, lsn, bdev_powercut_mark(l->run->dev));
 	rc = op_wait(&b.op);
-	if (rc)
-		broken(l->run, "write: %s", strerror(-rc));
 	for (unsigned i = 0; i < b.n; i++)
 		order[i] = &b.w[i];
 	qsort(order, b.n, sizeof(*order), by_lsn);
@@ -454,6 +455,7 @@ static void write_data(struct load *l)
 		note_write(order[i], in_place[order[i] - b.w]);
 		free(order[i]->data);
 	}
+	must(l, "write", rc);
 }
 
 static void unmap_or_zero(struct load *l)
@@ -502,8 +504,10 @@ static void drop_handles(struct load *l)
 {
 	for (unsigned i = 0; i < l->alive; i++)
 		bs_blob_put(l->blob[i]);
-	bdev_channel_destroy(l->ch);
+	if (l->ch)
+		bdev_channel_destroy(l->ch);
 	l->ch = NULL;
+	l->alive = 0;
 }
 
 static void take_handles(struct load *l)
@@ -524,6 +528,7 @@ static void take_handles(struct load *l)
 static void reopen(struct load *l)
 {
 	bool die = rng_chance(&l->run->rng, 70);
+	int rc = 0;
 
 	drop_handles(l);
 	note_stat(l);
@@ -531,7 +536,9 @@ static void reopen(struct load *l)
 	if (die)
 		bs_abandon(l->bs);
 	else
-		must(l, "close", bs_close(l->bs));
+		rc = bs_close(l->bs);
+	l->bs = NULL;
+	must(l, "close", rc);
 	open_store(l);
 	sm_forget_after(&l->m, bs_lsn(l->bs));
 	/* What recovery answers from is durable. */
@@ -577,6 +584,8 @@ static void load_end(void *w)
 {
 	struct load *l = w;
 
+	if (!l->bs)
+		return;
 	drop_handles(l);
 	note_stat(l);
 	bs_abandon(l->bs);
