@@ -71,7 +71,9 @@ static int lower(struct bs_txn *txn, struct bfs_inode *inode, uint64_t size, uin
 	/* Not less, though less may be mapped: the size is to become durable even if no page below it is ever written. */
 	atomic_store(&inode->data_end, first << PAGE_SHIFT);
 	if (partial) {
-		atomic_store(&inode->stale_end, size);
+		/* Older garbage in the same block begins where it did, until the block is written. */
+		if (!old.stale_end || old.stale_end > size || old.stale_end >> PAGE_SHIFT != size >> PAGE_SHIFT)
+			atomic_store(&inode->stale_end, size);
 		inode->lowered_block = size >> PAGE_SHIFT;
 		atomic_store(&inode->lowered_lsn, UINT64_MAX);
 		if (!bfs_page_zero_tail(inode, size)) {

@@ -130,16 +130,28 @@ int bfs_wb_gather(struct bfs_inode *inode, uint64_t *next, uint64_t last, struct
 
 /* ---- sizes ---- */
 
+/* Garbage that is on the device at stale_end and cannot be shown. */
+static bool holds_garbage(struct bfs_inode *inode, uint64_t page)
+{
+	struct bs_extent e;
+
+	bs_map_lookup(inode->blob, page, 1, &e);
+	return !(e.flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN));
+}
+
 /* The old last block is garbage on the device beyond stale_end until the page that has zeroes there is published: the
- * durable size does not pass it before. */
+ * durable size does not pass it before, nor ever if that page could not be written. */
 static uint64_t size_to_publish(struct bfs_inode *inode)
 {
 	uint64_t stale = atomic_load(&inode->stale_end), page = stale >> PAGE_SHIFT;
-	uint64_t disk_size = atomic_load(&inode->disk_size);
+	uint64_t disk_size = atomic_load(&inode->disk_size), size;
 
 	if (stale && bfs_range_is_dirty(inode, page, page, true))
 		return disk_size;
-	return MAX(disk_size, MIN(atomic_load(&inode->size), atomic_load(&inode->data_end)));
+	size = MIN(atomic_load(&inode->size), atomic_load(&inode->data_end));
+	if (stale && size > stale && holds_garbage(inode, page))
+		size = stale;
+	return MAX(disk_size, size);
 }
 
 static void raise_to(_Atomic uint64_t *what, uint64_t value)

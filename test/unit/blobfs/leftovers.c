@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What a crash leaves for the next mount. */
+#include "bdev/wrap.h"
 #include "test/unit/blobfs/data.h"
 
 /* A file of three blocks whose durable size lags behind, as a cut may leave it. */
@@ -89,4 +90,46 @@ TEST(leftovers, a_size_outlives_the_pages_that_raised_it)
 		ASSERT_EQ_INT(modes[i] == FALLOC_FL_ZERO_RANGE ? 9 * 4096 : sizeof(data), a.size);
 		data_end(&w);
 	}
+}
+
+/* The page that would cover old bytes behind the end fails to be written: the size must not pass them. */
+TEST(leftovers, a_failed_write_back_shows_no_old_bytes)
+{
+	struct bdev_fault fault = { .kind = BDEV_FAULT_ERROR, .op = BDEV_WRITE, .count = 1, .rc = -EIO };
+	struct bfs_mount_opts opts = { .flags = BFS_NO_SERVICE };
+	struct bfs_file *file;
+	struct bdev *faulty;
+	struct bfs_attr a;
+	struct world w;
+	char data[8192];
+	int64_t n;
+
+	data_make(&w, "64M", opts);
+	ASSERT_OK(bfs_unmount(w.fs));
+	ASSERT_OK(bdev_fault_create(w.keep, &faulty));
+	w.keep = faulty;
+	data_mount(&w, opts);
+	memset(data, 'x', sizeof(data));
+	file = data_open(&w, "/f", O_RDWR | O_CREAT);
+	ASSERT_OK(bfs_lookup(w.fs, NULL, ROOT, "f", &a));
+	ASSERT_EQ_INT(4992, bfs_pwrite(file, data, 4992, 0));
+	ASSERT_OK(bfs_fsync(file, false));
+	ASSERT_OK(bfs_truncate(w.fs, NULL, a.ino, 4416));
+	ASSERT_OK(bfs_fsync(file, false));
+	memset(data, 'y', sizeof(data));
+	ASSERT_EQ_INT(4608, bfs_pwrite(file, data, 4608, 1280));
+	ASSERT_OK(bfs_truncate(w.fs, NULL, a.ino, 4608));
+	ASSERT_OK(bs_commit(bfs_store(w.fs), 0));
+	ASSERT_OK(bdev_fault_add(faulty, &fault));
+	ASSERT_EQ_INT(-EIO, bfs_fsync(file, false));
+	bfs_fsync(file, false);
+	bfs_close(file);
+	bfs_abandon(w.fs);
+	data_mount(&w, opts);
+	file = data_open(&w, "/f", O_RDWR);
+	n = bfs_pread(file, data, sizeof(data), 0);
+	for (int64_t i = 4416; i < n; i++)
+		ASSERT_TRUE(data[i] != 'x');
+	bfs_close(file);
+	data_end(&w);
 }
