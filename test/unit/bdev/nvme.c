@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Controllers as devices: names, and what is left when one goes. */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/dma.h"
+#include "base/log.h"
+#include "test/unit/bdev/devices.h"
+#include "test/unit/nvme/peer.h"
+
+static void quiet(enum base_log_level level, const char *component, const char *line, void *arg)
+{
+	(void)level;
+	(void)component;
+	(void)line;
+	(void)arg;
+}
+
+static void open_nvme(struct test_dev *t)
+{
+	*t = (struct test_dev){ .label = "nvme", .module = "nvme", .nvme = true };
+	dev_open(t, 16, 2);
+	base_log_set_sink(quiet, NULL);
+}
+
+TEST(bdev_nvme, names_are_checked)
+{
+	struct base_err err;
+	struct bdev *dev, *same;
+	char name[200];
+	struct peer p;
+
+	EXPECT_ERR(-EINVAL, bdev_open("nvme:", NULL, &dev, &err));
+	EXPECT_ERR(-EINVAL, bdev_open("nvme:what", NULL, &dev, &err));
+	EXPECT_TRUE(strstr(err.text, "nvme:what"));
+	EXPECT_ERR(-EINVAL, bdev_open("nvme:vfio-user:/x/0", NULL, &dev, &err));
+	EXPECT_ERR(-ENOENT, bdev_open("nvme:vfio-user:/nowhere/1", NULL, &dev, &err));
+	peer_start(&p, NULL);
+	snprintf(name, sizeof(name), "nvme:%s/2", p.address);
+	EXPECT_ERR(-ENOENT, bdev_open(name, NULL, &dev, &err));
+	EXPECT_TRUE(strstr(err.text, "no such namespace"));
+	snprintf(name, sizeof(name), "nvme:%s/1", p.address);
+	ASSERT_OK(bdev_open(name, NULL, &dev, &err));
+	ASSERT_OK(bdev_open(name, NULL, &same, &err));
+	EXPECT_EQ_PTR(dev, same);
+	EXPECT_TRUE(bdev_info(dev)->needs_dma && bdev_info(dev)->fua &&
+		    bdev_info(dev)->volatile_cache);
+	bdev_close(same);
+	bdev_close(dev);
+	peer_stop(&p);
+}
+
+TEST(bdev_nvme, a_controller_that_goes_ends_all_its_io)
+{
+	struct tally tally = { 0 };
+	struct bdev_channel *ch;
+	struct bdev_io io[40];
+	struct test_dev t;
+	char *buf;
+
+	open_nvme(&t);
+	buf = dma_alloc(40 * 4096, 4096);
+	ASSERT_TRUE(buf);
+	ASSERT_OK(bdev_channel_create(t.dev, &ch));
+	atomic_store(&t.peer->t->f.hold, true);
+	for (unsigned i = 0; i < 40; i++) {
+		bdev_io_init_buf(&io[i], BDEV_READ, buf + i * 4096, i * 4096, 4096, tally_cb,
+				 &tally);
+		bdev_submit(ch, &io[i]);
+	}
+	bdev_kick(ch);
+	atomic_store(&t.peer->t->f.hang_up, true);
+	tally_wait(ch, &tally, 40);
+	EXPECT_ERR(-ENODEV, atomic_load(&tally.rc));
+	EXPECT_ERR(-ENODEV, bdev_io_sync(ch, BDEV_WRITE, buf, 0, 4096, 0));
+	EXPECT_ERR(-ENODEV, bdev_io_sync(ch, BDEV_FLUSH, NULL, 0, 0, 0));
+	bdev_channel_destroy(ch);
+	dma_free(buf);
+	dev_close(&t);
+	base_log_set_sink(NULL, NULL);
+}
+
+static void *hang_up_soon(void *arg)
+{
+	struct test_dev *t = arg;
+
+	usleep(100000);
+	atomic_store(&t->peer->t->f.hang_up, true);
+	return NULL;
+}
+
+TEST(bdev_nvme, a_sleeping_waiter_notices_that_its_controller_goes)
+{
+	struct bdev_channel *ch;
+	struct test_dev t;
+	pthread_t thread;
+	char *buf;
+
+	open_nvme(&t);
+	buf = dma_alloc(4096, 4096);
+	ASSERT_TRUE(buf);
+	ASSERT_OK(bdev_channel_create(t.dev, &ch));
+	atomic_store(&t.peer->t->f.hold, true);
+	ASSERT_OK(pthread_create(&thread, NULL, hang_up_soon, &t));
+	EXPECT_ERR(-ENODEV, bdev_io_sync(ch, BDEV_READ, buf, 0, 4096, 0));
+	pthread_join(thread, NULL);
+	bdev_channel_destroy(ch);
+	dma_free(buf);
+	dev_close(&t);
+	base_log_set_sink(NULL, NULL);
+}
+
+TEST(bdev_nvme, the_descriptor_is_quiet_after_the_controller_has_gone)
+{
+	struct pollfd fd = { .events = POLLIN };
+	struct bdev_channel *ch;
+	struct test_dev t;
+	unsigned polls = 0;
+
+	open_nvme(&t);
+	ASSERT_OK(bdev_channel_create(t.dev, &ch));
+	fd.fd = bdev_channel_fd(ch);
+	while (bdev_poll(ch))
+		;
+	EXPECT_EQ_INT(0, poll(&fd, 1, 50));
+	atomic_store(&t.peer->t->f.hang_up, true);
+	ASSERT_EQ_INT(1, poll(&fd, 1, 5000));
+	while (poll(&fd, 1, 50) == 1 && polls++ < 100000)
+		bdev_poll(ch);
+	EXPECT_LT_INT(polls, 100000);
+	EXPECT_EQ_INT(0, poll(&fd, 1, 50));
+	bdev_channel_destroy(ch);
+	dev_close(&t);
+	base_log_set_sink(NULL, NULL);
+}
