@@ -11,8 +11,10 @@
 
 namespace blobfs {
 
-/* blobfs://DEVICE[?cache=SIZE&dirty=SIZE&mount=DIR&readonly&discard&noatime]. InvalidArgument with one line that says why. */
-BLOBFS_API rocksdb::Status NewBlobFileSystem(const std::string &uri, std::shared_ptr<rocksdb::FileSystem> *result);
+/* blobfs://DEVICE[?cache=SIZE&dirty=SIZE&mount=DIR&readonly&discard&noatime]. InvalidArgument with
+ * one line that says why. */
+BLOBFS_API rocksdb::Status NewBlobFileSystem(const std::string &uri,
+					     std::shared_ptr<rocksdb::FileSystem> *result);
 
 } // namespace blobfs
 

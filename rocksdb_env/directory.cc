@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Open directories: RocksDB has them only to make names durable. The inode is held, so that a renamed directory stays itself. */
+/* Open directories: RocksDB has them only to make names durable. The inode is held, so that a
+ * renamed directory stays itself. */
 #include <sys/stat.h>
 
 #include <atomic>
@@ -13,18 +14,20 @@ namespace {
 class Directory : public rocksdb::FSDirectory {
 public:
 	Directory(const std::shared_ptr<Store> &store, const std::string &path, uint64_t ino)
-		: store_(store), path_(path), ino_(ino)
+	    : store_(store), path_(path), ino_(ino)
 	{
 	}
 	~Directory() override { Release(); }
 
 	IOStatus Fsync(const IOOptions &, IODebugContext *) override
 	{
-		return ToStatus("syncing directory", path_, held_ ? bfs_fsync_ino(store_->fs(), ino_, false) : -EBADF);
+		return ToStatus("syncing directory", path_,
+				held_ ? bfs_fsync_ino(store_->fs(), ino_, false) : -EBADF);
 	}
 
 	/* Whatever the reason, all names of the directory are wanted. */
-	IOStatus FsyncWithDirOptions(const IOOptions &options, IODebugContext *dbg, const rocksdb::DirFsyncOptions &) override
+	IOStatus FsyncWithDirOptions(const IOOptions &options, IODebugContext *dbg,
+				     const rocksdb::DirFsyncOptions &) override
 	{
 		return Fsync(options, dbg);
 	}
@@ -35,7 +38,10 @@ public:
 		return IOStatus::OK();
 	}
 
-	size_t GetUniqueId(char *id, size_t max_size) const override { return UniqueId(*store_, ino_, id, max_size); }
+	size_t GetUniqueId(char *id, size_t max_size) const override
+	{
+		return UniqueId(*store_, ino_, id, max_size);
+	}
 
 private:
 	void Release()
@@ -47,7 +53,7 @@ private:
 	std::shared_ptr<Store> store_;
 	std::string path_;
 	uint64_t ino_;
-	std::atomic<bool> held_{true}; /* Fsync may come from many threads */
+	std::atomic<bool> held_{ true }; /* Fsync may come from many threads */
 };
 
 } // namespace

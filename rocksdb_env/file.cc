@@ -46,11 +46,11 @@ size_t Handle::UniqueId(char *id, size_t max_size) const
 	return file_ ? blobfs::UniqueId(*store_, bfs_file_ino(file_), id, max_size) : 0;
 }
 
-/* Two numbers of seven bits a byte, the last byte of each with the top bit clear: no such id is another's prefix, nor is
- * it a single number of that kind. Inode numbers are never used again. */
+/* Two numbers of seven bits a byte, the last byte of each with the top bit clear: no such id is
+ * another's prefix, nor is it a single number of that kind. Inode numbers are never used again. */
 size_t UniqueId(const Store &store, uint64_t ino, char *id, size_t max_size)
 {
-	const uint64_t numbers[] = {store.id(), ino};
+	const uint64_t numbers[] = { store.id(), ino };
 	size_t n = 0;
 
 	if (max_size < 20)

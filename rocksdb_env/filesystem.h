@@ -18,50 +18,71 @@ public:
 	std::string GetId() const override { return uri_; }
 
 	IOStatus NewSequentialFile(const std::string &name, const FileOptions &options,
-				   std::unique_ptr<rocksdb::FSSequentialFile> *result, IODebugContext *) override;
+				   std::unique_ptr<rocksdb::FSSequentialFile> *result,
+				   IODebugContext *) override;
 	IOStatus NewRandomAccessFile(const std::string &name, const FileOptions &options,
-				     std::unique_ptr<rocksdb::FSRandomAccessFile> *result, IODebugContext *) override;
+				     std::unique_ptr<rocksdb::FSRandomAccessFile> *result,
+				     IODebugContext *) override;
 	IOStatus NewWritableFile(const std::string &name, const FileOptions &options,
-				 std::unique_ptr<rocksdb::FSWritableFile> *result, IODebugContext *) override;
+				 std::unique_ptr<rocksdb::FSWritableFile> *result,
+				 IODebugContext *) override;
 	IOStatus ReopenWritableFile(const std::string &name, const FileOptions &options,
-				    std::unique_ptr<rocksdb::FSWritableFile> *result, IODebugContext *) override;
-	IOStatus ReuseWritableFile(const std::string &name, const std::string &old_name, const FileOptions &options,
-				   std::unique_ptr<rocksdb::FSWritableFile> *result, IODebugContext *) override;
+				    std::unique_ptr<rocksdb::FSWritableFile> *result,
+				    IODebugContext *) override;
+	IOStatus ReuseWritableFile(const std::string &name, const std::string &old_name,
+				   const FileOptions &options,
+				   std::unique_ptr<rocksdb::FSWritableFile> *result,
+				   IODebugContext *) override;
 	IOStatus NewRandomRWFile(const std::string &name, const FileOptions &options,
-				 std::unique_ptr<rocksdb::FSRandomRWFile> *result, IODebugContext *) override;
-	IOStatus NewMemoryMappedFileBuffer(const std::string &name,
-					   std::unique_ptr<rocksdb::MemoryMappedFileBuffer> *result) override;
-	IOStatus NewDirectory(const std::string &name, const IOOptions &, std::unique_ptr<rocksdb::FSDirectory> *result,
+				 std::unique_ptr<rocksdb::FSRandomRWFile> *result,
+				 IODebugContext *) override;
+	IOStatus NewMemoryMappedFileBuffer(
+		const std::string &name,
+		std::unique_ptr<rocksdb::MemoryMappedFileBuffer> *result) override;
+	IOStatus NewDirectory(const std::string &name, const IOOptions &,
+			      std::unique_ptr<rocksdb::FSDirectory> *result,
 			      IODebugContext *) override;
 
 	IOStatus FileExists(const std::string &name, const IOOptions &, IODebugContext *) override;
-	IOStatus GetChildren(const std::string &name, const IOOptions &, std::vector<std::string> *result,
-			     IODebugContext *) override;
+	IOStatus GetChildren(const std::string &name, const IOOptions &,
+			     std::vector<std::string> *result, IODebugContext *) override;
 	IOStatus GetChildrenFileAttributes(const std::string &name, const IOOptions &,
-					   std::vector<rocksdb::FileAttributes> *result, IODebugContext *) override;
+					   std::vector<rocksdb::FileAttributes> *result,
+					   IODebugContext *) override;
 	IOStatus DeleteFile(const std::string &name, const IOOptions &, IODebugContext *) override;
-	IOStatus Truncate(const std::string &name, size_t size, const IOOptions &, IODebugContext *) override;
+	IOStatus Truncate(const std::string &name, size_t size, const IOOptions &,
+			  IODebugContext *) override;
 	IOStatus CreateDir(const std::string &name, const IOOptions &, IODebugContext *) override;
-	IOStatus CreateDirIfMissing(const std::string &name, const IOOptions &, IODebugContext *) override;
+	IOStatus CreateDirIfMissing(const std::string &name, const IOOptions &,
+				    IODebugContext *) override;
 	IOStatus DeleteDir(const std::string &name, const IOOptions &, IODebugContext *) override;
-	IOStatus GetFileSize(const std::string &name, const IOOptions &, uint64_t *size, IODebugContext *) override;
-	IOStatus GetFileModificationTime(const std::string &name, const IOOptions &, uint64_t *mtime,
-					 IODebugContext *) override;
-	IOStatus RenameFile(const std::string &from, const std::string &to, const IOOptions &, IODebugContext *) override;
-	IOStatus LinkFile(const std::string &from, const std::string &to, const IOOptions &, IODebugContext *) override;
-	IOStatus NumFileLinks(const std::string &name, const IOOptions &, uint64_t *count, IODebugContext *) override;
-	IOStatus AreFilesSame(const std::string &a, const std::string &b, const IOOptions &, bool *same,
+	IOStatus GetFileSize(const std::string &name, const IOOptions &, uint64_t *size,
+			     IODebugContext *) override;
+	IOStatus GetFileModificationTime(const std::string &name, const IOOptions &,
+					 uint64_t *mtime, IODebugContext *) override;
+	IOStatus RenameFile(const std::string &from, const std::string &to, const IOOptions &,
+			    IODebugContext *) override;
+	IOStatus LinkFile(const std::string &from, const std::string &to, const IOOptions &,
+			  IODebugContext *) override;
+	IOStatus NumFileLinks(const std::string &name, const IOOptions &, uint64_t *count,
 			      IODebugContext *) override;
-	IOStatus IsDirectory(const std::string &name, const IOOptions &, bool *is_dir, IODebugContext *) override;
+	IOStatus AreFilesSame(const std::string &a, const std::string &b, const IOOptions &,
+			      bool *same, IODebugContext *) override;
+	IOStatus IsDirectory(const std::string &name, const IOOptions &, bool *is_dir,
+			     IODebugContext *) override;
 
-	IOStatus LockFile(const std::string &name, const IOOptions &, rocksdb::FileLock **lock, IODebugContext *) override;
+	IOStatus LockFile(const std::string &name, const IOOptions &, rocksdb::FileLock **lock,
+			  IODebugContext *) override;
 	IOStatus UnlockFile(rocksdb::FileLock *lock, const IOOptions &, IODebugContext *) override;
 
 	IOStatus GetTestDirectory(const IOOptions &, std::string *path, IODebugContext *) override;
-	IOStatus GetAbsolutePath(const std::string &name, const IOOptions &, std::string *path, IODebugContext *) override;
-	IOStatus GetFreeSpace(const std::string &name, const IOOptions &, uint64_t *bytes, IODebugContext *) override;
+	IOStatus GetAbsolutePath(const std::string &name, const IOOptions &, std::string *path,
+				 IODebugContext *) override;
+	IOStatus GetFreeSpace(const std::string &name, const IOOptions &, uint64_t *bytes,
+			      IODebugContext *) override;
 
-	FileOptions OptimizeForLogWrite(const FileOptions &options, const rocksdb::DBOptions &db) const override;
+	FileOptions OptimizeForLogWrite(const FileOptions &options,
+					const rocksdb::DBOptions &db) const override;
 	FileOptions OptimizeForManifestWrite(const FileOptions &options) const override;
 
 private:

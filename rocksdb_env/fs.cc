@@ -4,7 +4,8 @@
 
 namespace blobfs {
 
-FileSystem::FileSystem(const std::string &uri, std::shared_ptr<Store> store) : uri_(uri), store_(std::move(store))
+FileSystem::FileSystem(const std::string &uri, std::shared_ptr<Store> store)
+    : uri_(uri), store_(std::move(store))
 {
 }
 
@@ -14,45 +15,57 @@ std::string FileSystem::Path(const std::string &name)
 }
 
 IOStatus FileSystem::NewSequentialFile(const std::string &name, const FileOptions &options,
-				       std::unique_ptr<rocksdb::FSSequentialFile> *result, IODebugContext *)
+				       std::unique_ptr<rocksdb::FSSequentialFile> *result,
+				       IODebugContext *)
 {
 	return Guarded(name, [&] { return OpenSequential(store_, Path(name), options, result); });
 }
 
 IOStatus FileSystem::NewRandomAccessFile(const std::string &name, const FileOptions &options,
-					 std::unique_ptr<rocksdb::FSRandomAccessFile> *result, IODebugContext *)
+					 std::unique_ptr<rocksdb::FSRandomAccessFile> *result,
+					 IODebugContext *)
 {
 	return Guarded(name, [&] { return OpenRandomAccess(store_, Path(name), options, result); });
 }
 
 IOStatus FileSystem::NewWritableFile(const std::string &name, const FileOptions &options,
-				     std::unique_ptr<rocksdb::FSWritableFile> *result, IODebugContext *)
+				     std::unique_ptr<rocksdb::FSWritableFile> *result,
+				     IODebugContext *)
 {
-	return Guarded(name, [&] { return OpenWritable(store_, Path(name), WriteMode::kNew, "", options, result); });
+	return Guarded(name, [&] {
+		return OpenWritable(store_, Path(name), WriteMode::kNew, "", options, result);
+	});
 }
 
 IOStatus FileSystem::ReopenWritableFile(const std::string &name, const FileOptions &options,
-					std::unique_ptr<rocksdb::FSWritableFile> *result, IODebugContext *)
-{
-	return Guarded(name, [&] { return OpenWritable(store_, Path(name), WriteMode::kReopen, "", options, result); });
-}
-
-IOStatus FileSystem::ReuseWritableFile(const std::string &name, const std::string &old_name, const FileOptions &options,
-				       std::unique_ptr<rocksdb::FSWritableFile> *result, IODebugContext *)
+					std::unique_ptr<rocksdb::FSWritableFile> *result,
+					IODebugContext *)
 {
 	return Guarded(name, [&] {
-		return OpenWritable(store_, Path(name), WriteMode::kReuse, Path(old_name), options, result);
+		return OpenWritable(store_, Path(name), WriteMode::kReopen, "", options, result);
+	});
+}
+
+IOStatus FileSystem::ReuseWritableFile(const std::string &name, const std::string &old_name,
+				       const FileOptions &options,
+				       std::unique_ptr<rocksdb::FSWritableFile> *result,
+				       IODebugContext *)
+{
+	return Guarded(name, [&] {
+		return OpenWritable(store_, Path(name), WriteMode::kReuse, Path(old_name), options,
+				    result);
 	});
 }
 
 IOStatus FileSystem::NewRandomRWFile(const std::string &name, const FileOptions &,
-				     std::unique_ptr<rocksdb::FSRandomRWFile> *result, IODebugContext *)
+				     std::unique_ptr<rocksdb::FSRandomRWFile> *result,
+				     IODebugContext *)
 {
 	return Guarded(name, [&] { return OpenRandomRW(store_, Path(name), result); });
 }
 
-IOStatus FileSystem::NewMemoryMappedFileBuffer(const std::string &name,
-					       std::unique_ptr<rocksdb::MemoryMappedFileBuffer> *result)
+IOStatus FileSystem::NewMemoryMappedFileBuffer(
+	const std::string &name, std::unique_ptr<rocksdb::MemoryMappedFileBuffer> *result)
 {
 	result->reset();
 	return IOStatus::NotSupported("BlobFS files cannot be mapped", name);
@@ -64,7 +77,8 @@ IOStatus FileSystem::NewDirectory(const std::string &name, const IOOptions &,
 	return Guarded(name, [&] { return OpenDirectory(store_, Path(name), result); });
 }
 
-IOStatus FileSystem::LockFile(const std::string &name, const IOOptions &, rocksdb::FileLock **lock, IODebugContext *)
+IOStatus FileSystem::LockFile(const std::string &name, const IOOptions &, rocksdb::FileLock **lock,
+			      IODebugContext *)
 {
 	return Guarded(name, [&] { return LockPath(store_, Path(name), lock); });
 }
@@ -74,8 +88,10 @@ IOStatus FileSystem::UnlockFile(rocksdb::FileLock *lock, const IOOptions &, IODe
 	return UnlockPath(lock);
 }
 
-/* Logs are synced often and read once: never direct, and reserved ahead without changing their size. */
-FileOptions FileSystem::OptimizeForLogWrite(const FileOptions &options, const rocksdb::DBOptions &db) const
+/* Logs are synced often and read once: never direct, and reserved ahead without changing their
+ * size. */
+FileOptions FileSystem::OptimizeForLogWrite(const FileOptions &options,
+					    const rocksdb::DBOptions &db) const
 {
 	FileOptions o = rocksdb::FileSystem::OptimizeForLogWrite(options, db);
 

@@ -28,9 +28,9 @@ constexpr size_t kDirectAlignment = 4096;
 /* blobfs://DEVICE[?option[&option]…], taken apart. */
 struct Uri {
 	std::string device;
-	std::string mount;      /* directory to serve the file system at; empty: none */
-	uint64_t cache = 0;     /* bytes; 0: not given */
-	uint64_t dirty = 0;     /* bytes; 0: not given */
+	std::string mount;  /* directory to serve the file system at; empty: none */
+	uint64_t cache = 0; /* bytes; 0: not given */
+	uint64_t dirty = 0; /* bytes; 0: not given */
 	bool readonly = false;
 	bool discard = false;
 	bool noatime = false;
@@ -40,7 +40,8 @@ bool ParseUri(const std::string &text, Uri *uri, std::string *why);
 
 /* ---- status.cc ---- */
 
-/* rc is a negative errno. The codes and flags are those of RocksDB's file system on the kernel's. */
+/* rc is a negative errno. The codes and flags are those of RocksDB's file system on the kernel's.
+ */
 IOStatus Failure(const std::string &context, const std::string &path, int rc);
 /* Failure's, or OK when rc >= 0. */
 IOStatus ToStatus(const char *context, const std::string &path, int64_t rc);
@@ -78,8 +79,9 @@ private:
 /* ---- store.cc ---- */
 
 /*
- * A mounted file system. One per device string and process; whoever holds a pointer (file system objects, open files, locks) keeps it
- * mounted. What is still held when the process ends is taken off FUSE and synced, and stays usable until the process is gone.
+ * A mounted file system. One per device string and process; whoever holds a pointer (file system
+ * objects, open files, locks) keeps it mounted. What is still held when the process ends is taken
+ * off FUSE and synced, and stays usable until the process is gone.
  */
 class Store {
 public:
@@ -87,7 +89,8 @@ public:
 	static std::shared_ptr<Store> Open(const Uri &uri, std::string *why);
 	~Store();
 	struct bfs *fs() const { return fs_; }
-	/* Differs between the file systems this process has open; the same as long as the device is. */
+	/* Differs between the file systems this process has open; the same as long as the device
+	 * is. */
 	uint64_t id() const { return id_; }
 	Store(const Store &) = delete;
 	Store &operator=(const Store &) = delete;
@@ -112,7 +115,10 @@ private:
 /* An open file and what names it in messages. */
 class Handle {
 public:
-	Handle(std::shared_ptr<Store> store, std::string path) : store_(std::move(store)), path_(std::move(path)) {}
+	Handle(std::shared_ptr<Store> store, std::string path)
+	    : store_(std::move(store)), path_(std::move(path))
+	{
+	}
 	~Handle() { Close(); }
 	Handle(const Handle &) = delete;
 	Handle &operator=(const Handle &) = delete;
@@ -142,19 +148,24 @@ size_t UniqueId(const Store &store, uint64_t ino, char *id, size_t max_size);
 
 /* ---- sequential.cc, random.cc, writable.cc, randomrw.cc, directory.cc, lock.cc ---- */
 
-IOStatus OpenSequential(const std::shared_ptr<Store> &store, const std::string &path, const FileOptions &options,
+IOStatus OpenSequential(const std::shared_ptr<Store> &store, const std::string &path,
+			const FileOptions &options,
 			std::unique_ptr<rocksdb::FSSequentialFile> *result);
-IOStatus OpenRandomAccess(const std::shared_ptr<Store> &store, const std::string &path, const FileOptions &options,
+IOStatus OpenRandomAccess(const std::shared_ptr<Store> &store, const std::string &path,
+			  const FileOptions &options,
 			  std::unique_ptr<rocksdb::FSRandomAccessFile> *result);
 enum class WriteMode { kNew, kReopen, kReuse };
-/* kNew empties or makes the file, kReopen goes on at its end, kReuse takes old_path's file and goes on at offset 0. */
-IOStatus OpenWritable(const std::shared_ptr<Store> &store, const std::string &path, WriteMode mode, const std::string &old_path,
-		      const FileOptions &options, std::unique_ptr<rocksdb::FSWritableFile> *result);
+/* kNew empties or makes the file, kReopen goes on at its end, kReuse takes old_path's file and goes
+ * on at offset 0. */
+IOStatus OpenWritable(const std::shared_ptr<Store> &store, const std::string &path, WriteMode mode,
+		      const std::string &old_path, const FileOptions &options,
+		      std::unique_ptr<rocksdb::FSWritableFile> *result);
 IOStatus OpenRandomRW(const std::shared_ptr<Store> &store, const std::string &path,
 		      std::unique_ptr<rocksdb::FSRandomRWFile> *result);
 IOStatus OpenDirectory(const std::shared_ptr<Store> &store, const std::string &path,
 		       std::unique_ptr<rocksdb::FSDirectory> *result);
-IOStatus LockPath(const std::shared_ptr<Store> &store, const std::string &path, rocksdb::FileLock **lock);
+IOStatus LockPath(const std::shared_ptr<Store> &store, const std::string &path,
+		  rocksdb::FileLock **lock);
 IOStatus UnlockPath(rocksdb::FileLock *lock);
 
 /* ---- fs.cc ---- */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Lock files. Other processes are kept out by the lock on the device; within this process, and for those who come over
- * FUSE, the file system's lock table decides. Each lock is an owner of its own, so that a second one by the same thread fails too.
+ * Lock files. Other processes are kept out by the lock on the device; within this process, and for
+ * those who come over FUSE, the file system's lock table decides. Each lock is an owner of its own,
+ * so that a second one by the same thread fails too.
  */
 #include <fcntl.h>
 
@@ -50,14 +51,17 @@ private:
 
 } // namespace
 
-IOStatus LockPath(const std::shared_ptr<Store> &store, const std::string &path, rocksdb::FileLock **result)
+IOStatus LockPath(const std::shared_ptr<Store> &store, const std::string &path,
+		  rocksdb::FileLock **result)
 {
 	std::unique_ptr<Lock> lock(new Lock(store, path));
 	int rc = lock->Acquire();
 
 	*result = nullptr;
 	if (rc)
-		return Failure(rc == -EAGAIN ? "locking, held by another user of the file system" : "locking", path, rc);
+		return Failure(rc == -EAGAIN ? "locking, held by another user of the file system"
+					     : "locking",
+			       path, rc);
 	*result = lock.release();
 	return IOStatus::OK();
 }

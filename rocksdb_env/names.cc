@@ -16,13 +16,17 @@ struct Place {
 	uint64_t dir = 0;
 	char name[BFS_NAME_MAX + 1];
 
-	int Find(struct bfs *fs, const std::string &path) { return bfs_resolve_parent(fs, nullptr, path.c_str(), &dir, name); }
+	int Find(struct bfs *fs, const std::string &path)
+	{
+		return bfs_resolve_parent(fs, nullptr, path.c_str(), &dir, name);
+	}
 };
 
 /* A path that cannot be there is not there: RocksDB asks this way whether to create a database. */
 bool MeansAbsent(int rc)
 {
-	return rc == -ENOENT || rc == -ENOTDIR || rc == -EACCES || rc == -ELOOP || rc == -ENAMETOOLONG;
+	return rc == -ENOENT || rc == -ENOTDIR || rc == -EACCES || rc == -ELOOP ||
+	       rc == -ENAMETOOLONG;
 }
 
 /* What one pass over a directory gathers. */
@@ -44,7 +48,7 @@ int Gather(const struct bfs_dirent *entry, void *arg)
 		if (listing->names)
 			listing->names->emplace_back(name);
 		else if (entry->attr) /* else it was deleted since */
-			listing->attributes->push_back({std::string(name), entry->attr->size});
+			listing->attributes->push_back({ std::string(name), entry->attr->size });
 	} catch (const std::bad_alloc &) {
 		listing->out_of_memory = true;
 	}
@@ -82,8 +86,8 @@ IOStatus FileSystem::FileExists(const std::string &name, const IOOptions &, IODe
 	return MeansAbsent(rc) ? IOStatus::NotFound(name) : ToStatus("looking for", name, rc);
 }
 
-IOStatus FileSystem::GetChildren(const std::string &name, const IOOptions &, std::vector<std::string> *result,
-				 IODebugContext *)
+IOStatus FileSystem::GetChildren(const std::string &name, const IOOptions &,
+				 std::vector<std::string> *result, IODebugContext *)
 {
 	Listing listing;
 
@@ -93,7 +97,8 @@ IOStatus FileSystem::GetChildren(const std::string &name, const IOOptions &, std
 }
 
 IOStatus FileSystem::GetChildrenFileAttributes(const std::string &name, const IOOptions &,
-					       std::vector<rocksdb::FileAttributes> *result, IODebugContext *)
+					       std::vector<rocksdb::FileAttributes> *result,
+					       IODebugContext *)
 {
 	Listing listing;
 
@@ -112,7 +117,8 @@ IOStatus FileSystem::DeleteFile(const std::string &name, const IOOptions &, IODe
 	return ToStatus("deleting", name, rc);
 }
 
-IOStatus FileSystem::Truncate(const std::string &name, size_t size, const IOOptions &, IODebugContext *)
+IOStatus FileSystem::Truncate(const std::string &name, size_t size, const IOOptions &,
+			      IODebugContext *)
 {
 	struct bfs_attr attr;
 	int rc = Attributes(name, &attr);
@@ -141,7 +147,8 @@ IOStatus FileSystem::CreateDir(const std::string &name, const IOOptions &, IODeb
 	return ToStatus("creating directory", name, MakeDirectory(name));
 }
 
-IOStatus FileSystem::CreateDirIfMissing(const std::string &name, const IOOptions &, IODebugContext *)
+IOStatus FileSystem::CreateDirIfMissing(const std::string &name, const IOOptions &,
+					IODebugContext *)
 {
 	struct bfs_attr attr;
 	int rc = MakeDirectory(name);
@@ -163,7 +170,8 @@ IOStatus FileSystem::DeleteDir(const std::string &name, const IOOptions &, IODeb
 	return ToStatus("deleting directory", name, rc);
 }
 
-IOStatus FileSystem::GetFileSize(const std::string &name, const IOOptions &, uint64_t *size, IODebugContext *)
+IOStatus FileSystem::GetFileSize(const std::string &name, const IOOptions &, uint64_t *size,
+				 IODebugContext *)
 {
 	struct bfs_attr attr;
 	int rc = Attributes(name, &attr);
@@ -172,7 +180,8 @@ IOStatus FileSystem::GetFileSize(const std::string &name, const IOOptions &, uin
 	return ToStatus("asking the size of", name, rc);
 }
 
-IOStatus FileSystem::GetFileModificationTime(const std::string &name, const IOOptions &, uint64_t *mtime, IODebugContext *)
+IOStatus FileSystem::GetFileModificationTime(const std::string &name, const IOOptions &,
+					     uint64_t *mtime, IODebugContext *)
 {
 	struct bfs_attr attr;
 	int rc = Attributes(name, &attr);
@@ -182,7 +191,8 @@ IOStatus FileSystem::GetFileModificationTime(const std::string &name, const IOOp
 	return ToStatus("asking the modification time of", name, rc);
 }
 
-IOStatus FileSystem::RenameFile(const std::string &from, const std::string &to, const IOOptions &, IODebugContext *)
+IOStatus FileSystem::RenameFile(const std::string &from, const std::string &to, const IOOptions &,
+				IODebugContext *)
 {
 	Place source, target;
 	int rc = source.Find(store_->fs(), Path(from));
@@ -190,11 +200,13 @@ IOStatus FileSystem::RenameFile(const std::string &from, const std::string &to, 
 	if (!rc)
 		rc = target.Find(store_->fs(), Path(to));
 	if (!rc)
-		rc = bfs_rename(store_->fs(), nullptr, source.dir, source.name, target.dir, target.name, 0);
+		rc = bfs_rename(store_->fs(), nullptr, source.dir, source.name, target.dir,
+				target.name, 0);
 	return rc ? Failure("renaming to " + to, from, rc) : IOStatus::OK();
 }
 
-IOStatus FileSystem::LinkFile(const std::string &from, const std::string &to, const IOOptions &, IODebugContext *)
+IOStatus FileSystem::LinkFile(const std::string &from, const std::string &to, const IOOptions &,
+			      IODebugContext *)
 {
 	struct bfs_attr attr, linked;
 	Place target;
@@ -207,7 +219,8 @@ IOStatus FileSystem::LinkFile(const std::string &from, const std::string &to, co
 	return rc ? Failure("linking to " + to, from, rc) : IOStatus::OK();
 }
 
-IOStatus FileSystem::NumFileLinks(const std::string &name, const IOOptions &, uint64_t *count, IODebugContext *)
+IOStatus FileSystem::NumFileLinks(const std::string &name, const IOOptions &, uint64_t *count,
+				  IODebugContext *)
 {
 	struct bfs_attr attr;
 	int rc = Attributes(name, &attr);
@@ -217,8 +230,8 @@ IOStatus FileSystem::NumFileLinks(const std::string &name, const IOOptions &, ui
 	return ToStatus("counting the links of", name, rc);
 }
 
-IOStatus FileSystem::AreFilesSame(const std::string &a, const std::string &b, const IOOptions &, bool *same,
-				  IODebugContext *)
+IOStatus FileSystem::AreFilesSame(const std::string &a, const std::string &b, const IOOptions &,
+				  bool *same, IODebugContext *)
 {
 	struct bfs_attr first, second;
 	int rc = Attributes(a, &first);
@@ -232,7 +245,8 @@ IOStatus FileSystem::AreFilesSame(const std::string &a, const std::string &b, co
 	return IOStatus::OK();
 }
 
-IOStatus FileSystem::IsDirectory(const std::string &name, const IOOptions &, bool *is_dir, IODebugContext *)
+IOStatus FileSystem::IsDirectory(const std::string &name, const IOOptions &, bool *is_dir,
+				 IODebugContext *)
 {
 	struct bfs_attr attr;
 	int rc = Attributes(name, &attr);
@@ -253,13 +267,15 @@ IOStatus FileSystem::GetTestDirectory(const IOOptions &, std::string *path, IODe
 	return ToStatus("creating directory", *path, rc == -EEXIST || rc == -EROFS ? 0 : rc);
 }
 
-IOStatus FileSystem::GetAbsolutePath(const std::string &name, const IOOptions &, std::string *path, IODebugContext *)
+IOStatus FileSystem::GetAbsolutePath(const std::string &name, const IOOptions &, std::string *path,
+				     IODebugContext *)
 {
 	*path = Path(name);
 	return IOStatus::OK();
 }
 
-IOStatus FileSystem::GetFreeSpace(const std::string &name, const IOOptions &, uint64_t *bytes, IODebugContext *)
+IOStatus FileSystem::GetFreeSpace(const std::string &name, const IOOptions &, uint64_t *bytes,
+				  IODebugContext *)
 {
 	struct bfs_statfs stat;
 	struct bfs_attr attr;

@@ -15,7 +15,7 @@ constexpr size_t kReadsAtOnce = 64;
 class RandomAccessFile : public rocksdb::FSRandomAccessFile {
 public:
 	RandomAccessFile(const std::shared_ptr<Store> &store, const std::string &path, bool direct)
-		: handle_(store, path), direct_(direct)
+	    : handle_(store, path), direct_(direct)
 	{
 	}
 
@@ -27,7 +27,8 @@ public:
 		return handle_.Read(offset, n, result, scratch);
 	}
 
-	IOStatus MultiRead(rocksdb::FSReadRequest *reqs, size_t count, const IOOptions &, IODebugContext *) override
+	IOStatus MultiRead(rocksdb::FSReadRequest *reqs, size_t count, const IOOptions &,
+			   IODebugContext *) override
 	{
 		for (size_t i = 0; i < count; i += kReadsAtOnce)
 			ReadBatch(reqs + i, std::min(kReadsAtOnce, count - i));
@@ -50,7 +51,10 @@ public:
 		return direct_ ? IOStatus::OK() : handle_.Drop(offset, length);
 	}
 
-	size_t GetUniqueId(char *id, size_t max_size) const override { return handle_.UniqueId(id, max_size); }
+	size_t GetUniqueId(char *id, size_t max_size) const override
+	{
+		return handle_.UniqueId(id, max_size);
+	}
 	bool use_direct_io() const override { return direct_; }
 	size_t GetRequiredBufferAlignment() const override { return kDirectAlignment; }
 
@@ -68,7 +72,7 @@ void RandomAccessFile::ReadBatch(rocksdb::FSReadRequest *reqs, size_t count)
 	int rc;
 
 	for (size_t i = 0; i < count; i++)
-		reads[i] = {reqs[i].offset, reqs[i].len, reqs[i].scratch, -EIO};
+		reads[i] = { reqs[i].offset, reqs[i].len, reqs[i].scratch, -EIO };
 	rc = bfs_read_many(handle_.file(), reads, count);
 	for (size_t i = 0; i < count; i++) {
 		/* Without a result of its own a read shares the call's. */
@@ -81,8 +85,9 @@ void RandomAccessFile::ReadBatch(rocksdb::FSReadRequest *reqs, size_t count)
 
 void RandomAccessFile::Hint(AccessPattern pattern)
 {
-	static const enum bfs_advice advice[] = {BFS_ADV_NORMAL, BFS_ADV_RANDOM, BFS_ADV_SEQUENTIAL, BFS_ADV_WILLNEED,
-						 BFS_ADV_DONTNEED};
+	static const enum bfs_advice advice[] = { BFS_ADV_NORMAL, BFS_ADV_RANDOM,
+						  BFS_ADV_SEQUENTIAL, BFS_ADV_WILLNEED,
+						  BFS_ADV_DONTNEED };
 
 	if (!direct_ && static_cast<size_t>(pattern) < sizeof(advice) / sizeof(advice[0]))
 		bfs_advise(handle_.file(), 0, 0, advice[pattern]);
@@ -90,14 +95,18 @@ void RandomAccessFile::Hint(AccessPattern pattern)
 
 } // namespace
 
-IOStatus OpenRandomAccess(const std::shared_ptr<Store> &store, const std::string &path, const FileOptions &options,
+IOStatus OpenRandomAccess(const std::shared_ptr<Store> &store, const std::string &path,
+			  const FileOptions &options,
 			  std::unique_ptr<rocksdb::FSRandomAccessFile> *result)
 {
 	result->reset();
-	/* With it RocksDB keeps pointers into the file for as long as it is open, and passes no buffer to read into. */
+	/* With it RocksDB keeps pointers into the file for as long as it is open, and passes no
+	 * buffer to read into. */
 	if (options.use_mmap_reads)
-		return IOStatus::NotSupported("BlobFS files cannot be mapped (allow_mmap_reads)", path);
-	std::unique_ptr<RandomAccessFile> file(new RandomAccessFile(store, path, options.use_direct_reads));
+		return IOStatus::NotSupported("BlobFS files cannot be mapped (allow_mmap_reads)",
+					      path);
+	std::unique_ptr<RandomAccessFile> file(
+		new RandomAccessFile(store, path, options.use_direct_reads));
 	int rc = file->Open();
 
 	if (rc)

@@ -10,14 +10,20 @@ namespace {
 
 class RandomRWFile : public rocksdb::FSRandomRWFile {
 public:
-	RandomRWFile(const std::shared_ptr<Store> &store, const std::string &path) : handle_(store, path) {}
+	RandomRWFile(const std::shared_ptr<Store> &store, const std::string &path)
+	    : handle_(store, path)
+	{
+	}
 
 	int Open() { return handle_.Open(O_RDWR, 0); }
 
-	IOStatus Write(uint64_t offset, const Slice &data, const IOOptions &, IODebugContext *) override
+	IOStatus Write(uint64_t offset, const Slice &data, const IOOptions &,
+		       IODebugContext *) override
 	{
 		return WriteStatus(handle_.path(),
-				   handle_.closed() ? -EBADF : bfs_pwrite(handle_.file(), data.data(), data.size(), offset),
+				   handle_.closed() ? -EBADF
+						    : bfs_pwrite(handle_.file(), data.data(),
+								 data.size(), offset),
 				   data.size());
 	}
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Makes blobfs://… known to RocksDB when the library is loaded, as a FileSystem (--fs_uri) and as an Env (--env_uri).
- * A factory that fails says why in one line and gives nothing; RocksDB passes both on.
+ * Makes blobfs://… known to RocksDB when the library is loaded, as a FileSystem (--fs_uri) and as
+ * an Env (--env_uri). A factory that fails says why in one line and gives nothing; RocksDB passes
+ * both on.
  */
 #include "rocksdb/env.h"
 #include "rocksdb/utilities/object_registry.h"
@@ -12,13 +13,15 @@ namespace blobfs {
 
 namespace {
 
-rocksdb::FileSystem *MakeFileSystem(const std::string &uri, std::unique_ptr<rocksdb::FileSystem> *guard, std::string *why)
+rocksdb::FileSystem *MakeFileSystem(const std::string &uri,
+				    std::unique_ptr<rocksdb::FileSystem> *guard, std::string *why)
 {
 	*guard = NewFileSystem(uri, why);
 	return guard->get();
 }
 
-rocksdb::Env *MakeEnv(const std::string &uri, std::unique_ptr<rocksdb::Env> *guard, std::string *why)
+rocksdb::Env *MakeEnv(const std::string &uri, std::unique_ptr<rocksdb::Env> *guard,
+		      std::string *why)
 {
 	std::shared_ptr<rocksdb::FileSystem> fs = NewFileSystem(uri, why);
 
@@ -44,7 +47,8 @@ int Register()
 
 } // namespace
 
-rocksdb::Status NewBlobFileSystem(const std::string &uri, std::shared_ptr<rocksdb::FileSystem> *result)
+rocksdb::Status NewBlobFileSystem(const std::string &uri,
+				  std::shared_ptr<rocksdb::FileSystem> *result)
 {
 	std::string why;
 

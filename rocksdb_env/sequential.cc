@@ -11,13 +11,14 @@ namespace {
 class SequentialFile : public rocksdb::FSSequentialFile {
 public:
 	SequentialFile(const std::shared_ptr<Store> &store, const std::string &path, bool direct)
-		: handle_(store, path), direct_(direct)
+	    : handle_(store, path), direct_(direct)
 	{
 	}
 
 	int Open() { return handle_.Open(O_RDONLY | (direct_ ? O_DIRECT : 0), 0); }
 
-	IOStatus Read(size_t n, const IOOptions &, Slice *result, char *scratch, IODebugContext *) override
+	IOStatus Read(size_t n, const IOOptions &, Slice *result, char *scratch,
+		      IODebugContext *) override
 	{
 		IOStatus s = handle_.Read(offset_, n, result, scratch);
 
@@ -25,8 +26,8 @@ public:
 		return s;
 	}
 
-	IOStatus PositionedRead(uint64_t offset, size_t n, const IOOptions &, Slice *result, char *scratch,
-				IODebugContext *) override
+	IOStatus PositionedRead(uint64_t offset, size_t n, const IOOptions &, Slice *result,
+				char *scratch, IODebugContext *) override
 	{
 		return handle_.Read(offset, n, result, scratch);
 	}
@@ -54,11 +55,12 @@ private:
 
 } // namespace
 
-IOStatus OpenSequential(const std::shared_ptr<Store> &store, const std::string &path, const FileOptions &options,
+IOStatus OpenSequential(const std::shared_ptr<Store> &store, const std::string &path,
+			const FileOptions &options,
 			std::unique_ptr<rocksdb::FSSequentialFile> *result)
 {
-	std::unique_ptr<SequentialFile> file(
-		new SequentialFile(store, path, options.use_direct_reads && !options.use_mmap_reads));
+	std::unique_ptr<SequentialFile> file(new SequentialFile(
+		store, path, options.use_direct_reads && !options.use_mmap_reads));
 	int rc = file->Open();
 
 	result->reset();

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Errors as RocksDB knows them from a local file system: its error handler decides by these codes what it can recover from. */
+/* Errors as RocksDB knows them from a local file system: its error handler decides by these codes
+ * what it can recover from. */
 #include <cerrno>
 #include <cstring>
 

@@ -2,9 +2,10 @@
 /*
  * Mounted file systems of this process.
  *
- * RocksDB keeps some of its objects until the process ends and never destroys others, so that a store cannot rely on being closed:
- * at the end what is left is taken off FUSE and synced, not unmounted, because threads may still be inside. A fork's child
- * inherits the memory but not the devices: there nothing is done at all.
+ * RocksDB keeps some of its objects until the process ends and never destroys others, so that a
+ * store cannot rely on being closed: at the end what is left is taken off FUSE and synced, not
+ * unmounted, because threads may still be inside. A fork's child inherits the memory but not the
+ * devices: there nothing is done at all.
  */
 #define LOG_COMPONENT "rocksdb"
 #include <pthread.h>
@@ -27,7 +28,8 @@ namespace {
 
 /* Never destroyed: used until the last moment of the process. */
 struct Registry {
-	std::mutex lock; /* held while mounting and unmounting: a device is not opened again before it is closed */
+	std::mutex lock; /* held while mounting and unmounting: a device is not opened again before
+			    it is closed */
 	std::map<std::string, std::weak_ptr<Store>> by_device;
 	std::set<Store *> live;
 };
@@ -46,11 +48,14 @@ __attribute__((constructor)) void MakeRegistry()
 	pthread_atfork(nullptr, nullptr, AfterForkInChild);
 }
 
-/* RocksDB is used to a page cache of all the memory there is; an eighth of it, at most 1 GiB, is taken as it fills. */
+/* RocksDB is used to a page cache of all the memory there is; an eighth of it, at most 1 GiB, is
+ * taken as it fills. */
 uint64_t DefaultCache()
 {
 	long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-	uint64_t share = pages > 0 && page > 0 ? static_cast<uint64_t>(pages) * static_cast<uint64_t>(page) / 8 : 0;
+	uint64_t share = pages > 0 && page > 0
+				 ? static_cast<uint64_t>(pages) * static_cast<uint64_t>(page) / 8
+				 : 0;
 
 	return std::min<uint64_t>(std::max<uint64_t>(share, 128 * MiB), GiB);
 }
@@ -59,7 +64,8 @@ bool Differs(const char *name, uint64_t now, uint64_t wanted, const Uri &uri, st
 {
 	if (!wanted || now == wanted)
 		return false;
-	*why = "blobfs: " + uri.device + ": is open in this process with another value of '" + name + "'";
+	*why = "blobfs: " + uri.device + ": is open in this process with another value of '" +
+	       name + "'";
 	return true;
 }
 
@@ -98,7 +104,8 @@ bool Store::Init(const Uri &uri, std::string *why)
 	opts.size = sizeof(opts);
 	opts.cache_size = uri.cache ? uri.cache : DefaultCache();
 	opts.dirty_limit = uri.dirty;
-	opts.flags = (uri.readonly ? BFS_RDONLY : 0) | (uri.discard ? BFS_DISCARD : 0) | (uri.noatime ? BFS_NOATIME : 0);
+	opts.flags = (uri.readonly ? BFS_RDONLY : 0) | (uri.discard ? BFS_DISCARD : 0) |
+		     (uri.noatime ? BFS_NOATIME : 0);
 	rc = bfs_mount(uri.device.c_str(), &opts, &fs_, &err);
 	if (rc) {
 		fs_ = nullptr;
@@ -115,19 +122,24 @@ bool Store::Init(const Uri &uri, std::string *why)
 		if (!mount_)
 			return false;
 	}
-	log_info("%s opened%s%s", uri.device.c_str(), mount_ ? ", served at " : "", uri.mount.c_str());
+	log_info("%s opened%s%s", uri.device.c_str(), mount_ ? ", served at " : "",
+		 uri.mount.c_str());
 	return true;
 }
 
-/* Another URI for a device that is open: it may ask for less, or for a mount where there is none. */
+/* Another URI for a device that is open: it may ask for less, or for a mount where there is none.
+ */
 bool Store::Agrees(const Uri &uri, std::string *why)
 {
 	if (uri.readonly != uri_.readonly) {
-		*why = "blobfs: " + uri.device + ": is open in this process " + (uri_.readonly ? "read-only" : "for writing");
+		*why = "blobfs: " + uri.device + ": is open in this process " +
+		       (uri_.readonly ? "read-only" : "for writing");
 		return false;
 	}
-	if (Differs("cache", uri_.cache, uri.cache, uri, why) || Differs("dirty", uri_.dirty, uri.dirty, uri, why) ||
-	    Differs("discard", uri_.discard, uri.discard, uri, why) || Differs("noatime", uri_.noatime, uri.noatime, uri, why))
+	if (Differs("cache", uri_.cache, uri.cache, uri, why) ||
+	    Differs("dirty", uri_.dirty, uri.dirty, uri, why) ||
+	    Differs("discard", uri_.discard, uri.discard, uri, why) ||
+	    Differs("noatime", uri_.noatime, uri.noatime, uri, why))
 		return false;
 	if (uri.mount.empty() || (mount_ && mount_->dir() == uri.mount))
 		return true;
@@ -176,7 +188,8 @@ void Store::SyncAll()
 		int rc = store->uri_.readonly ? 0 : bfs_sync(store->fs_);
 
 		if (rc)
-			log_err("%s: syncing at exit: %s", store->uri_.device.c_str(), base_err_text(nullptr, rc));
+			log_err("%s: syncing at exit: %s", store->uri_.device.c_str(),
+				base_err_text(nullptr, rc));
 		else
 			log_info("%s synced at exit", store->uri_.device.c_str());
 	}
@@ -184,7 +197,8 @@ void Store::SyncAll()
 
 namespace {
 
-/* After the destructors of the program's own static objects, before those of the libraries below. */
+/* After the destructors of the program's own static objects, before those of the libraries below.
+ */
 __attribute__((destructor)) void AtExit()
 {
 	Store::SyncAll();

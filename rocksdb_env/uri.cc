@@ -2,9 +2,10 @@
 /*
  * The parser of blobfs://DEVICE[?option[&option]…].
  *
- * An option is NAME, NAME=VALUE or NAME:VALUE: RocksDB takes a URI with '=' in --env_uri for an option map, so ':' says the
- * same there. Options are separated by '&' or ','. %XX stands for a byte in the device and in values. What is unknown, given
- * twice or without sense is refused by name: a mistyped option must not be taken for its default.
+ * An option is NAME, NAME=VALUE or NAME:VALUE: RocksDB takes a URI with '=' in --env_uri for an
+ * option map, so ':' says the same there. Options are separated by '&' or ','. %XX stands for a
+ * byte in the device and in values. What is unknown, given twice or without sense is refused by
+ * name: a mistyped option must not be taken for its default.
  */
 #include <cstring>
 #include <set>
@@ -38,7 +39,8 @@ bool Decode(const std::string &in, std::string *out, std::string *why)
 		int low = high >= 0 ? HexDigit(in[i + 2]) : -1;
 
 		if (low < 0 || (high == 0 && low == 0)) {
-			*why = "blobfs: '%' in '" + in + "' is not followed by the two digits of a byte (%25 is '%')";
+			*why = "blobfs: '%' in '" + in +
+			       "' is not followed by the two digits of a byte (%25 is '%')";
 			return false;
 		}
 		out->push_back(static_cast<char>(high * 16 + low));
@@ -47,7 +49,8 @@ bool Decode(const std::string &in, std::string *out, std::string *why)
 	return true;
 }
 
-bool ParseBytes(const std::string &name, const std::string &value, uint64_t *bytes, std::string *why)
+bool ParseBytes(const std::string &name, const std::string &value, uint64_t *bytes,
+		std::string *why)
 {
 	if (!base_parse_size(value.c_str(), bytes) && *bytes)
 		return true;
@@ -109,7 +112,8 @@ bool ParseUri(const std::string &text, Uri *uri, std::string *why)
 		return false;
 	}
 	query = text.find('?', at);
-	if (!Decode(text.substr(at, query == std::string::npos ? query : query - at), &uri->device, why))
+	if (!Decode(text.substr(at, query == std::string::npos ? query : query - at), &uri->device,
+		    why))
 		return false;
 	if (uri->device.empty()) {
 		*why = "blobfs: '" + text + "' names no device (blobfs:///path/to/image)";
@@ -117,7 +121,8 @@ bool ParseUri(const std::string &text, Uri *uri, std::string *why)
 	}
 	while (query != std::string::npos) {
 		size_t end = text.find_first_of("&,", query + 1);
-		std::string option = text.substr(query + 1, end == std::string::npos ? end : end - query - 1);
+		std::string option = text.substr(query + 1,
+						 end == std::string::npos ? end : end - query - 1);
 
 		if (!option.empty() && !ParseOption(option, uri, &seen, why))
 			return false;

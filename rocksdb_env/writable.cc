@@ -2,8 +2,9 @@
 /*
  * Files written from front to back: logs, tables, manifests.
  *
- * Append, Flush, GetFileSize and PrepareWrite are called for every write of the database: they take no lock and make no
- * system call of their own. What Append handed over is the file system's at once, so Flush has nothing to do.
+ * Append, Flush, GetFileSize and PrepareWrite are called for every write of the database: they take
+ * no lock and make no system call of their own. What Append handed over is the file system's at
+ * once, so Flush has nothing to do.
  */
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -32,27 +33,34 @@ enum bs_stream StreamOf(rocksdb::Env::WriteLifeTimeHint hint)
 
 class WritableFile : public rocksdb::FSWritableFile {
 public:
-	WritableFile(const std::shared_ptr<Store> &store, const std::string &path, WriteMode mode, const FileOptions &options)
-		: FSWritableFile(options), handle_(store, path), direct_(options.use_direct_writes && !options.use_mmap_writes),
-		  reuse_(mode == WriteMode::kReuse), allocate_(options.allow_fallocate),
-		  keep_size_(options.fallocate_with_keep_size)
+	WritableFile(const std::shared_ptr<Store> &store, const std::string &path, WriteMode mode,
+		     const FileOptions &options)
+	    : FSWritableFile(options), handle_(store, path),
+	      direct_(options.use_direct_writes && !options.use_mmap_writes),
+	      reuse_(mode == WriteMode::kReuse), allocate_(options.allow_fallocate),
+	      keep_size_(options.fallocate_with_keep_size)
 	{
 	}
 
-	~WritableFile() override { WritableFile::Close(IOOptions(), nullptr).PermitUncheckedError(); }
+	~WritableFile() override
+	{
+		WritableFile::Close(IOOptions(), nullptr).PermitUncheckedError();
+	}
 
 	int Open(WriteMode mode);
 	void Rename(const std::string &path) { handle_.set_path(path); }
 
 	IOStatus Append(const Slice &data, const IOOptions &, IODebugContext *) override;
-	IOStatus Append(const Slice &data, const IOOptions &options, const rocksdb::DataVerificationInfo &,
-			IODebugContext *dbg) override
+	IOStatus Append(const Slice &data, const IOOptions &options,
+			const rocksdb::DataVerificationInfo &, IODebugContext *dbg) override
 	{
 		return Append(data, options, dbg);
 	}
-	IOStatus PositionedAppend(const Slice &data, uint64_t offset, const IOOptions &, IODebugContext *) override;
+	IOStatus PositionedAppend(const Slice &data, uint64_t offset, const IOOptions &,
+				  IODebugContext *) override;
 	IOStatus PositionedAppend(const Slice &data, uint64_t offset, const IOOptions &options,
-				  const rocksdb::DataVerificationInfo &, IODebugContext *dbg) override
+				  const rocksdb::DataVerificationInfo &,
+				  IODebugContext *dbg) override
 	{
 		return PositionedAppend(data, offset, options, dbg);
 	}
@@ -62,16 +70,24 @@ public:
 	IOStatus Sync(const IOOptions &, IODebugContext *) override { return handle_.Sync(true); }
 	IOStatus Fsync(const IOOptions &, IODebugContext *) override { return handle_.Sync(false); }
 	bool IsSyncThreadSafe() const override { return true; }
-	uint64_t GetFileSize(const IOOptions &, IODebugContext *) override { return end_.load(std::memory_order_relaxed); }
-	IOStatus RangeSync(uint64_t offset, uint64_t length, const IOOptions &, IODebugContext *) override;
-	IOStatus Allocate(uint64_t offset, uint64_t length, const IOOptions &, IODebugContext *) override;
+	uint64_t GetFileSize(const IOOptions &, IODebugContext *) override
+	{
+		return end_.load(std::memory_order_relaxed);
+	}
+	IOStatus RangeSync(uint64_t offset, uint64_t length, const IOOptions &,
+			   IODebugContext *) override;
+	IOStatus Allocate(uint64_t offset, uint64_t length, const IOOptions &,
+			  IODebugContext *) override;
 	void SetWriteLifeTimeHint(rocksdb::Env::WriteLifeTimeHint hint) override;
 
 	IOStatus InvalidateCache(size_t offset, size_t length) override
 	{
 		return direct_ ? IOStatus::OK() : handle_.Drop(offset, length);
 	}
-	size_t GetUniqueId(char *id, size_t max_size) const override { return handle_.UniqueId(id, max_size); }
+	size_t GetUniqueId(char *id, size_t max_size) const override
+	{
+		return handle_.UniqueId(id, max_size);
+	}
 	bool use_direct_io() const override { return direct_; }
 	size_t GetRequiredBufferAlignment() const override { return kDirectAlignment; }
 
@@ -80,10 +96,11 @@ private:
 
 	Handle handle_;
 	const bool direct_;
-	const bool reuse_;     /* writes go over what the file held before */
+	const bool reuse_; /* writes go over what the file held before */
 	const bool allocate_, keep_size_;
-	uint64_t allocated_ = 0;       /* space is reserved up to here */
-	std::atomic<uint64_t> end_{0}; /* of what this object wrote or found; written by the one thread that writes */
+	uint64_t allocated_ = 0; /* space is reserved up to here */
+	/* The end of what this object wrote or found; changed by the one thread that writes. */
+	std::atomic<uint64_t> end_{ 0 };
 };
 
 int WritableFile::Open(WriteMode mode)
@@ -118,9 +135,12 @@ IOStatus WritableFile::Append(const Slice &data, const IOOptions &, IODebugConte
 	return WriteStatus(handle_.path(), done, data.size());
 }
 
-IOStatus WritableFile::PositionedAppend(const Slice &data, uint64_t offset, const IOOptions &, IODebugContext *)
+IOStatus WritableFile::PositionedAppend(const Slice &data, uint64_t offset, const IOOptions &,
+					IODebugContext *)
 {
-	int64_t done = handle_.closed() ? -EBADF : bfs_pwrite(handle_.file(), data.data(), data.size(), offset);
+	int64_t done = handle_.closed()
+			       ? -EBADF
+			       : bfs_pwrite(handle_.file(), data.data(), data.size(), offset);
 
 	if (done > 0)
 		set_end(offset + static_cast<uint64_t>(done));
@@ -129,7 +149,9 @@ IOStatus WritableFile::PositionedAppend(const Slice &data, uint64_t offset, cons
 
 IOStatus WritableFile::Truncate(uint64_t size, const IOOptions &, IODebugContext *)
 {
-	int rc = handle_.closed() ? -EBADF : bfs_truncate(handle_.fs(), nullptr, bfs_file_ino(handle_.file()), size);
+	int rc = handle_.closed()
+			 ? -EBADF
+			 : bfs_truncate(handle_.fs(), nullptr, bfs_file_ino(handle_.file()), size);
 
 	if (!rc) {
 		set_end(size);
@@ -144,13 +166,15 @@ IOStatus WritableFile::Close(const IOOptions &, IODebugContext *)
 	int rc = 0;
 
 	if (!handle_.closed() && allocated_ > end_.load(std::memory_order_relaxed))
-		rc = bfs_truncate(handle_.fs(), nullptr, bfs_file_ino(handle_.file()), end_.load(std::memory_order_relaxed));
+		rc = bfs_truncate(handle_.fs(), nullptr, bfs_file_ino(handle_.file()),
+				  end_.load(std::memory_order_relaxed));
 	handle_.Close();
 	return ToStatus("closing", handle_.path(), rc);
 }
 
 /* The caller throttles itself by this: strict means that what came before is really out. */
-IOStatus WritableFile::RangeSync(uint64_t offset, uint64_t length, const IOOptions &, IODebugContext *)
+IOStatus WritableFile::RangeSync(uint64_t offset, uint64_t length, const IOOptions &,
+				 IODebugContext *)
 {
 	int rc = -EBADF;
 
@@ -161,14 +185,16 @@ IOStatus WritableFile::RangeSync(uint64_t offset, uint64_t length, const IOOptio
 	return ToStatus("writing back", handle_.path(), rc);
 }
 
-IOStatus WritableFile::Allocate(uint64_t offset, uint64_t length, const IOOptions &, IODebugContext *)
+IOStatus WritableFile::Allocate(uint64_t offset, uint64_t length, const IOOptions &,
+				IODebugContext *)
 {
 	int rc;
 
 	if (!allocate_)
 		return IOStatus::OK();
-	rc = handle_.closed() ? -EBADF :
-				bfs_fallocate(handle_.file(), keep_size_ ? FALLOC_FL_KEEP_SIZE : 0, offset, length);
+	rc = handle_.closed() ? -EBADF
+			      : bfs_fallocate(handle_.file(), keep_size_ ? FALLOC_FL_KEEP_SIZE : 0,
+					      offset, length);
 	if (!rc)
 		allocated_ = offset + length;
 	return ToStatus("reserving space for", handle_.path(), rc);
@@ -183,11 +209,12 @@ void WritableFile::SetWriteLifeTimeHint(rocksdb::Env::WriteLifeTimeHint hint)
 
 } // namespace
 
-IOStatus OpenWritable(const std::shared_ptr<Store> &store, const std::string &path, WriteMode mode, const std::string &old_path,
-		      const FileOptions &options, std::unique_ptr<rocksdb::FSWritableFile> *result)
+IOStatus OpenWritable(const std::shared_ptr<Store> &store, const std::string &path, WriteMode mode,
+		      const std::string &old_path, const FileOptions &options,
+		      std::unique_ptr<rocksdb::FSWritableFile> *result)
 {
-	std::unique_ptr<WritableFile> file(
-		new WritableFile(store, mode == WriteMode::kReuse ? old_path : path, mode, options));
+	std::unique_ptr<WritableFile> file(new WritableFile(
+		store, mode == WriteMode::kReuse ? old_path : path, mode, options));
 	int rc = file->Open(mode);
 
 	result->reset();

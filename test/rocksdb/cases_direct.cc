@@ -36,13 +36,16 @@ void WriteDirect(Subject &s, const std::string &name, const std::string &data)
 	memcpy(buffer.get(), data.data(), data.size());
 	s.Note("create", s->NewWritableFile(s.Path(name), s.options, &file, nullptr));
 	s.Note("direct", file->use_direct_io());
-	s.Note("aligned", file->GetRequiredBufferAlignment() >= 512 && file->GetRequiredBufferAlignment() <= 4096);
+	s.Note("aligned", file->GetRequiredBufferAlignment() >= 512 &&
+				  file->GetRequiredBufferAlignment() <= 4096);
 	for (size_t at = 0; at < padded; at += 65536) {
 		size_t len = std::min<size_t>(65536, padded - at);
 
-		s.Note("write", file->PositionedAppend(Slice(buffer.get() + at, len), at, s.io, nullptr));
+		s.Note("write",
+		       file->PositionedAppend(Slice(buffer.get() + at, len), at, s.io, nullptr));
 	}
-	s.Note("last again", file->PositionedAppend(Slice(buffer.get() + padded - 4096, 4096), padded - 4096, s.io, nullptr));
+	s.Note("last again", file->PositionedAppend(Slice(buffer.get() + padded - 4096, 4096),
+						    padded - 4096, s.io, nullptr));
 	s.Note("truncate", file->Truncate(data.size(), s.io, nullptr));
 	s.Note("fsync", file->Fsync(s.io, nullptr));
 	s.Note("size", file->GetFileSize(s.io, nullptr));
@@ -67,7 +70,7 @@ void BufferedWritesAreReadDirect(Subject &s)
 	SetDirect(s);
 	s.Note("open", s->NewRandomAccessFile(s.Path("f"), s.options, &file, nullptr));
 	s.Note("direct", file->use_direct_io());
-	for (uint64_t at : {0, 4096, 98304, 102400, 1 << 20}) {
+	for (uint64_t at : { 0, 4096, 98304, 102400, 1 << 20 }) {
 		s.Note("read", file->Read(at, 65536, s.io, &got, buffer.get(), nullptr));
 		s.Note("length", got.size());
 		s.Note("sum", Sum(got.ToString()));
@@ -108,7 +111,7 @@ void DirectSequentialReads(Subject &s)
 	SetDirect(s);
 	s.Note("open", s->NewSequentialFile(s.Path("f"), s.options, &file, nullptr));
 	s.Note("direct", file->use_direct_io());
-	for (uint64_t at : {0, 8192, 16384, 24576}) {
+	for (uint64_t at : { 0, 8192, 16384, 24576 }) {
 		s.Note("read", file->PositionedRead(at, 8192, s.io, &got, buffer.get(), nullptr));
 		s.Note("sum", Sum(got.ToString()));
 	}
@@ -131,16 +134,17 @@ void DirectAndBufferedSeeTheSame(Subject &s)
 		s.Note("write", writer->Write(i * 4096 + 17, Pattern(99, i), s.io, nullptr));
 		s.Note("direct", direct->Read(i * 4096, 4096, s.io, &got, buffer.get(), nullptr));
 		s.Note("sum", Sum(got.ToString()));
-		s.Note("buffered", buffered->Read(i * 4096, 4096, s.io, &got, &scratch[0], nullptr));
+		s.Note("buffered",
+		       buffered->Read(i * 4096, 4096, s.io, &got, &scratch[0], nullptr));
 		s.Note("sum", Sum(got.ToString()));
 	}
 }
 
 } // namespace
 
-const Case kDirectCases[] = {{"direct_writes_are_read_buffered", DirectWritesAreReadBuffered},
-			     {"buffered_writes_are_read_direct", BufferedWritesAreReadDirect},
-			     {"many_direct_reads_at_once", ManyDirectReadsAtOnce},
-			     {"direct_sequential_reads", DirectSequentialReads},
-			     {"direct_and_buffered_see_the_same", DirectAndBufferedSeeTheSame},
-			     {nullptr, nullptr}};
+const Case kDirectCases[] = { { "direct_writes_are_read_buffered", DirectWritesAreReadBuffered },
+			      { "buffered_writes_are_read_direct", BufferedWritesAreReadDirect },
+			      { "many_direct_reads_at_once", ManyDirectReadsAtOnce },
+			      { "direct_sequential_reads", DirectSequentialReads },
+			      { "direct_and_buffered_see_the_same", DirectAndBufferedSeeTheSame },
+			      { nullptr, nullptr } };

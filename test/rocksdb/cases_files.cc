@@ -14,8 +14,9 @@ void AppendsAreReadBack(Subject &s)
 	uint64_t size = 0;
 
 	s.Note("create", s->NewWritableFile(s.Path("f"), s.options, &file, nullptr));
-	for (size_t len : {0, 1, 100, 4095, 4096, 4097, 70000, 3, 1 << 20, 12345}) {
-		s.Note("append", file->Append(Pattern(len, static_cast<unsigned>(len)), s.io, nullptr));
+	for (size_t len : { 0, 1, 100, 4095, 4096, 4097, 70000, 3, 1 << 20, 12345 }) {
+		s.Note("append",
+		       file->Append(Pattern(len, static_cast<unsigned>(len)), s.io, nullptr));
 		s.Note("size", file->GetFileSize(s.io, nullptr));
 		s.Note("flush", file->Flush(s.io, nullptr));
 		s.Note("by name", s->GetFileSize(s.Path("f"), s.io, &size, nullptr));
@@ -38,8 +39,8 @@ void RandomReadsKnowTheEnd(Subject &s)
 
 	s.Write("f", Pattern(50001, 7));
 	s.Note("open", s->NewRandomAccessFile(s.Path("f"), s.options, &file, nullptr));
-	for (uint64_t offset : {0, 1, 4095, 4096, 49000, 50000, 50001, 50002, 1 << 30}) {
-		for (size_t len : {1, 4096, 60000}) {
+	for (uint64_t offset : { 0, 1, 4095, 4096, 49000, 50000, 50001, 50002, 1 << 30 }) {
+		for (size_t len : { 1, 4096, 60000 }) {
 			s.Note("read", file->Read(offset, len, s.io, &got, &scratch[0], nullptr));
 			s.Note("length", got.size());
 			s.Note("sum", Sum(got.ToString()));
@@ -84,7 +85,7 @@ void SequentialReadsAndSkips(Subject &s)
 
 	s.Write("f", Pattern(40000, 3));
 	s.Note("open", s->NewSequentialFile(s.Path("f"), s.options, &file, nullptr));
-	for (size_t len : {1, 4095, 0, 10000}) {
+	for (size_t len : { 1, 4095, 0, 10000 }) {
 		s.Note("read", file->Read(len, s.io, &got, &scratch[0], nullptr));
 		s.Note("sum", Sum(got.ToString()));
 		s.Note("skip", file->Skip(len / 2));
@@ -128,7 +129,8 @@ void ReusedFilesAreWrittenOver(Subject &s)
 	std::unique_ptr<rocksdb::FSWritableFile> file;
 
 	s.Write("old", Pattern(20000, 1));
-	s.Note("reuse", s->ReuseWritableFile(s.Path("new"), s.Path("old"), s.options, &file, nullptr));
+	s.Note("reuse",
+	       s->ReuseWritableFile(s.Path("new"), s.Path("old"), s.options, &file, nullptr));
 	s.Note("size", file->GetFileSize(s.io, nullptr));
 	s.Note("append", file->Append(Pattern(5001, 2), s.io, nullptr));
 	s.Note("append", file->Append(Pattern(4097, 3), s.io, nullptr));
@@ -137,8 +139,10 @@ void ReusedFilesAreWrittenOver(Subject &s)
 	s.Note("close", file->Close(s.io, nullptr));
 	s.NoteContents("new");
 	s.NoteList("");
-	s.Note("no such", s->ReuseWritableFile(s.Path("x"), s.Path("missing"), s.options, &file, nullptr));
-	s.Note("nowhere", s->ReuseWritableFile(s.Path("d/x"), s.Path("new"), s.options, &file, nullptr));
+	s.Note("no such",
+	       s->ReuseWritableFile(s.Path("x"), s.Path("missing"), s.options, &file, nullptr));
+	s.Note("nowhere",
+	       s->ReuseWritableFile(s.Path("d/x"), s.Path("new"), s.options, &file, nullptr));
 	s.NoteList("");
 }
 
@@ -245,8 +249,8 @@ void ReadersBesideAWriter(Subject &s)
 	constexpr size_t kPiece = 1000, kPieces = 3000;
 	std::unique_ptr<rocksdb::FSWritableFile> file;
 	std::vector<std::thread> readers;
-	std::atomic<int> wrong{0};
-	std::atomic<size_t> written{0};
+	std::atomic<int> wrong{ 0 };
+	std::atomic<size_t> written{ 0 };
 
 	s.Note("create", s->NewWritableFile(s.Path("f"), s.options, &file, nullptr));
 	for (unsigned r = 0; r < 4; r++) {
@@ -262,7 +266,9 @@ void ReadersBesideAWriter(Subject &s)
 
 				if (piece == there)
 					continue;
-				if (!in->Read(piece * kPiece, kPiece, s.io, &got, &scratch[0], nullptr).ok() ||
+				if (!in->Read(piece * kPiece, kPiece, s.io, &got, &scratch[0],
+					      nullptr)
+					     .ok() ||
 				    got.ToString() != Pattern(kPiece, static_cast<unsigned>(piece)))
 					wrong++;
 			}
@@ -294,18 +300,18 @@ void LoggersWriteLines(Subject &s)
 
 } // namespace
 
-const Case kFileCases[] = {{"appends_are_read_back", AppendsAreReadBack},
-			   {"random_reads_know_the_end", RandomReadsKnowTheEnd},
-			   {"many_reads_at_once", ManyReadsAtOnce},
-			   {"sequential_reads_and_skips", SequentialReadsAndSkips},
-			   {"new_files_are_emptied", NewFilesAreEmptied},
-			   {"reopened_files_go_on", ReopenedFilesGoOn},
-			   {"reused_files_are_written_over", ReusedFilesAreWrittenOver},
-			   {"random_reading_and_writing", RandomReadingAndWriting},
-			   {"reserved_space_keeps_the_size", ReservedSpaceKeepsTheSize},
-			   {"unlinked_files_are_read_on", UnlinkedFilesAreReadOn},
-			   {"renamed_files_are_written_on", RenamedFilesAreWrittenOn},
-			   {"unique_ids_are_unique", UniqueIdsAreUnique},
-			   {"readers_beside_a_writer", ReadersBesideAWriter},
-			   {"loggers_write_lines", LoggersWriteLines},
-			   {nullptr, nullptr}};
+const Case kFileCases[] = { { "appends_are_read_back", AppendsAreReadBack },
+			    { "random_reads_know_the_end", RandomReadsKnowTheEnd },
+			    { "many_reads_at_once", ManyReadsAtOnce },
+			    { "sequential_reads_and_skips", SequentialReadsAndSkips },
+			    { "new_files_are_emptied", NewFilesAreEmptied },
+			    { "reopened_files_go_on", ReopenedFilesGoOn },
+			    { "reused_files_are_written_over", ReusedFilesAreWrittenOver },
+			    { "random_reading_and_writing", RandomReadingAndWriting },
+			    { "reserved_space_keeps_the_size", ReservedSpaceKeepsTheSize },
+			    { "unlinked_files_are_read_on", UnlinkedFilesAreReadOn },
+			    { "renamed_files_are_written_on", RenamedFilesAreWrittenOn },
+			    { "unique_ids_are_unique", UniqueIdsAreUnique },
+			    { "readers_beside_a_writer", ReadersBesideAWriter },
+			    { "loggers_write_lines", LoggersWriteLines },
+			    { nullptr, nullptr } };

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Conformance: names, directories, attributes, locks; above all what is answered when something is wrong. */
+/* Conformance: names, directories, attributes, locks; above all what is answered when something is
+ * wrong. */
 #include <algorithm>
 #include <ctime>
 
@@ -17,7 +18,7 @@ void MissingFilesAreMissing(Subject &s)
 	bool yes = false;
 
 	s.Write("file", "x");
-	for (const char *name : {"missing", "missing/below", "file/below"}) {
+	for (const char *name : { "missing", "missing/below", "file/below" }) {
 		std::string path = s.Path(name);
 
 		s.Note("sequential", s->NewSequentialFile(path, s.options, &seq, nullptr));
@@ -37,11 +38,12 @@ void MissingFilesAreMissing(Subject &s)
 		s.Note("link", s->LinkFile(path, s.Path("other"), s.io, nullptr));
 		s.NoteList(name);
 	}
-	for (const char *name : {"missing/below", "file/below"}) {
+	for (const char *name : { "missing/below", "file/below" }) {
 		rocksdb::FileLock *lock = nullptr;
 
 		s.Note("new", s->NewWritableFile(s.Path(name), s.options, &writable, nullptr));
-		s.Note("reopen", s->ReopenWritableFile(s.Path(name), s.options, &writable, nullptr));
+		s.Note("reopen",
+		       s->ReopenWritableFile(s.Path(name), s.options, &writable, nullptr));
 		s.Note("mkdir", s->CreateDir(s.Path(name), s.io, nullptr));
 		s.Note("mkdir", s->CreateDirIfMissing(s.Path(name), s.io, nullptr));
 		s.Note("lock", s->LockFile(s.Path(name), s.io, &lock, nullptr));
@@ -51,7 +53,8 @@ void MissingFilesAreMissing(Subject &s)
 
 void NamesThatAreTooLong(Subject &s)
 {
-	std::string longest = s.Path(std::string(255, 'n')), too_long = s.Path(std::string(256, 'n'));
+	std::string longest = s.Path(std::string(255, 'n')),
+		    too_long = s.Path(std::string(256, 'n'));
 	std::unique_ptr<rocksdb::FSWritableFile> file;
 
 	s.Note("longest", s->NewWritableFile(longest, s.options, &file, nullptr));
@@ -93,12 +96,14 @@ void ChildrenHaveSizes(Subject &s)
 	s.Write("two", Pattern(20000, 1));
 	s.Write("three", "");
 	s.Note("children", s->GetChildrenFileAttributes(s.Path(""), s.io, &children, nullptr));
-	std::sort(children.begin(), children.end(), [](auto &a, auto &b) { return a.name < b.name; });
+	std::sort(children.begin(), children.end(),
+		  [](auto &a, auto &b) { return a.name < b.name; });
 	for (auto &child : children) {
 		s.Note("name", child.name);
 		s.Note("size", child.size_bytes);
 	}
-	s.Note("missing", s->GetChildrenFileAttributes(s.Path("missing"), s.io, &children, nullptr));
+	s.Note("missing",
+	       s->GetChildrenFileAttributes(s.Path("missing"), s.io, &children, nullptr));
 }
 
 void ManyChildrenAreListedOnce(Subject &s)
@@ -107,7 +112,8 @@ void ManyChildrenAreListedOnce(Subject &s)
 	rocksdb::IOStatus status;
 
 	for (int i = 0; i < 1000 && status.ok(); i++)
-		status = s->NewWritableFile(s.Path("child-" + std::to_string(i)), s.options, &file, nullptr);
+		status = s->NewWritableFile(s.Path("child-" + std::to_string(i)), s.options, &file,
+					    nullptr);
 	s.Note("create", status);
 	file.reset();
 	s.NoteList("");
@@ -167,7 +173,7 @@ void TruncatesUpAndDown(Subject &s)
 	uint64_t size = 0;
 
 	s.Write("f", Pattern(10000, 1));
-	for (size_t to : {5000, 9000, 4096, 4097, 0, 100, 1 << 20}) {
+	for (size_t to : { 5000, 9000, 4096, 4097, 0, 100, 1 << 20 }) {
 		s.Note("truncate", s.Truncate("f", to));
 		s.Note("size", s->GetFileSize(s.Path("f"), s.io, &size, nullptr));
 		s.Note("size", size);
@@ -200,10 +206,13 @@ void DirectoriesAreSynced(Subject &s)
 	s.Note("open", s->NewDirectory(s.Path("d"), s.io, &dir, nullptr));
 	s.Note("fsync", dir->Fsync(s.io, nullptr));
 	s.Write("d/f", "x");
-	for (auto reason : {rocksdb::DirFsyncOptions::kNewFileSynced, rocksdb::DirFsyncOptions::kFileDeleted,
-			    rocksdb::DirFsyncOptions::kDirRenamed, rocksdb::DirFsyncOptions::kDefault})
-		s.Note("fsync", dir->FsyncWithDirOptions(s.io, nullptr, rocksdb::DirFsyncOptions(reason)));
-	s.Note("renamed", dir->FsyncWithDirOptions(s.io, nullptr, rocksdb::DirFsyncOptions(s.Path("d/f"))));
+	for (auto reason :
+	     { rocksdb::DirFsyncOptions::kNewFileSynced, rocksdb::DirFsyncOptions::kFileDeleted,
+	       rocksdb::DirFsyncOptions::kDirRenamed, rocksdb::DirFsyncOptions::kDefault })
+		s.Note("fsync",
+		       dir->FsyncWithDirOptions(s.io, nullptr, rocksdb::DirFsyncOptions(reason)));
+	s.Note("renamed",
+	       dir->FsyncWithDirOptions(s.io, nullptr, rocksdb::DirFsyncOptions(s.Path("d/f"))));
 	s.Note("rename", s->RenameFile(s.Path("d"), s.Path("e"), s.io, nullptr));
 	s.Note("fsync", dir->Fsync(s.io, nullptr));
 	s.Note("close", dir->Close(s.io, nullptr));
@@ -222,7 +231,8 @@ void KindsAndTimes(Subject &s)
 	s.Note("is dir", s->IsDirectory(s.Path("f"), s.io, &dir, nullptr));
 	s.Note("no", dir);
 	s.Note("mtime", s->GetFileModificationTime(s.Path("f"), s.io, &mtime, nullptr));
-	s.Note("now", static_cast<time_t>(mtime) >= now - 1 && static_cast<time_t>(mtime) <= now + 2);
+	s.Note("now",
+	       static_cast<time_t>(mtime) >= now - 1 && static_cast<time_t>(mtime) <= now + 2);
 }
 
 void PathsAreAbsolute(Subject &s)
@@ -244,16 +254,16 @@ void PathsAreAbsolute(Subject &s)
 
 } // namespace
 
-const Case kNameCases[] = {{"missing_files_are_missing", MissingFilesAreMissing},
-			   {"names_that_are_too_long", NamesThatAreTooLong},
-			   {"directories_are_made_and_removed", DirectoriesAreMadeAndRemoved},
-			   {"children_have_sizes", ChildrenHaveSizes},
-			   {"many_children_are_listed_once", ManyChildrenAreListedOnce},
-			   {"renames_replace", RenamesReplace},
-			   {"links_are_counted", LinksAreCounted},
-			   {"truncates_up_and_down", TruncatesUpAndDown},
-			   {"locks_exclude", LocksExclude},
-			   {"directories_are_synced", DirectoriesAreSynced},
-			   {"kinds_and_times", KindsAndTimes},
-			   {"paths_are_absolute", PathsAreAbsolute},
-			   {nullptr, nullptr}};
+const Case kNameCases[] = { { "missing_files_are_missing", MissingFilesAreMissing },
+			    { "names_that_are_too_long", NamesThatAreTooLong },
+			    { "directories_are_made_and_removed", DirectoriesAreMadeAndRemoved },
+			    { "children_have_sizes", ChildrenHaveSizes },
+			    { "many_children_are_listed_once", ManyChildrenAreListedOnce },
+			    { "renames_replace", RenamesReplace },
+			    { "links_are_counted", LinksAreCounted },
+			    { "truncates_up_and_down", TruncatesUpAndDown },
+			    { "locks_exclude", LocksExclude },
+			    { "directories_are_synced", DirectoriesAreSynced },
+			    { "kinds_and_times", KindsAndTimes },
+			    { "paths_are_absolute", PathsAreAbsolute },
+			    { nullptr, nullptr } };

@@ -91,13 +91,14 @@ rocksdb::IOStatus Subject::Truncate(const std::string &name, size_t size)
 
 namespace {
 
-int RunCase(const Case &c, const std::shared_ptr<rocksdb::FileSystem> &posix, const std::string &posix_dir,
-	    const std::shared_ptr<rocksdb::FileSystem> &blob)
+int RunCase(const Case &c, const std::shared_ptr<rocksdb::FileSystem> &posix,
+	    const std::string &posix_dir, const std::shared_ptr<rocksdb::FileSystem> &blob)
 {
 	Subject a(posix, posix_dir + "/" + c.name), b(blob, std::string("/") + c.name);
 	rocksdb::IOOptions io;
 
-	if (!posix->CreateDir(a.Path(""), io, nullptr).ok() || !blob->CreateDir(b.Path(""), io, nullptr).ok()) {
+	if (!posix->CreateDir(a.Path(""), io, nullptr).ok() ||
+	    !blob->CreateDir(b.Path(""), io, nullptr).ok()) {
 		printf("not ok rocksdb_conformance/%s: no directory for it\n", c.name);
 		return 1;
 	}
@@ -116,8 +117,8 @@ int RunCase(const Case &c, const std::shared_ptr<rocksdb::FileSystem> &posix, co
 		if (!more_left && !more_right)
 			break;
 		if (!more_left || !more_right || x != y)
-			printf("    line %d: kernel \"%s\", blobfs \"%s\"\n", line, more_left ? x.c_str() : "(end)",
-			       more_right ? y.c_str() : "(end)");
+			printf("    line %d: kernel \"%s\", blobfs \"%s\"\n", line,
+			       more_left ? x.c_str() : "(end)", more_right ? y.c_str() : "(end)");
 	}
 	printf("not ok rocksdb_conformance/%s: not what the kernel's file system does\n", c.name);
 	return 1;
@@ -129,13 +130,14 @@ int Conformance(const Arguments &args)
 {
 	std::shared_ptr<rocksdb::FileSystem> blob, posix = rocksdb::FileSystem::Default();
 	int failed = 0;
-	rocksdb::Status s = rocksdb::FileSystem::CreateFromString(rocksdb::ConfigOptions(), args[0], &blob);
+	rocksdb::Status s = rocksdb::FileSystem::CreateFromString(rocksdb::ConfigOptions(), args[0],
+								  &blob);
 
 	if (!s.ok() || std::string(blob->Name()) != "BlobFS") {
 		printf("not ok rocksdb_conformance/open: %s\n", s.ToString().c_str());
 		return 1;
 	}
-	for (const Case *cases : {kFileCases, kNameCases, kDirectCases})
+	for (const Case *cases : { kFileCases, kNameCases, kDirectCases })
 		for (const Case *c = cases; c->name; c++)
 			failed += RunCase(*c, posix, args[1], blob);
 	return failed != 0;

@@ -34,7 +34,8 @@ std::string ValueOf(uint64_t n)
 
 bool Database::OpenEnv(const std::string &uri)
 {
-	if (!Ok("environment", rocksdb::Env::CreateFromUri(rocksdb::ConfigOptions(), "", uri, &env, &guard)))
+	if (!Ok("environment",
+		rocksdb::Env::CreateFromUri(rocksdb::ConfigOptions(), "", uri, &env, &guard)))
 		return false;
 	if (std::string(env->GetFileSystem()->Name()) != "BlobFS") {
 		printf("this is not BlobFS but %s\n", env->GetFileSystem()->Name());
@@ -65,7 +66,8 @@ bool HasAll(rocksdb::DB *db, uint64_t count)
 	for (it->SeekToFirst(); it->Valid() && wrong < 5; it->Next(), next++) {
 		uint64_t n = strtoull(it->key().ToString().c_str() + 4, nullptr, 16);
 
-		if (it->key() != KeyOf(n) || it->value() != ValueOf(n) || (next < count && n != next)) {
+		if (it->key() != KeyOf(n) || it->value() != ValueOf(n) ||
+		    (next < count && n != next)) {
 			printf("wrong at %llu: key %s\n", static_cast<unsigned long long>(next),
 			       it->key().ToString().c_str());
 			wrong++;
@@ -86,7 +88,8 @@ int Verify(const Arguments &args)
 	Database d;
 	uint64_t count = strtoull(args[2].c_str(), nullptr, 10);
 
-	if (!d.Open(args[0], args[1]) || !HasAll(d.db.get(), count) || !Ok("checksums", d.db->VerifyChecksum()))
+	if (!d.Open(args[0], args[1]) || !HasAll(d.db.get(), count) ||
+	    !Ok("checksums", d.db->VerifyChecksum()))
 		return 1;
 	printf("verified %llu keys\n", static_cast<unsigned long long>(count));
 	return 0;
@@ -111,7 +114,8 @@ int Acknowledge(const Arguments &args)
 
 		if (!Ok("put", d.db->Put(write, KeyOf(n), ValueOf(n))))
 			return 1;
-		len = snprintf(line, sizeof(line), "%llu\n", static_cast<unsigned long long>(n + 1));
+		len = snprintf(line, sizeof(line), "%llu\n",
+			       static_cast<unsigned long long>(n + 1));
 		if (::write(STDOUT_FILENO, line, static_cast<size_t>(len)) != len)
 			return 1;
 	}
@@ -138,8 +142,9 @@ bool PutUntilFull(rocksdb::DB *db, rocksdb::WriteOptions write, uint64_t *count)
 } // namespace
 
 /*
- * Until the device is full; then space is freed, and the database goes on. Without a log only flushes fail, and RocksDB tries those
- * again by itself. Once an append to its log failed it wants to be opened again.
+ * Until the device is full; then space is freed, and the database goes on. Without a log only
+ * flushes fail, and RocksDB tries those again by itself. Once an append to its log failed it wants
+ * to be opened again.
  */
 int FillUp(const Arguments &args)
 {
@@ -152,7 +157,9 @@ int FillUp(const Arguments &args)
 
 	options.write_buffer_size = 1 << 20;
 	write.disableWAL = !logged;
-	if (!d.OpenEnv(args[0]) || !Ok("ballast", rocksdb::WriteStringToFile(d.env, Pattern(32 << 20, 1), "/ballast", true)) ||
+	if (!d.OpenEnv(args[0]) ||
+	    !Ok("ballast",
+		rocksdb::WriteStringToFile(d.env, Pattern(32 << 20, 1), "/ballast", true)) ||
 	    !d.Open(args[0], args[1], options))
 		return 1;
 	if (!PutUntilFull(d.db.get(), write, &n)) {
@@ -171,11 +178,12 @@ int FillUp(const Arguments &args)
 			break;
 		d.env->SleepForMicroseconds(100000);
 	}
-	if (!Ok("put after space was freed", s) || !Ok("flush", d.db->Flush(rocksdb::FlushOptions())) ||
-	    !HasAll(d.db.get(), n + 1))
+	if (!Ok("put after space was freed", s) ||
+	    !Ok("flush", d.db->Flush(rocksdb::FlushOptions())) || !HasAll(d.db.get(), n + 1))
 		return 1;
 	d.db.reset();
-	if (!d.Open(args[0], args[1], options) || !HasAll(d.db.get(), n + 1) || !Ok("checksums", d.db->VerifyChecksum()))
+	if (!d.Open(args[0], args[1], options) || !HasAll(d.db.get(), n + 1) ||
+	    !Ok("checksums", d.db->VerifyChecksum()))
 		return 1;
 	printf("recovered with %llu keys\n", static_cast<unsigned long long>(n + 1));
 	return 0;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The option mount=DIR: what the library does is what the kernel shows, at once, and the other way round. */
+/* The option mount=DIR: what the library does is what the kernel shows, at once, and the other way
+ * round. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -21,12 +22,13 @@ namespace {
 
 const rocksdb::IOOptions kIo;
 
-#define CHECK(condition)                                                                              \
-	do {                                                                                          \
-		if (!(condition)) {                                                                   \
-			printf("line %d: not so: %s (%s)\n", __LINE__, #condition, strerror(errno)); \
-			return false;                                                                 \
-		}                                                                                     \
+#define CHECK(condition)                                                           \
+	do {                                                                       \
+		if (!(condition)) {                                                \
+			printf("line %d: not so: %s (%s)\n", __LINE__, #condition, \
+			       strerror(errno));                                   \
+			return false;                                              \
+		}                                                                  \
 	} while (0)
 
 int64_t SizeAt(const std::string &path)
@@ -91,7 +93,8 @@ bool TheKernelsWritesAreSeen(rocksdb::FileSystem *fs, const std::string &mnt)
 
 	std::ofstream(mnt + "/kernel") << "written by the kernel";
 	CHECK(fs->GetFileSize("/kernel", kIo, &size, nullptr).ok() && size == 21);
-	CHECK(rocksdb::ReadFileToString(fs, "/kernel", &read).ok() && read == "written by the kernel");
+	CHECK(rocksdb::ReadFileToString(fs, "/kernel", &read).ok() &&
+	      read == "written by the kernel");
 	std::ofstream(mnt + "/kernel", std::ios::app) << ", and more";
 	CHECK(fs->GetFileSize("/kernel", kIo, &size, nullptr).ok() && size == 31);
 	CHECK(!unlink((mnt + "/kernel").c_str()));
@@ -116,7 +119,8 @@ bool LocksAreShared(rocksdb::FileSystem *fs, const std::string &mnt)
 	f.l_type = F_UNLCK;
 	CHECK(fcntl(fd, F_SETLK, &f) == 0);
 	close(fd);
-	CHECK(fs->LockFile("/LOCK", kIo, &lock, nullptr).ok() && fs->UnlockFile(lock, kIo, nullptr).ok());
+	CHECK(fs->LockFile("/LOCK", kIo, &lock, nullptr).ok() &&
+	      fs->UnlockFile(lock, kIo, nullptr).ok());
 	return true;
 }
 
@@ -138,7 +142,9 @@ bool LiveTablesCanBeCopied(Database *d, const std::string &mnt)
 
 		if (name.find(".sst") == std::string::npos)
 			continue;
-		CHECK(rocksdb::ReadFileToString(d->env->GetFileSystem().get(), "/live-db/" + name, &ours).ok());
+		CHECK(rocksdb::ReadFileToString(d->env->GetFileSystem().get(), "/live-db/" + name,
+						&ours)
+			      .ok());
 		CHECK(!ours.empty() && ReadAt(mnt + "/live-db/" + name) == ours);
 		tables++;
 	}
@@ -165,14 +171,16 @@ int Live(const Arguments &args)
 		const struct {
 			const char *name;
 			bool good;
-		} results[] = {{"sizes_are_never_stale", SizesAreNeverStale(fs, mnt)},
-			       {"names_are_never_stale", NamesAreNeverStale(fs, mnt)},
-			       {"the_kernels_writes_are_seen", TheKernelsWritesAreSeen(fs, mnt)},
-			       {"locks_are_shared", LocksAreShared(fs, mnt)},
-			       {"live_tables_can_be_copied", LiveTablesCanBeCopied(&d, mnt)}};
+		} results[] = { { "sizes_are_never_stale", SizesAreNeverStale(fs, mnt) },
+				{ "names_are_never_stale", NamesAreNeverStale(fs, mnt) },
+				{ "the_kernels_writes_are_seen", TheKernelsWritesAreSeen(fs, mnt) },
+				{ "locks_are_shared", LocksAreShared(fs, mnt) },
+				{ "live_tables_can_be_copied", LiveTablesCanBeCopied(&d, mnt) } };
 
 		for (auto &result : results) {
-			printf(result.good ? "ok rocksdb_mount/%s\n" : "not ok rocksdb_mount/%s: see above\n", result.name);
+			printf(result.good ? "ok rocksdb_mount/%s\n"
+					   : "not ok rocksdb_mount/%s: see above\n",
+			       result.name);
 			failed += !result.good;
 		}
 	}

@@ -23,7 +23,8 @@ bool PutAll(rocksdb::DB *db, uint64_t from, uint64_t to)
 	return true;
 }
 
-bool WriteTable(const rocksdb::Options &options, const std::string &path, uint64_t from, uint64_t to)
+bool WriteTable(const rocksdb::Options &options, const std::string &path, uint64_t from,
+		uint64_t to)
 {
 	rocksdb::SstFileWriter writer(rocksdb::EnvOptions(), options);
 
@@ -65,20 +66,24 @@ int Ingest(const Arguments &args)
 	if (!d.Open(args[0], args[1]))
 		return 1;
 	options.env = d.env;
-	if (!WriteTable(options, "/moved.sst", 0, 1000) || !WriteTable(options, "/copied.sst", 1000, 2000) ||
+	if (!WriteTable(options, "/moved.sst", 0, 1000) ||
+	    !WriteTable(options, "/copied.sst", 1000, 2000) ||
 	    !WriteTable(options, "/numbered.sst", 2000, 3000))
 		return 1;
 	how.move_files = true;
-	if (!Ok("ingest by link", d.db->IngestExternalFile({"/moved.sst"}, how)))
+	if (!Ok("ingest by link", d.db->IngestExternalFile({ "/moved.sst" }, how)))
 		return 1;
 	how.move_files = false;
-	if (!Ok("ingest by copy", d.db->IngestExternalFile({"/copied.sst"}, how)))
+	if (!Ok("ingest by copy", d.db->IngestExternalFile({ "/copied.sst" }, how)))
 		return 1;
 	how.write_global_seqno = true;
-	if (!Ok("ingest with number", d.db->IngestExternalFile({"/numbered.sst"}, how)))
+	if (!Ok("ingest with number", d.db->IngestExternalFile({ "/numbered.sst" }, how)))
 		return 1;
 	d.db.reset();
-	return d.Open(args[0], args[1]) && HasAll(d.db.get(), 3000) && Ok("checksums", d.db->VerifyChecksum()) ? 0 : 1;
+	return d.Open(args[0], args[1]) && HasAll(d.db.get(), 3000) &&
+			       Ok("checksums", d.db->VerifyChecksum())
+		       ? 0
+		       : 1;
 }
 
 /* With one log kept for use again, every new log is an old file written over. */
@@ -100,8 +105,8 @@ int Recycle(const Arguments &args)
 }
 
 /*
- * The child inherits everything and owns nothing. It is made before a database is opened: RocksDB joins its threads at exit,
- * which a child does not have.
+ * The child inherits everything and owns nothing. It is made before a database is opened: RocksDB
+ * joins its threads at exit, which a child does not have.
  */
 int Fork(const Arguments &args)
 {
@@ -109,13 +114,14 @@ int Fork(const Arguments &args)
 	int status;
 	pid_t child;
 
-	if (!d.OpenEnv(args[0]) || !Ok("write", rocksdb::WriteStringToFile(d.env, "kept", "/before", false)))
+	if (!d.OpenEnv(args[0]) ||
+	    !Ok("write", rocksdb::WriteStringToFile(d.env, "kept", "/before", false)))
 		return 1;
 	child = fork();
 	if (!child) {
 		std::unique_ptr<rocksdb::FSWritableFile> file;
-		rocksdb::IOStatus s = d.env->GetFileSystem()->NewWritableFile("/by-the-child", rocksdb::FileOptions(), &file,
-									      nullptr);
+		rocksdb::IOStatus s = d.env->GetFileSystem()->NewWritableFile(
+			"/by-the-child", rocksdb::FileOptions(), &file, nullptr);
 
 		if (s.ok())
 			s = file->Append("no", rocksdb::IOOptions(), nullptr);
@@ -126,12 +132,16 @@ int Fork(const Arguments &args)
 	if (child < 0 || waitpid(child, &status, 0) != child)
 		return 1;
 	printf("child: status %x\n", status);
-	if (status || !d.env->FileExists("/by-the-child").IsNotFound() || !Ok("before", d.env->FileExists("/before")))
+	if (status || !d.env->FileExists("/by-the-child").IsNotFound() ||
+	    !Ok("before", d.env->FileExists("/before")))
 		return 1;
-	return d.Open(args[0], args[1]) && PutAll(d.db.get(), 0, 2000) && HasAll(d.db.get(), 2000) ? 0 : 1;
+	return d.Open(args[0], args[1]) && PutAll(d.db.get(), 0, 2000) && HasAll(d.db.get(), 2000)
+		       ? 0
+		       : 1;
 }
 
-/* Appends until the space runs out; what was appended is there, and space that is freed can be used. */
+/* Appends until the space runs out; what was appended is there, and space that is freed can be
+ * used. */
 int FullFiles(const Arguments &args)
 {
 	const rocksdb::IOOptions io;
@@ -146,17 +156,18 @@ int FullFiles(const Arguments &args)
 		return 1;
 	rocksdb::FileSystem *fs = d.env->GetFileSystem().get();
 
-	if (!Ok("ballast", rocksdb::WriteStringToFile(d.env, Pattern(16 << 20, 1), "/ballast", true)) ||
+	if (!Ok("ballast",
+		rocksdb::WriteStringToFile(d.env, Pattern(16 << 20, 1), "/ballast", true)) ||
 	    !Ok("create", fs->NewWritableFile("/full", options, &file, nullptr)))
 		return 1;
 	for (; s.ok() && whole < 100000; whole += s.ok())
 		s = file->Append(piece, io, nullptr);
-	printf("after %llu pieces: %s%s\n", static_cast<unsigned long long>(whole), s.ToString().c_str(),
-	       s.GetRetryable() ? ", retryable" : "");
+	printf("after %llu pieces: %s%s\n", static_cast<unsigned long long>(whole),
+	       s.ToString().c_str(), s.GetRetryable() ? ", retryable" : "");
 	if (!s.IsNoSpace() || !s.GetRetryable() || whole < 100)
 		return 1;
-	if (!Ok("sync when full", file->Fsync(io, nullptr)) || !Ok("free space", fs->GetFreeSpace("/", io, &free, nullptr)) ||
-	    free > 1 << 20)
+	if (!Ok("sync when full", file->Fsync(io, nullptr)) ||
+	    !Ok("free space", fs->GetFreeSpace("/", io, &free, nullptr)) || free > 1 << 20)
 		return 1;
 	/* A piece may be there in part: it goes. */
 	if (!Ok("truncate", file->Truncate(whole * piece.size(), io, nullptr)) ||
@@ -166,7 +177,8 @@ int FullFiles(const Arguments &args)
 		if (!Ok("append after space was freed", file->Append(piece, io, nullptr)))
 			return 1;
 	if (!Ok("sync", file->Fsync(io, nullptr)) || !Ok("close", file->Close(io, nullptr)) ||
-	    !Ok("read", rocksdb::ReadFileToString(fs, "/full", &all)) || all.size() != whole * piece.size())
+	    !Ok("read", rocksdb::ReadFileToString(fs, "/full", &all)) ||
+	    all.size() != whole * piece.size())
 		return 1;
 	for (size_t at = 0; at < all.size(); at += piece.size())
 		if (all.compare(at, piece.size(), piece))
@@ -183,9 +195,11 @@ int Uris(const Arguments &args)
 
 	for (const std::string &uri : args) {
 		std::shared_ptr<rocksdb::FileSystem> fs;
-		rocksdb::Status s = rocksdb::FileSystem::CreateFromString(rocksdb::ConfigOptions(), uri, &fs);
+		rocksdb::Status s = rocksdb::FileSystem::CreateFromString(rocksdb::ConfigOptions(),
+									  uri, &fs);
 
-		printf("%s: %s\n", uri.c_str(), s.ok() ? fs->GetId().c_str() : s.ToString().c_str());
+		printf("%s: %s\n", uri.c_str(),
+		       s.ok() ? fs->GetId().c_str() : s.ToString().c_str());
 		failed += !s.ok();
 		if (s.ok())
 			open.push_back(fs);

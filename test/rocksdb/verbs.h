@@ -16,7 +16,7 @@ int Conformance(const Arguments &args); /* URI SCRATCH-DIR */
 int Acknowledge(const Arguments &args); /* URI DB */
 int Verify(const Arguments &args);      /* URI DB COUNT */
 int FillUp(const Arguments &args);      /* URI DB [unlogged] */
-int FullFiles(const Arguments &args); /* URI */
+int FullFiles(const Arguments &args);   /* URI */
 int Ingest(const Arguments &args);      /* URI DB */
 int OpenTwice(const Arguments &args);   /* URI DB */
 int Leak(const Arguments &args);        /* URI DB COUNT */
@@ -32,7 +32,8 @@ struct Database {
 	std::unique_ptr<rocksdb::DB> db;
 
 	/* Says what failed. */
-	bool Open(const std::string &uri, const std::string &path, rocksdb::Options options = rocksdb::Options());
+	bool Open(const std::string &uri, const std::string &path,
+		  rocksdb::Options options = rocksdb::Options());
 	/* The environment alone. */
 	bool OpenEnv(const std::string &uri);
 	~Database() { db.reset(); }
@@ -40,7 +41,8 @@ struct Database {
 
 std::string KeyOf(uint64_t n);
 std::string ValueOf(uint64_t n);
-/* Keys 0 … count - 1 are there with their values; whatever else is there has its value too. Says what is not. */
+/* Keys 0 … count - 1 are there with their values; whatever else is there has its value too. Says
+ * what is not. */
 bool HasAll(rocksdb::DB *db, uint64_t count);
 /* Prints and returns false when a status is not OK. */
 bool Ok(const char *what, const rocksdb::Status &s);
