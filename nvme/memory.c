@@ -20,7 +20,9 @@
 #include "base/dma.h"
 #include "nvme/internal.h"
 
-#define POOL_SIZE (64 * GiB)
+/* Address space, not memory. Where there is less of it (a limit, a debugger), half will do, and so on. */
+#define POOL_MOST (64 * GiB)
+#define POOL_LEAST (256 * MiB)
 #define POOL_ALIGN (2 * MiB)
 #define GIVE_BACK (256 * KiB)
 
@@ -93,10 +95,10 @@ static void watch_forks(void)
 }
 
 /* Aligned, so that a server may use large pages for it. */
-static char *map_pool(int fd)
+static char *map_pool(int fd, uint64_t size)
 {
 	uint64_t before;
-	char *p = mmap(NULL, POOL_SIZE + POOL_ALIGN, PROT_NONE,
+	char *p = mmap(NULL, size + POOL_ALIGN, PROT_NONE,
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (p == MAP_FAILED)
@@ -104,12 +106,12 @@ static char *map_pool(int fd)
 	before = round_up((uintptr_t)p, POOL_ALIGN) - (uintptr_t)p;
 	if (before)
 		munmap(p, before);
-	munmap(p + before + POOL_SIZE, POOL_ALIGN - before);
+	munmap(p + before + size, POOL_ALIGN - before);
 	p += before;
-	if (mmap(p, POOL_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd,
+	if (mmap(p, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd,
 		 0) != MAP_FAILED)
 		return p;
-	munmap(p, POOL_SIZE);
+	munmap(p, size);
 	return NULL;
 }
 
@@ -118,10 +120,14 @@ static int pool_make(void)
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct span *all = base_malloc(sizeof(*all));
 	int fd = all ? memfd_create("nvme", MFD_CLOEXEC) : -1;
+	uint64_t size = POOL_MOST * 2;
 	char *base = NULL;
 
-	if (fd >= 0 && !ftruncate(fd, POOL_SIZE))
-		base = map_pool(fd);
+	while (fd >= 0 && !base && size > POOL_LEAST) {
+		size /= 2;
+		if (!ftruncate(fd, (off_t)size))
+			base = map_pool(fd, size);
+	}
 	if (!base) {
 		if (fd >= 0)
 			close(fd);
@@ -129,9 +135,9 @@ static int pool_make(void)
 		return -ENOMEM;
 	}
 	pthread_once(&once, watch_forks);
-	*all = (struct span){ .len = POOL_SIZE };
+	*all = (struct span){ .len = size };
 	RB_INSERT(spans, &spans, all);
-	nvme_pool = (struct nvme_pool){ base, POOL_SIZE, fd };
+	nvme_pool = (struct nvme_pool){ base, size, fd };
 	return 0;
 }
 
@@ -192,7 +198,7 @@ static void *pool_alloc(size_t size, size_t align)
 	struct span *s = NULL;
 	void *p = NULL;
 
-	if (!size || size > POOL_SIZE || align > POOL_SIZE)
+	if (!size || size > POOL_MOST || align > POOL_ALIGN)
 		return NULL;
 	size = round_up(size, NVME_PAGE);
 	align = MAX(align, (size_t)NVME_PAGE);
@@ -241,8 +247,6 @@ int nvme_pool_use(void)
 
 void *nvme_alloc(size_t size, size_t align)
 {
-	if (align > POOL_ALIGN)
-		return NULL;
 	return pool_alloc(size, align);
 }
 
