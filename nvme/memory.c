@@ -108,8 +108,8 @@ static char *map_pool(int fd, uint64_t size)
 		munmap(p, before);
 	munmap(p + before + size, POOL_ALIGN - before);
 	p += before;
-	if (mmap(p, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd,
-		 0) != MAP_FAILED)
+	if (mmap(p, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd, 0) !=
+	    MAP_FAILED)
 		return p;
 	munmap(p, size);
 	return NULL;

@@ -147,6 +147,25 @@ static void advance(struct nvme_cmd *cmd, uint64_t bytes)
 	}
 }
 
+/* The common case: all of it in one iovec and at most two pages, which need no list. */
+static bool name_two_pages(struct nvme_cmd *cmd, struct nvme_req *r, uint64_t want)
+{
+	const struct iovec *v = &cmd->iov[cmd->iov_index];
+	uint64_t at = nvme_iova(v->iov_base) + cmd->iov_offset;
+	uint64_t end = at % NVME_PAGE + want;
+
+	if (end > 2 * NVME_PAGE || v->iov_len - cmd->iov_offset < want)
+		return false;
+	r->prp1 = at;
+	r->prp2 = end > NVME_PAGE ? round_down(at, NVME_PAGE) + NVME_PAGE : 0;
+	cmd->iov_offset += want;
+	if (cmd->iov_offset == v->iov_len) {
+		cmd->iov_offset = 0;
+		cmd->iov_index++;
+	}
+	return true;
+}
+
 /* Names the buffers of at most *blocks blocks; fewer may be possible. */
 static int name_data(struct nvme_qpair *q, struct nvme_cmd *cmd, struct nvme_req *r,
 		     uint32_t *blocks)
@@ -154,6 +173,8 @@ static int name_data(struct nvme_qpair *q, struct nvme_cmd *cmd, struct nvme_req
 	struct walk w = { .list = list_of(q, r) };
 	uint64_t want = (uint64_t)*blocks << q->ns->shift, offset = cmd->iov_offset;
 
+	if (name_two_pages(cmd, r, want))
+		return 0;
 	for (int i = cmd->iov_index; w.named < want; i++, offset = 0) {
 		const struct iovec *v = &cmd->iov[i];
 		uint64_t len = MIN(v->iov_len - offset, want - w.named);
