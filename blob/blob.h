@@ -226,6 +226,10 @@ struct bs_io;
 /* Called when a write is about to be published, inside the transaction that publishes its runs: the caller may add its own
  * changes (header, items). A non-zero return publishes nothing and becomes the I/O's result. */
 typedef int (*bs_publish_fn)(struct bs_txn *txn, struct bs_io *io, void *arg);
+/* Called when the places of a write are chosen, under the store's lock, so before or after any transaction: bit i of `wanted` (of word
+ * i / 64) stands for block i of the write. Bits the caller clears are blocks that were given up since it started the write
+ * (truncated, punched): whatever they map to by now is neither overwritten nor replaced. May be called again. Memory only. */
+typedef void (*bs_wanted_fn)(struct bs_io *io, uint64_t *wanted, void *arg);
 
 /*
  * One data operation, embedded in the caller's request; the store's from bs_io_start until it is done. offset and length
@@ -247,7 +251,8 @@ struct bs_io {
 	uint64_t mem_handle;   /* bdev_register handle of the memory, or 0 */
 	uint64_t reserved;     /* clusters the caller reserved for this write; taken over, the rest is given back */
 	bs_publish_fn publish; /* may be NULL */
-	void *publish_arg;
+	bs_wanted_fn wanted;   /* may be NULL; with it a write is never the short way over old places */
+	void *publish_arg;     /* of both */
 	uint64_t lsn;          /* out: LSN of the publication; 0: no metadata changed */
 
 	struct op op_;         /* the store's from here */

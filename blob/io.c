@@ -93,7 +93,7 @@ static bool start_fast(struct io_req *r)
 	if (e.count * BS_BLOCK < io->length)
 		return false;
 	if (io->op == BS_WRITE) {
-		if (e.flags || (io->flags & BS_IO_NEW) || io->publish)
+		if (e.flags || (io->flags & BS_IO_NEW) || io->publish || io->wanted)
 			return false;
 		io_whole(r, BDEV_WRITE, e.phys * BS_BLOCK, fast_write_done);
 		return true;

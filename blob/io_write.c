@@ -75,6 +75,23 @@ static enum bs_slice_kind kind_of(const struct bs_io *io, const struct bs_extent
 	return e->flags & BS_RUN_UNWRITTEN ? BS_SLICE_UNWRITTEN : BS_SLICE_INPLACE;
 }
 
+static bool is_wanted(const struct bs_intent *it, uint32_t off)
+{
+	return it->wanted[off / 64] >> (off % 64) & 1;
+}
+
+/* Shortens e to blocks that are all wanted, or all not: then true. */
+static bool clip_to_wanted(const struct bs_intent *it, uint64_t block, struct bs_extent *e)
+{
+	uint32_t off = (uint32_t)(block - it->block), n = 1;
+	bool wanted = is_wanted(it, off);
+
+	while (n < e->count && is_wanted(it, off + n) == wanted)
+		n++;
+	e->count = n;
+	return !wanted;
+}
+
 static int plan_extents(struct io_req *r, struct bs_place_req *req)
 {
 	uint64_t block = r->intent.block, end = block + r->intent.count, fresh = block;
@@ -87,6 +104,9 @@ static int plan_extents(struct io_req *r, struct bs_place_req *req)
 
 		bs_runmap_lookup(&r->io->blob->map, block, end - block, &e);
 		kind = kind_of(r->io, &e);
+		/* What was given up goes to a place that is never published. */
+		if (clip_to_wanted(&r->intent, block, &e))
+			kind = BS_SLICE_NEW;
 		if (kind == BS_SLICE_NEW)
 			continue;
 		if (fresh < block)
@@ -140,6 +160,8 @@ static int plan(struct io_req *r)
 	it->count = (uint32_t)(io->length / BS_BLOCK);
 	it->n = 0;
 	memset(it->wanted, 0xff, sizeof(it->wanted));
+	if (io->wanted)
+		io->wanted(io, it->wanted, io->publish_arg);
 	/* Listed from the beginning: blocks of one group find each other's cluster. */
 	LIST_INSERT_HEAD(&io->blob->intents, it, link);
 	r->listed = true;
@@ -211,11 +233,6 @@ static void publish_part(struct runs *runs, const struct bs_slice *s, uint32_t o
 		add_unwritten(runs, block, phys, count);
 	else if (s->kind == BS_SLICE_NEW && wanted)
 		bs_run_set(&runs->run[runs->n++], block, phys, count, 0);
-}
-
-static bool is_wanted(const struct bs_intent *it, uint32_t off)
-{
-	return it->wanted[off / 64] >> (off % 64) & 1;
 }
 
 typedef void (*part_fn)(struct runs *runs, const struct bs_slice *s, uint32_t off, uint32_t count,

@@ -250,6 +250,8 @@ struct bfs_unit *bfs_unit_get(struct bfs_cache *c, enum bfs_unit_kind kind, stru
 /* Unpins what it keeps. */
 void bfs_unit_put(struct bfs_unit *u);
 void bfs_units_free(struct bfs_cache *c);
+/* bs_io.wanted of a write-back: strikes out the pages that are detached. */
+void bfs_unit_wanted(struct bs_io *io, uint64_t *wanted, void *arg);
 /* Starts it as a child of parent, or on its own (parent NULL; then it puts itself). With a parent and keep (or USER) the parent puts it. */
 void bfs_unit_start(struct bfs_unit *u, struct bdev_channel *ch, struct op *parent);
 /* Pages missing from `number` on, at most to `last`, contiguous, in one window, allocated and inserted. *out NULL: the first one is there already.

@@ -187,6 +187,21 @@ static void write_end(struct bfs_unit *u, int rc)
 	bfs_waiters_wake(waiters);
 }
 
+/* Pages truncated or punched after they were gathered, and before their places were chosen, must not come back. They are
+ * detached within the transaction that unmaps their blocks, which the store's lock keeps from falling in between. */
+void bfs_unit_wanted(struct bs_io *io, uint64_t *wanted, void *arg)
+{
+	struct bfs_unit *u = arg;
+
+	(void)io;
+	for (uint32_t i = 0; i < u->n; i++) {
+		struct bfs_page *p = &u->cache->pages[u->page[i]];
+
+		if (atomic_load_explicit(&p->state, memory_order_acquire) & PAGE_DETACHED)
+			wanted[i / 64] &= ~(1ull << (i % 64));
+	}
+}
+
 /* ---- running ---- */
 
 enum { UNIT_IO, UNIT_END };

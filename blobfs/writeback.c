@@ -89,6 +89,7 @@ static void wb_prepare(struct bfs_unit *u)
 							    memory_order_relaxed);
 	u->io.mem_handle = c->mem_handle;
 	u->io.publish = bfs_publish;
+	u->io.wanted = bfs_unit_wanted;
 }
 
 int bfs_wb_gather(struct bfs_inode *inode, uint64_t *next, uint64_t last, struct bdev_channel *ch,

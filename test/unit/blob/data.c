@@ -428,6 +428,58 @@ TEST(data, what_the_caller_adds_is_published_with_the_write_or_nothing_is)
 	dma_free(iov.iov_base);
 }
 
+static void strike_second_and_last(struct bs_io *io, uint64_t *wanted, void *arg)
+{
+	++*(unsigned *)arg;
+	wanted[0] &= ~(1ull << 1);
+	wanted[0] &= ~(1ull << (io->length / BS_BLOCK - 1));
+}
+
+/* What is at blocks 0 … 5 after a write of six blocks whose second and last were given up. */
+static void write_given_up(struct kit *kit, struct bs_blob *blob, uint8_t byte)
+{
+	static uint8_t buf[6 * BS_BLOCK] __attribute__((aligned(4096)));
+	struct iovec iov = { buf, sizeof(buf) };
+	unsigned asked = 0;
+	struct bs_io io = { .blob = blob, .op = BS_WRITE, .length = sizeof(buf), .iov = &iov, .iovcnt = 1,
+			    .wanted = strike_second_and_last, .publish_arg = &asked };
+
+	memset(buf, byte, sizeof(buf));
+	ASSERT_OK(bs_io_sync(kit->bs, &io));
+	ASSERT_GE_INT(asked, 1);
+}
+
+TEST(data, blocks_given_up_before_their_place_was_chosen_are_neither_overwritten_nor_mapped)
+{
+	struct bs_extent e;
+	struct bs_blob *blob;
+	struct kit kit;
+
+	kit_open(&kit, NULL);
+	blob = kit_create(kit.bs);
+	/* Over holes: they stay holes. */
+	write_given_up(&kit, blob, 'a');
+	for (uint64_t b = 0; b < 6; b++) {
+		bs_map_lookup(blob, b, 1, &e);
+		EXPECT_EQ_INT(b == 1 || b == 5, (e.flags & BS_RUN_HOLE) != 0);
+		EXPECT_EQ_INT(b == 1 || b == 5 ? 0 : 'a', kit_byte(blob, b));
+	}
+	/* Over written and unwritten blocks: these keep what they are. */
+	ASSERT_OK(kit_write(blob, 1, 1, 'n', 0));
+	ASSERT_OK(kit_prealloc(kit.bs, blob, 5, 1));
+	write_given_up(&kit, blob, 'b');
+	for (uint64_t b = 0; b < 5; b++)
+		EXPECT_EQ_INT(b == 1 ? 'n' : 'b', kit_byte(blob, b));
+	bs_map_lookup(blob, 5, 1, &e);
+	EXPECT_EQ_INT(BS_RUN_UNWRITTEN, e.flags);
+	kit_reopen(&kit, false, 0);
+	blob = bs_blob_get(kit.bs, 1);
+	for (uint64_t b = 0; blob && b < 6; b++)
+		EXPECT_EQ_INT(b == 5 ? 0 : b == 1 ? 'n' : 'b', kit_byte(blob, b));
+	bs_blob_put(blob);
+	kit_close(&kit);
+}
+
 TEST(data, requests_that_make_no_sense_are_refused)
 {
 	char buf[16];
