@@ -409,7 +409,7 @@ static void punch_file(struct load *l)
 	bfs_close(file);
 	if (no_space(l, rc)) {
 		/* Part of it may have been zeroed. */
-		fm_reread(&l->m, l->run, l->fs, p.node);
+		fm_reread(&l->m, l->run, l->fs, p.node, submitted);
 		return;
 	}
 	if (mode != FALLOC_FL_KEEP_SIZE)

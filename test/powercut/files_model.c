@@ -297,10 +297,10 @@ static void forget(struct history *h, uint64_t lsn)
 		h->n--;
 }
 
-void fm_reread(struct files_model *m, struct run *run, struct bfs *fs, struct node *f)
+void fm_reread(struct files_model *m, struct run *run, struct bfs *fs, struct node *f, uint64_t submitted)
 {
 	static uint8_t buf[FM_UNITS * FM_UNIT];
-	uint64_t size, event = bdev_powercut_mark(run->dev);
+	uint64_t size;
 
 	memset(buf, 0, sizeof(buf));
 	if (!read_file(run, fs, f, buf, &size)) {
@@ -310,7 +310,7 @@ void fm_reread(struct files_model *m, struct run *run, struct bfs *fs, struct no
 		run->why[0] = '\0';
 		call_failed(run, why, -EIO);
 	}
-	fm_size(m, f, size, event);
+	fm_size(m, f, size, submitted);
 	++m->seq;
 	for (uint64_t u = 0; u < FM_UNITS; u++) {
 		const struct tag *t = (const struct tag *)(buf + u * FM_UNIT);
@@ -321,14 +321,14 @@ void fm_reread(struct files_model *m, struct run *run, struct bfs *fs, struct no
 		if (!h->n && !t->counter)
 			continue;
 		GROW(h->c, h->n, h->cap);
-		h->c[h->n++] = (struct unit_change){ t->counter, m->seq, event };
+		h->c[h->n++] = (struct unit_change){ t->counter, m->seq, submitted };
 	}
 }
 
 /* The file's bytes and size as they are now, durable. */
 static void adopt_file(struct files_model *m, struct run *run, struct bfs *fs, struct node *f)
 {
-	fm_reread(m, run, fs, f);
+	fm_reread(m, run, fs, f, bdev_powercut_mark(run->dev));
 	fm_synced(m, f, m->seq, bdev_powercut_mark(run->dev));
 }
 

@@ -80,7 +80,7 @@ void fm_target(uint64_t ino_hint, char *out, size_t len); /* text of a symlink *
 /* Compares a mounted file system that came back to `lsn` with the model at `event`. */
 bool fm_verify(const struct files_model *m, struct run *run, struct bfs *fs, uint64_t lsn, uint64_t event);
 /* What the file holds now is what was written last. */
-void fm_reread(struct files_model *m, struct run *run, struct bfs *fs, struct node *f);
+void fm_reread(struct files_model *m, struct run *run, struct bfs *fs, struct node *f, uint64_t submitted);
 /* The process died, and this is what is there: it is the truth from now on. */
 void fm_adopt(struct files_model *m, struct run *run, struct bfs *fs, uint64_t lsn);
 
