@@ -217,7 +217,6 @@ struct bfs_iter { /* a place in somebody's iovecs */
 };
 void bfs_iter_init(struct bfs_iter *it, const struct iovec *iov, int cnt);
 void bfs_iter_advance(struct bfs_iter *it, size_t len);
-size_t bfs_iter_left(const struct bfs_iter *it);
 void bfs_copy_in(void *dst, struct bfs_iter *it, size_t len);  /* advances; it->iov NULL: zeroes */
 void bfs_copy_out(struct bfs_iter *it, const void *src, size_t len); /* src NULL: zeroes */
 void bfs_copy_zero(void *dst, size_t len);

@@ -43,32 +43,6 @@ void bfs_inode_note_lsn(struct bfs_inode *inode, uint64_t lsn)
 		;
 }
 
-int bfs_inode_flush_attr(struct bfs_inode *inode)
-{
-	struct bs_txn *txn;
-	bool dirty;
-	int rc;
-
-	pthread_mutex_lock(&inode->lock);
-	dirty = inode->attr_dirty;
-	pthread_mutex_unlock(&inode->lock);
-	if (!dirty)
-		return 0;
-	rc = bs_txn_begin(inode->fs->bs, 0, &txn);
-	if (rc)
-		return rc;
-	pthread_mutex_lock(&inode->lock);
-	rc = bfs_inode_put_header(txn, inode, BFS_KEEP_SIZE);
-	if (!rc)
-		inode->attr_dirty = false;
-	pthread_mutex_unlock(&inode->lock);
-	if (rc)
-		bs_txn_cancel(txn);
-	else
-		bfs_inode_note_lsn(inode, bs_txn_end(txn));
-	return rc;
-}
-
 /* ---- the list of what is dirty ---- */
 
 void bfs_inode_mark_dirty(struct bfs_inode *inode)

@@ -156,8 +156,6 @@ int bfs_inode_unpack(const struct bfs_inode_disk *disk, struct bfs_inode *inode)
 int bfs_inode_put_header(struct bs_txn *txn, struct bfs_inode *inode, uint64_t size);
 /* Attributes now, cached size and times included. Takes inode->lock. */
 void bfs_inode_attr(struct bfs_inode *inode, struct bfs_attr *out);
-/* Writes dirty times (not the size) to the header in a transaction of their own, if there are any. No lock held. */
-int bfs_inode_flush_attr(struct bfs_inode *inode);
 /* inode->lock held; the first: n_dirty or attr_dirty was just set (cheap when it is on the list already); the second: drops it from the
  * list, if it has nothing dirty nor in write-back any more; the caller holds a count of its own. */
 void bfs_inode_mark_dirty(struct bfs_inode *inode);

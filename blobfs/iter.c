@@ -27,15 +27,6 @@ void bfs_iter_init(struct bfs_iter *it, const struct iovec *iov, int cnt)
 	it->off = 0;
 }
 
-size_t bfs_iter_left(const struct bfs_iter *it)
-{
-	size_t sum = 0;
-
-	for (int i = 0; i < it->cnt; i++)
-		sum += it->iov[i].iov_len;
-	return sum - it->off;
-}
-
 /* Bytes at hand without a break, at most max. */
 static size_t iter_run(struct bfs_iter *it, size_t max)
 {

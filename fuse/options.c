@@ -157,7 +157,8 @@ static int set_list(struct mount_args *a, const char *list, struct base_err *err
 	return rc;
 }
 
-static int set_letter(struct mount_args *a, int letter, struct base_err *err)
+/* word: the one of the command line it stands in. */
+static int set_letter(struct mount_args *a, int letter, const char *word, struct base_err *err)
 {
 	switch (letter) {
 	case 'f': a->foreground = true; return 0;
@@ -176,7 +177,7 @@ static int set_letter(struct mount_args *a, int letter, struct base_err *err)
 	}
 	if (optopt)
 		return base_err_set(err, -EINVAL, "unknown option '-%c'", optopt);
-	return base_err_set(err, -EINVAL, "unknown option");
+	return base_err_set(err, -EINVAL, "unknown option '%s'", word);
 }
 
 static const char short_options[] = ":fvhVrwnst:o:";
@@ -197,7 +198,7 @@ int mount_args_parse(int argc, char **argv, struct mount_args *a, struct base_er
 		a->sloppy |= letter == 's';
 	optind = 0;
 	while (!rc && (letter = getopt_long(argc, argv, short_options, long_options, NULL)) != -1)
-		rc = set_letter(a, letter, err);
+		rc = set_letter(a, letter, argv[optind - 1], err);
 	if (rc || a->help || a->version)
 		return rc;
 	if (argc - optind != 2)

@@ -6,6 +6,7 @@
  * no lock and make no system call of their own. What Append handed over is the file system's at
  * once, so Flush has nothing to do.
  */
+#include <algorithm>
 #include <fcntl.h>
 #include <linux/falloc.h>
 
@@ -143,7 +144,7 @@ IOStatus WritableFile::PositionedAppend(const Slice &data, uint64_t offset, cons
 			       : bfs_pwrite(handle_.file(), data.data(), data.size(), offset);
 
 	if (done > 0)
-		set_end(offset + static_cast<uint64_t>(done));
+		set_end(std::max(end_.load(std::memory_order_relaxed), offset + static_cast<uint64_t>(done)));
 	return WriteStatus(handle_.path(), done, data.size());
 }
 
