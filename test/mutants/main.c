@@ -42,7 +42,7 @@ static int hunt(const struct mutant *m, bool loud)
 	uint64_t seeds;
 
 	opt.quiet = !loud;
-	opt.sample = 150;
+	opt.sample = 100;
 	opt.ops = 200;
 	opt.seconds = m->id ? SECONDS : 0;
 	opt.states = (uint64_t)(1500 * scale()) + 1;

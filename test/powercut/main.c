@@ -70,8 +70,8 @@ static const struct part {
 	bool must_fail;
 } parts[] = {
 #define PART(...) { __VA_ARGS__ } /* ops, sample, torn: 0 for the usual */
-	{ "transactions and data survive cuts, the seeds known", PART(.level = 1, .states = 6000, .seed = 1), false },
-	{ "transactions and data survive cuts, fresh seeds", PART(.level = 1, .states = 8000), false },
+	{ "transactions and data survive cuts, the seeds known", PART(.level = 1, .states = 4000, .seed = 1, .sample = 400), false },
+	{ "transactions and data survive cuts, fresh seeds", PART(.level = 1, .states = 5000, .sample = 400), false },
 	{ "a long life survives cuts", PART(.level = 1, .ops = 600, .states = 3000, .sample = 400), false },
 	{ "files and names survive cuts, the seeds known", PART(.level = 2, .ops = 150, .states = 5000, .seed = 1), false },
 	{ "files and names survive cuts, fresh seeds", PART(.level = 2, .ops = 150, .states = 8000), false },

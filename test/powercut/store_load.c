@@ -452,10 +452,12 @@ static void write_data(struct load *l)
 	for (unsigned i = 0; i < b.n; i++) {
 		if (order[i]->io.lsn)
 			sm_txn(&l->m, order[i]->io.lsn, order[i]->submitted, false);
-		note_write(order[i], in_place[order[i] - b.w]);
+		if (order[i]->io.op_.rc != -ENOSPC) /* else nothing was written */
+			note_write(order[i], in_place[order[i] - b.w]);
 		free(order[i]->data);
 	}
-	must(l, "write", rc);
+	if (rc != -ENOSPC)
+		must(l, "write", rc);
 }
 
 static void unmap_or_zero(struct load *l)
@@ -464,6 +466,7 @@ static void unmap_or_zero(struct load *l)
 	uint64_t block = rng_below(&l->run->rng, SM_BLOCKS), count = 1 + rng_below(&l->run->rng, SM_BLOCKS - block), lsn;
 	bool mapped[SM_BLOCKS];
 	struct bs_txn *txn;
+	int rc = 0;
 
 	if (what == 2 && !want_space(l, NEED))
 		return;
@@ -480,7 +483,12 @@ static void unmap_or_zero(struct load *l)
 	else if (what == 1)
 		must(l, "zero", bs_txn_zero(txn, l->blob[i], block, count));
 	else
-		must(l, "prealloc", bs_txn_prealloc(txn, l->blob[i], block, count, BS_STREAM_LONG));
+		rc = bs_txn_prealloc(txn, l->blob[i], block, count, BS_STREAM_LONG);
+	if (rc == -ENOSPC) { /* the service's checkpoint may have taken what there was */
+		bs_txn_cancel(txn);
+		return;
+	}
+	must(l, "prealloc", rc);
 	lsn = end(l, txn);
 	for (uint64_t k = 0; lsn && k < count; k++) {
 		if (what == 0)
@@ -551,7 +559,7 @@ static void load_step(void *w)
 	struct load *l = w;
 	uint64_t dice = rng_below(&l->run->rng, 100);
 
-	if (rng_below(&l->run->rng, 1000) < 8) {
+	if (l->alive && rng_below(&l->run->rng, 1000) < 8) {
 		if (rng_chance(&l->run->rng, 30))
 			storm(l);
 		else
