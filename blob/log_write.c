@@ -189,7 +189,11 @@ static enum op_next round_begin(struct bs_log *log, struct op *op)
 		/* Whatever completed before the records were sealed, waited for or not. */
 		log->with_flush = log->volatile_cache && atomic_load(&log->bs->data_gen) > log->flushed_gen;
 	}
-	if (!log->with_flush || BS_MUTATE(data_flush))
+	if (BS_MUTATE(data_flush)) {
+		log->flushed_gen = atomic_load(&log->bs->data_gen);
+		log->with_flush = false;
+	}
+	if (!log->with_flush)
 		return op_goto(op, W_FLUSHED);
 	log->flush_gen = atomic_load(&log->bs->data_gen);
 	atomic_fetch_add(&log->flushes, 1);
