@@ -89,7 +89,9 @@ static void after_fork_child(void)
 	pthread_mutex_unlock(&lock);
 }
 
-static void watch_forks(void)
+/* When the library is loaded, so before any device is opened: handlers run last registered first, and whoever allocates may hold
+ * a channel's lock, so a fork has to take the channels' locks before this one. */
+__attribute__((constructor)) static void watch_forks(void)
 {
 	pthread_atfork(before_fork, after_fork_parent, after_fork_child);
 }
@@ -117,7 +119,6 @@ static char *map_pool(int fd, uint64_t size)
 
 static int pool_make(void)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct span *all = base_malloc(sizeof(*all));
 	int fd = all ? memfd_create("nvme", MFD_CLOEXEC) : -1;
 	uint64_t size = POOL_MOST * 2;
@@ -134,7 +135,6 @@ static int pool_make(void)
 		free(all);
 		return -ENOMEM;
 	}
-	pthread_once(&once, watch_forks);
 	*all = (struct span){ .len = size };
 	RB_INSERT(spans, &spans, all);
 	nvme_pool = (struct nvme_pool){ base, size, fd };
