@@ -221,6 +221,7 @@ enum bs_io_op { BS_READ, BS_WRITE, BS_WRITE_ZEROES, BS_UNMAP };
 enum bs_io_flags {
 	BS_IO_NEW = 1 << 0,     /* a write: never over the old blocks, always to new ones */
 	BS_IO_NO_SIZE = 1 << 1, /* reserved */
+	BS_IO_DURABLE = 1 << 2, /* a write: its data is durable when done (not its publication), so no commit flushes for it */
 };
 struct bs_io;
 /* Called when a write is about to be published, inside the transaction that publishes its runs: the caller may add its own
@@ -274,6 +275,9 @@ BLOBFS_API int bs_io_sync(struct bs *bs, struct bs_io *io);
  */
 BLOBFS_API void bs_commit_start(struct bs *bs, uint64_t lsn, struct op *op);
 BLOBFS_API int bs_commit(struct bs *bs, uint64_t lsn);
+/* Would a commit do without flushing the device, if data written from now on were durable by itself (BS_IO_DURABLE)? Then
+ * that spares a little data the flush; else one flush serves all there is. */
+BLOBFS_API bool bs_durable_pays(struct bs *bs);
 /* LSN of the last record written so far / durable so far. */
 BLOBFS_API uint64_t bs_lsn(struct bs *bs);
 BLOBFS_API uint64_t bs_durable_lsn(struct bs *bs);

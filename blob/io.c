@@ -76,7 +76,7 @@ static void fast_write_done(struct bdev_io *dev, int rc)
 	struct bs_io *io = dev->cb_arg;
 	struct io_req *r = io_req(io);
 
-	bs_log_data_written(r->bs);
+	io_written(r);
 	io_leave(r);
 	if (io->reserved)
 		bs_space_unreserve(r->bs, io->reserved);

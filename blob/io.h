@@ -73,6 +73,13 @@ static inline void io_home(struct io_req *r)
 		op_move(&r->io->op_, home);
 }
 
+/* Data is on the device, and durable only if it was asked to be. */
+static inline void io_written(struct io_req *r)
+{
+	if (!(r->io->flags & BS_IO_DURABLE))
+		bs_log_data_written(r->bs);
+}
+
 void io_enter(struct io_req *r);
 void io_leave(struct io_req *r);
 

@@ -100,6 +100,8 @@ static void prepare(struct io_req *r, struct bdev_io *dev, enum bdev_op op, uint
 	dev->op = op;
 	dev->offset = at;
 	dev->opts.mem_handle = r->io->mem_handle;
+	if (op == BDEV_WRITE && r->io->flags & BS_IO_DURABLE)
+		dev->opts.flags = BDEV_FUA;
 	dev->opts.stream = op == BDEV_WRITE ? (uint16_t)r->io->stream : 0;
 }
 

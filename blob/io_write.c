@@ -344,7 +344,7 @@ static enum op_next step_publish(struct op *op, struct io_req *r)
 
 	op->on_error = CANCEL;
 	if (r->wrote)
-		bs_log_data_written(r->bs);
+		io_written(r);
 	if (BS_MUTATE(publish_first) && r->io->lsn)
 		return op_goto(op, DONE);
 	r->wrote = false;
@@ -361,7 +361,7 @@ static enum op_next step_publish(struct op *op, struct io_req *r)
 static void cancel(struct io_req *r)
 {
 	if (r->wrote)
-		bs_log_data_written(r->bs);
+		io_written(r);
 	pthread_mutex_lock(&r->bs->lock);
 	unlist(r);
 	free_new(r);

@@ -265,6 +265,13 @@ void bs_log_data_written(struct bs *bs)
 	bs_service_kick(bs, BS_KICK_TIMER);
 }
 
+bool bs_durable_pays(struct bs *bs)
+{
+	struct bs_log *log = bs->log;
+
+	return log->volatile_cache && atomic_load(&log->flushed_gen) >= atomic_load(&bs->data_gen);
+}
+
 /* ---- waiting ---- */
 
 /* log->lock held; nodes are kept, so that a commit rarely allocates. */

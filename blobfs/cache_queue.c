@@ -173,6 +173,16 @@ void bfs_page_free(struct bfs_cache *c, uint32_t page)
 		bfs_wake_free(c);
 }
 
+bool bfs_cache_is_young(struct bfs_cache *c)
+{
+	bool young;
+
+	pthread_mutex_lock(&c->free_lock);
+	young = c->fresh_page < c->n_pages / 4 * 3;
+	pthread_mutex_unlock(&c->free_lock);
+	return young;
+}
+
 static uint32_t take_free(struct bfs_cache *c)
 {
 	uint32_t page = BFS_NO_PAGE;

@@ -187,6 +187,8 @@ void bfs_queue_touch(struct bfs_cache *c, uint32_t page);
 /* A free page, evicting if need be; BFS_NO_PAGE: everything is pinned or dirty. No shard locked. */
 uint32_t bfs_page_alloc(struct bfs_cache *c);
 void bfs_page_free(struct bfs_cache *c, uint32_t page);
+/* Has much of its memory never held a page? */
+bool bfs_cache_is_young(struct bfs_cache *c);
 
 /* ---- cache_range.c ---- */
 /* Drops pages [first, last]; those in write-back or being filled are detached. dirty: dirty ones too. */
@@ -277,6 +279,7 @@ struct bfs_walk {
 	uint64_t wait;       /* page that the waiting has come to */
 	uint32_t tries;      /* at this page */
 	bool wrote;
+	bool durable;        /* data is durable when written: set it after bfs_walk_init */
 	struct bfs_waiter waiter;
 };
 void bfs_walk_init(struct bfs_walk *w, struct bfs_inode *inode, uint64_t first, uint64_t last, struct bdev_channel *ch);

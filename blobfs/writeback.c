@@ -221,6 +221,14 @@ void bfs_walk_init(struct bfs_walk *w, struct bfs_inode *inode, uint64_t first, 
 	w->last = last;
 	w->tries = 0;
 	w->wrote = false;
+	w->durable = false;
+}
+
+static void walk_unit(struct bfs_walk *w, struct bfs_unit *u, struct op *op)
+{
+	if (w->durable)
+		u->io.flags |= BS_IO_DURABLE;
+	bfs_unit_start(u, w->ch, op);
 }
 
 int bfs_walk_start(struct bfs_walk *w, struct op *op, unsigned units)
@@ -233,7 +241,7 @@ int bfs_walk_start(struct bfs_walk *w, struct op *op, unsigned units)
 		rc = bfs_wb_gather(w->inode, &w->next, w->last, w->ch, &u);
 		if (rc || !u)
 			break;
-		bfs_unit_start(u, w->ch, op);
+		walk_unit(w, u, op);
 		n++;
 	}
 	return n ? (int)n : rc;
@@ -249,7 +257,7 @@ static int write_again(struct bfs_walk *w, uint64_t page, struct op *op)
 	if (rc || !u)
 		return rc;
 	w->wrote = true;
-	bfs_unit_start(u, w->ch, op);
+	walk_unit(w, u, op);
 	return 1;
 }
 

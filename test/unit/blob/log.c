@@ -69,6 +69,44 @@ TEST(blob_log, data_written_before_makes_the_commit_flush_once)
 	rig_drop(&r);
 }
 
+static void write_page(struct rig *r, uint64_t id, uint32_t flags)
+{
+	static _Alignas(BS_BLOCK) uint8_t page[BS_BLOCK];
+	struct iovec iov = { page, sizeof(page) };
+	struct bs_io io = { .blob = bs_blob_get(r->bs, id), .op = BS_WRITE, .flags = flags, .length = sizeof(page),
+			    .iov = &iov, .iovcnt = 1 };
+
+	ASSERT_OK(bs_io_sync(r->bs, &io));
+	bs_blob_put(io.blob);
+}
+
+TEST(blob_log, data_written_durably_needs_no_flush)
+{
+	struct rig r;
+	uint64_t writes, flushes, id;
+
+	rig_make(&r, SIZE, true);
+	ASSERT_OK(rig_open(&r, BS_NO_SERVICE, 0));
+	id = rig_create(&r, 1, 100);
+	ASSERT_OK(bs_commit(r.bs, 0));
+	writes = seen(&r, BDEV_WRITE);
+	flushes = seen(&r, BDEV_FLUSH);
+	EXPECT_TRUE(bs_durable_pays(r.bs));
+	write_page(&r, id, BS_IO_DURABLE); /* to a new place: there is a record of it */
+	ASSERT_OK(bs_commit(r.bs, 0));
+	EXPECT_EQ_INT(writes + 2, seen(&r, BDEV_WRITE));
+	write_page(&r, id, BS_IO_DURABLE); /* in place */
+	ASSERT_OK(bs_commit(r.bs, 0));
+	EXPECT_EQ_INT(writes + 3, seen(&r, BDEV_WRITE));
+	EXPECT_EQ_INT(flushes, seen(&r, BDEV_FLUSH));
+	write_page(&r, id, 0);
+	EXPECT_FALSE(bs_durable_pays(r.bs)); /* there is a flush to come in any case */
+	ASSERT_OK(bs_commit(r.bs, 0));
+	EXPECT_EQ_INT(flushes + 1, seen(&r, BDEV_FLUSH));
+	EXPECT_TRUE(bs_durable_pays(r.bs));
+	rig_drop(&r);
+}
+
 TEST(blob_log, without_a_volatile_cache_nothing_is_flushed)
 {
 	struct rig r;

@@ -139,7 +139,7 @@ TEST(bfs_cache, a_file_read_in_order_is_read_ahead_and_at_random_not)
 	uint64_t rng = 1, ahead, misses;
 
 	data_make(&w, "64M",
-		  (struct bfs_mount_opts){ .cache_size = 32 * MiB, .writeback_ms = 100000 });
+		  (struct bfs_mount_opts){ .cache_size = 5 * MiB, .writeback_ms = 100000 });
 	file = cold_file(&w, "/f", 1024);
 	for (uint64_t pos = 0; pos < 1024 * PAGE; pos += PAGE) {
 		ASSERT_EQ_INT(PAGE, bfs_pread(file, got, PAGE, pos));
@@ -154,6 +154,30 @@ TEST(bfs_cache, a_file_read_in_order_is_read_ahead_and_at_random_not)
 		ASSERT_EQ_INT(PAGE, bfs_pread(file, got, PAGE, (rnd(&rng) % 511 * 2 + 1) * PAGE));
 	EXPECT_EQ_INT(ahead, stat_of(&w).readahead);
 	EXPECT_LT_INT(stat_of(&w).misses - misses, 201);
+	bfs_close(file);
+	data_end(&w);
+}
+
+TEST(bfs_cache, a_miss_brings_its_neighbours_while_memory_was_never_used)
+{
+	struct bfs_file *file;
+	struct world w;
+	uint64_t misses;
+
+	data_make(&w, "64M",
+		  (struct bfs_mount_opts){ .cache_size = 32 * MiB, .writeback_ms = 100000 });
+	file = cold_file(&w, "/f", 1021);
+	misses = stat_of(&w).misses;
+	ASSERT_EQ_INT(PAGE, bfs_pread(file, got, PAGE, 501 * PAGE));
+	ASSERT_EQ_MEM(buf + 501 * PAGE % sizeof(buf), got, PAGE);
+	EXPECT_EQ_INT(8, stat_of(&w).misses - misses);
+	for (uint64_t page = 503; page >= 496; page--) {
+		ASSERT_EQ_INT(PAGE, bfs_pread(file, got, PAGE, page * PAGE));
+		ASSERT_EQ_MEM(buf + page * PAGE % sizeof(buf), got, PAGE);
+	}
+	EXPECT_EQ_INT(8, stat_of(&w).misses - misses);
+	ASSERT_EQ_INT(PAGE, bfs_pread(file, got, PAGE, 1020 * PAGE)); /* not beyond the end */
+	EXPECT_EQ_INT(8 + 5, stat_of(&w).misses - misses);
 	bfs_close(file);
 	data_end(&w);
 }
