@@ -65,7 +65,7 @@ struct bfs_mount_opts {
 	uint32_t size;            /* sizeof(struct bfs_mount_opts) */
 	uint32_t flags;           /* enum bfs_mount_flags */
 	uint64_t cache_size;      /* page cache, bytes; 0: 128 MiB */
-	uint64_t dirty_limit;     /* bytes of dirty pages past which writers write back themselves; 0: a quarter of the cache */
+	uint64_t dirty_limit;     /* bytes of dirty pages past which writers write back themselves; 0: a quarter of the cache, 512 MiB at most */
 	uint32_t writeback_ms;    /* a page dirty for so long is written back, and committed; 0: 1000 */
 	uint32_t commit_ms;       /* metadata is committed at least so often; 0: 1000 */
 };

@@ -15,6 +15,7 @@
 #include "base/log.h"
 
 #define BATCH 32u
+#define DIRTY_MAX (512 * MiB) /* unless told otherwise */
 #define PASS_UNITS 16u /* in flight */
 
 struct pass {
@@ -390,7 +391,7 @@ int bfs_data_init(struct bfs *fs)
 	if (!fs->opts.writeback_ms)
 		fs->opts.writeback_ms = 1000;
 	c->dirty_limit = (fs->opts.dirty_limit ? fs->opts.dirty_limit
-					       : (uint64_t)c->n_pages * PAGE_SIZE / 4) /
+					       : MIN((uint64_t)c->n_pages * PAGE_SIZE / 4, DIRTY_MAX)) /
 			 PAGE_SIZE;
 	c->dirty_limit = MIN(MAX(c->dirty_limit, 16u), c->n_pages / 2);
 	wb = base_calloc(1, sizeof(*wb));
