@@ -68,7 +68,8 @@ static int measure(struct bench *b, const char *what, call_fn call, unsigned n, 
 	}
 	cpu = (clock_ns(CLOCK_THREAD_CPUTIME_ID) - cpu) / ((double)n * batch);
 	qsort(b->sample, n, sizeof(*b->sample), compare);
-	printf("%-28s p50 %9.0f ns   p99 %9.0f ns   cpu %9.0f ns\n", what, b->sample[n / 2], b->sample[n - n / 100 - 1], cpu);
+	printf("%-28s p50 %9.0f ns   p99 %9.0f ns   cpu %9.0f ns\n", what, b->sample[n / 2],
+	       b->sample[n - n / 100 - 1], cpu);
 	return 0;
 }
 
@@ -117,7 +118,9 @@ static int run(struct bench *b, unsigned appends)
 	rc = measure(b, "read 4 KiB, cached", read_page, appends / BATCH, BATCH);
 	rc = rc ? rc : measure(b, "read 400 bytes, cached", read_record, appends / BATCH, BATCH);
 	rc = rc ? rc : bfs_advise(b->file, 0, 0, BFS_ADV_DONTNEED);
-	rc = rc ? rc : measure(b, "read 4 KiB, mostly missing", read_page, MIN(2000u, (unsigned)b->pages / 8), 1);
+	rc = rc ? rc
+		: measure(b, "read 4 KiB, mostly missing", read_page,
+			  MIN(2000u, (unsigned)b->pages / 8), 1);
 	return rc ? rc : measure(b, "append 400 bytes, fdatasync", append_sync, 1000, 1);
 }
 
@@ -143,7 +146,8 @@ int main(int argc, char **argv)
 		fprintf(stderr, "bfs_bench: %s\n", base_err_text(&err, rc));
 		return 1;
 	}
-	rc = bfs_open_path(b.fs, NULL, NAME, O_RDWR | O_CREAT | O_TRUNC, 0600, BS_STREAM_SHORT, &b.file);
+	rc = bfs_open_path(b.fs, NULL, NAME, O_RDWR | O_CREAT | O_TRUNC, 0600, BS_STREAM_SHORT,
+			   &b.file);
 	if (!rc) {
 		rc = run(&b, appends);
 		bfs_close(b.file);

@@ -27,7 +27,8 @@ static int take_error(struct bfs_req *req)
 static void begin_walk(struct bfs_req *req, struct bfs_walk *walk, uint64_t last)
 {
 	bfs_walk_init(walk, req->inode, 0, last, req->ch);
-	walk->durable = atomic_load(&req->inode->n_dirty) <= SMALL_PAGES && bs_durable_pays(req->inode->fs->bs);
+	walk->durable = atomic_load(&req->inode->n_dirty) <= SMALL_PAGES &&
+			bs_durable_pays(req->inode->fs->bs);
 }
 
 static enum op_next settle(struct bfs_req *req)

@@ -16,7 +16,7 @@
 
 #define BATCH 32u
 #define DIRTY_MAX (512 * MiB) /* unless told otherwise */
-#define PASS_UNITS 16u /* in flight */
+#define PASS_UNITS 16u        /* in flight */
 
 struct pass {
 	struct bfs *fs;
@@ -390,8 +390,9 @@ int bfs_data_init(struct bfs *fs)
 	c->cluster_shift = (uint32_t)__builtin_ctz(st.cluster_size >> PAGE_SHIFT);
 	if (!fs->opts.writeback_ms)
 		fs->opts.writeback_ms = 1000;
-	c->dirty_limit = (fs->opts.dirty_limit ? fs->opts.dirty_limit
-					       : MIN((uint64_t)c->n_pages * PAGE_SIZE / 4, DIRTY_MAX)) /
+	c->dirty_limit = (fs->opts.dirty_limit
+				  ? fs->opts.dirty_limit
+				  : MIN((uint64_t)c->n_pages * PAGE_SIZE / 4, DIRTY_MAX)) /
 			 PAGE_SIZE;
 	c->dirty_limit = MIN(MAX(c->dirty_limit, 16u), c->n_pages / 2);
 	wb = base_calloc(1, sizeof(*wb));
