@@ -218,13 +218,15 @@ struct bfs_read {
 	int64_t result;
 };
 BLOBFS_API int bfs_read_many(struct bfs_file *file, struct bfs_read *reads, size_t n);
-/* Data, size and attributes durable, with every earlier change of names. datasync: may leave out timestamps. */
+/* Data, size and attributes durable, with every earlier change of names. datasync: may leave out timestamps. An error of write-back
+ * is reported once to each file that was open when it happened, and to those opened later if nobody had heard of it by then. */
 BLOBFS_API int bfs_fsync(struct bfs_file *file, bool datasync);
 /* Starts writing back; waits for those pages if wait. Not durable. */
 BLOBFS_API int bfs_sync_range(struct bfs_file *file, uint64_t offset, uint64_t length, bool wait);
 /* An inode without a file: directories too. */
 BLOBFS_API int bfs_fsync_ino(struct bfs *fs, uint64_t ino, bool datasync);
-/* Everything written and done so far durable. */
+/* Everything written and done so far durable. Also reports, once, what write-back could not write since the last bfs_sync: those
+ * bytes are lost, and each file's own fsync says whose they were. */
 BLOBFS_API int bfs_sync(struct bfs *fs);
 BLOBFS_API int bfs_truncate(struct bfs *fs, const struct bfs_cred *cred, uint64_t ino, uint64_t size);
 /* mode: FALLOC_FL_KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, COLLAPSE_RANGE, INSERT_RANGE as fallocate(2); -EOPNOTSUPP for what is not offered. */

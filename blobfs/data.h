@@ -134,6 +134,8 @@ struct bfs_cache {
 	uint32_t n_units;
 	_Atomic uint32_t n_background; /* units that nobody waits for */
 	bool arena_is_dma;
+	_Atomic int wb_error; /* the last of a write-back; numbered, and how far a sync of everything has told of them */
+	_Atomic uint32_t wb_error_seq, wb_error_told;
 	_Atomic bool frozen; /* the store takes no changes any more: so writes are refused, too */
 };
 

@@ -45,7 +45,8 @@ static int file_make(struct bfs_inode *inode, int flags, enum bs_stream stream,
 	file->inode = inode;
 	file->flags = flags;
 	atomic_init(&file->stream, (int)stream);
-	atomic_init(&file->wb_error_seen, atomic_load(&inode->wb_error_seq));
+	/* An error nobody has heard of yet is for this one, too. */
+	atomic_init(&file->wb_error_seen, atomic_load(&inode->wb_error_told));
 	*out = file;
 	return 0;
 }

@@ -20,7 +20,10 @@ static int take_error(struct bfs_req *req)
 	uint32_t seq = atomic_load(&inode->wb_error_seq);
 	_Atomic uint32_t *seen = req->file ? &req->file->wb_error_seen : &inode->wb_error_seen;
 
-	return atomic_exchange(seen, seq) == seq ? 0 : atomic_load(&inode->wb_error);
+	if (atomic_exchange(seen, seq) == seq)
+		return 0;
+	atomic_store(&inode->wb_error_told, seq);
+	return atomic_load(&inode->wb_error);
 }
 
 /* Little data is made durable as it is written, which takes one round trip less than a flush by the commit. */

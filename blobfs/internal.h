@@ -70,6 +70,7 @@ struct bfs_inode { /* in core: while referenced, open, dirty, or cached */
 	_Atomic uint32_t wb_error_seq;    /* one more with each write-back error; files compare (R2) */
 	_Atomic int wb_error;
 	_Atomic uint32_t wb_error_seen;   /* by an fsync by number */
+	_Atomic uint32_t wb_error_told;   /* by any fsync: a file opened later need not hear of it */
 	uint64_t wb_pass;                 /* under fs->dirty_lock: the last pass of write-behind that came by */
 	LIST_ENTRY(bfs_inode) dirty_link; /* in fs->dirty: inodes with dirty pages or attributes; or in fs->undeleted */
 	bool on_dirty_list;               /* written under lock + dirty_lock + icache_lock: any of them makes it stable */

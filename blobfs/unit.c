@@ -147,6 +147,8 @@ static void write_failed(struct bfs_unit *u, int rc)
 		atomic_store(&u->cache->frozen, true);
 	atomic_store(&u->inode->wb_error, rc);
 	atomic_fetch_add(&u->inode->wb_error_seq, 1);
+	atomic_store(&u->cache->wb_error, rc);
+	atomic_fetch_add(&u->cache->wb_error_seq, 1);
 }
 
 static void write_end(struct bfs_unit *u, int rc)

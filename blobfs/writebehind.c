@@ -27,8 +27,7 @@ struct pass {
 	bool changed;
 	unsigned n, at;
 	struct bfs_walk walk[BATCH];
-	uint32_t error_seq[BATCH];
-	int rc; /* of an inode's write-back */
+	int rc; /* of what keeps an inode from being written back; a write that failed tells the cache */
 };
 
 struct bfs_wb {
@@ -70,7 +69,6 @@ static void pass_collect(struct pass *p)
 		atomic_store(&inode->dirty_since, base_now_ns());
 		bfs_inode_hold(inode);
 		bfs_walk_init(&p->walk[p->n], inode, 0, UINT64_MAX >> PAGE_SHIFT, p->ch);
-		p->error_seq[p->n] = atomic_load(&inode->wb_error_seq);
 		if (++p->n == BATCH)
 			break;
 	}
@@ -165,8 +163,6 @@ static enum op_next pass_wait(struct pass *p, struct op *op)
 /* The inode is as clean as it gets in this pass. */
 static void pass_leave(struct pass *p, struct bfs_inode *inode)
 {
-	if (atomic_load(&inode->wb_error_seq) != p->error_seq[p->at] && !p->rc)
-		p->rc = atomic_load(&inode->wb_error);
 	pthread_mutex_lock(&inode->lock);
 	bfs_inode_unmark_dirty(inode);
 	pthread_mutex_unlock(&inode->lock);
@@ -438,7 +434,19 @@ void bfs_data_free(struct bfs *fs)
 
 struct sync_state {
 	struct pass *pass;
+	uint32_t told;
 };
+
+/* An error nobody had told of when this began. Two that run at once both tell: either may have waited for those pages. */
+static int sync_error(struct bfs_cache *c, struct sync_state *st)
+{
+	uint32_t seq = atomic_load(&c->wb_error_seq);
+
+	if (seq == st->told)
+		return 0;
+	atomic_store(&c->wb_error_told, seq);
+	return atomic_load(&c->wb_error);
+}
 
 /* sync: all of it, as the request's own op, so that whoever waits for it goes where it goes. */
 enum op_next bfs_sync_run(struct op *op)
@@ -454,12 +462,14 @@ enum op_next bfs_sync_run(struct op *op)
 		st->pass = base_malloc(sizeof(*st->pass));
 		if (!st->pass)
 			return bfs_req_end(req, -ENOMEM);
+		st->told = atomic_load(&req->fs->cache->wb_error_told);
 		pass_init(st->pass, req->fs, req->ch, UINT64_MAX, true);
 	}
 	next = pass_run(st->pass, op);
 	if (next != OP_END)
 		return next;
-	rc = op->rc ? op->rc : st->pass->rc;
+	rc = sync_error(req->fs->cache, st);
+	rc = op->rc ? op->rc : st->pass->rc ? st->pass->rc : rc;
 	free(st->pass);
 	return bfs_req_end(req, rc);
 }

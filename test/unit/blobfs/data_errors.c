@@ -139,6 +139,8 @@ TEST(bfs_data_errors, a_failed_write_back_is_told_once_to_each_open_file)
 	ASSERT_OK(bfs_fsync(b, true));
 	ASSERT_ERR(-EIO, bfs_fsync_ino(f.w.fs, bfs_file_ino(a), false));
 	ASSERT_OK(bfs_fsync_ino(f.w.fs, bfs_file_ino(a), false));
+	ASSERT_ERR(-EIO, bfs_sync(f.w.fs));
+	ASSERT_OK(bfs_sync(f.w.fs));
 	/* Written again, it is well again. */
 	fill_bytes(block, 100000, 4);
 	ASSERT_EQ_INT(100000, bfs_pwrite(a, block, 100000, 0));
@@ -149,6 +151,30 @@ TEST(bfs_data_errors, a_failed_write_back_is_told_once_to_each_open_file)
 	bfs_close(a);
 	bfs_close(b);
 	bfs_close(c);
+	data_end(&f.w);
+}
+
+/* Nobody waited for the write-back: whoever comes first must hear of it, or bytes are lost in silence. */
+TEST(bfs_data_errors, a_write_back_that_failed_unseen_is_told_to_sync_and_to_the_next_file_opened)
+{
+	struct bfs_file *file;
+	struct faulty f;
+
+	faulty_make(&f);
+	file = data_open(&f.w, "/f", O_RDWR | O_CREAT);
+	ASSERT_EQ_INT(100000, bfs_pwrite(file, block, 100000, 0));
+	fail_data(&f, BDEV_WRITE, 1);
+	ASSERT_OK(bfs_sync_range(file, 0, 0, true));
+	bfs_close(file);
+	ASSERT_ERR(-EIO, bfs_sync(f.w.fs));
+	ASSERT_OK(bfs_sync(f.w.fs));
+	file = data_open(&f.w, "/f", O_RDWR);
+	ASSERT_ERR(-EIO, bfs_fsync(file, false));
+	ASSERT_OK(bfs_fsync(file, false));
+	bfs_close(file);
+	file = data_open(&f.w, "/f", O_RDWR);
+	ASSERT_OK(bfs_fsync(file, false));
+	bfs_close(file);
 	data_end(&f.w);
 }
 
