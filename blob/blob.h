@@ -270,8 +270,9 @@ BLOBFS_API int bs_io_sync(struct bs *bs, struct bs_io *io);
 
 /*
  * As a child of op: done when every record up to lsn (0: all so far) is durable and every data write that had completed
- * before this call is too. op is moved (op_move) to the log channel's driver for the wait and has to move itself back if it
- * cares. Those who wait together share flush and log write.
+ * before this call is too. op is moved (op_move) to the log channel's driver for the wait. One with a done function is moved back
+ * when that is over, and its user polls the channel it came from: the service thread polls the log's. One that op_wait waits for
+ * has to move itself back if it cares. Those who wait together share flush and log write.
  */
 BLOBFS_API void bs_commit_start(struct bs *bs, uint64_t lsn, struct op *op);
 BLOBFS_API int bs_commit(struct bs *bs, uint64_t lsn);

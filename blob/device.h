@@ -101,7 +101,7 @@ struct bs_commit_waiter {
 	TAILQ_ENTRY(bs_commit_waiter) link;
 	struct op *op;
 	uint64_t lsn, gen;
-	bool async, room;
+	struct op_driver *home; /* of an asynchronous one, which counts in n_async; else NULL */
 };
 TAILQ_HEAD(bs_commit_waiters, bs_commit_waiter);
 
@@ -169,6 +169,8 @@ void bs_log_fail_waiters(struct bs *bs, int rc); /* those for room, too */
 /* log_write.c; log->lock held / not held */
 bool bs_log_writer_claim(struct bs_log *log);
 void bs_log_writer_start(struct bs_log *log);
+/* Ends the wait of these ops, which are in no list any more; the nodes go back to the spare ones. */
+void bs_log_let_go(struct bs_log *log, struct bs_commit_waiters *list, int rc);
 bool bs_log_satisfied(const struct bs_log *log, const struct bs_commit_waiter *w);
 
 /* ---- checkpoints ---- */

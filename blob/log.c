@@ -287,7 +287,6 @@ static struct bs_commit_waiter *new_waiter(struct bs_log *log, struct op *op)
 		return NULL;
 	memset(w, 0, sizeof(*w));
 	w->op = op;
-	w->async = op->done != NULL;
 	return w;
 }
 
@@ -319,6 +318,7 @@ static void commit_start(struct bs *bs, uint64_t lsn, struct op *op)
 			w = NULL;
 		} else {
 			TAILQ_INSERT_TAIL(&log->waiters, w, link);
+			w->home = async ? home : NULL;
 			watch = async && !log->watched;
 			log->n_async += async;
 			log->watched |= watch;
@@ -429,22 +429,32 @@ void bs_log_wait_room_start(struct bs *bs, struct op *op)
 		bs_ckpt_start(bs);
 }
 
-/* Ends all waiters of a list with rc; nodes go back to the spare ones. */
+/* An asynchronous op goes home first, whoever ends up with it: when it is the last that was waited for, the log's channel is polled
+ * by nobody any more. It is counted until then, for the service thread watches that channel as long as there is one. */
+void bs_log_let_go(struct bs_log *log, struct bs_commit_waiters *list, int rc)
+{
+	struct bs_commit_waiter *w;
+
+	TAILQ_FOREACH(w, list, link) {
+		if (w->home)
+			op_move(w->op, w->home);
+		op_child_done(w->op, rc);
+	}
+	pthread_mutex_lock(&log->lock);
+	TAILQ_FOREACH(w, list, link)
+		log->n_async -= w->home != NULL;
+	TAILQ_CONCAT(&log->spare, list, link);
+	pthread_mutex_unlock(&log->lock);
+}
+
 static void end_waiters(struct bs_log *log, struct bs_commit_waiters *list, int rc)
 {
 	struct bs_commit_waiters mine = TAILQ_HEAD_INITIALIZER(mine);
-	struct bs_commit_waiter *w;
 
 	pthread_mutex_lock(&log->lock);
 	TAILQ_CONCAT(&mine, list, link);
-	TAILQ_FOREACH(w, &mine, link)
-		log->n_async -= list == &log->waiters && w->async;
 	pthread_mutex_unlock(&log->lock);
-	TAILQ_FOREACH(w, &mine, link)
-		op_child_done(w->op, rc);
-	pthread_mutex_lock(&log->lock);
-	TAILQ_CONCAT(&log->spare, &mine, link);
-	pthread_mutex_unlock(&log->lock);
+	bs_log_let_go(log, &mine, rc);
 }
 
 bool bs_log_room_wanted(struct bs *bs)

@@ -229,15 +229,10 @@ static void durable(struct bs_log *log)
 			continue;
 		TAILQ_REMOVE(&log->waiters, w, link);
 		TAILQ_INSERT_TAIL(&mine, w, link);
-		log->n_async -= w->async;
 		atomic_fetch_add(&log->commits, 1);
 	}
 	pthread_mutex_unlock(&log->lock);
-	TAILQ_FOREACH(w, &mine, link)
-		op_child_done(w->op, 0);
-	pthread_mutex_lock(&log->lock);
-	TAILQ_CONCAT(&log->spare, &mine, link);
-	pthread_mutex_unlock(&log->lock);
+	bs_log_let_go(log, &mine, 0);
 	if (bs_log_wants_checkpoint(log->bs) && bs_ckpt_idle(log->bs))
 		bs_service_kick(log->bs, BS_KICK_CKPT);
 }

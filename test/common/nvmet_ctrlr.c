@@ -125,6 +125,9 @@ static unsigned work_queue(struct nvmet *t, unsigned id)
 		nvmet_host_error(t, "a submission doorbell is out of range");
 		return 0;
 	}
+	/* Looked at after the doorbell: what was submitted once `hold` was set is held. */
+	if (id && atomic_load(&t->f.hold))
+		return 0;
 	while (q->exists && q->head != tail && room_for(t, q->cq)) {
 		struct nvme_sqe sqe = q->at[q->head];
 
@@ -147,7 +150,7 @@ unsigned nvmet_work(struct nvmet *t)
 	if (t->csts & NVME_CSTS_CFS)
 		return 0;
 	for (unsigned i = 0; i <= t->o.queues; i++)
-		if (t->sqs[i].exists && (!i || !atomic_load(&t->f.hold)))
+		if (t->sqs[i].exists)
 			n += work_queue(t, i);
 	return n;
 }

@@ -472,6 +472,7 @@ TEST(data, blocks_given_up_before_their_place_was_chosen_are_neither_overwritten
 		EXPECT_EQ_INT(b == 1 ? 'n' : 'b', kit_byte(blob, b));
 	bs_map_lookup(blob, 5, 1, &e);
 	EXPECT_EQ_INT(BS_RUN_UNWRITTEN, e.flags);
+	bs_blob_put(blob);
 	kit_reopen(&kit, false, 0);
 	blob = bs_blob_get(kit.bs, 1);
 	for (uint64_t b = 0; blob && b < 6; b++)
