@@ -118,7 +118,9 @@ typedef void (*bdev_io_cb)(struct bdev_io *io, int rc);
  * of block_size. FLUSH ignores offset and length: every write that completed before it was
  * submitted is durable when it completes. DISCARD: content undefined afterwards (unless
  * discard_zeroes). rc: 0, or -EIO, -ENOSPC, -EROFS, -EINVAL (out of range, misaligned), -ENODEV
- * (gone), -ETIMEDOUT, -ENOMEM.
+ * (gone), -ETIMEDOUT, -ENOMEM. An error ends the I/O all the same: the device touches neither buffer
+ * nor medium for it any more. Of what a failed write was to change any blocks may have changed, and no
+ * flush settles which; what is written over them later counts as if it had not been.
  */
 struct bdev_io {
 	enum bdev_op op;

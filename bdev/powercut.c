@@ -141,7 +141,7 @@ static void write_came_back(struct bdev_io *io, int rc)
 	pthread_mutex_lock(&pc->lock);
 	pc->events++;
 	if (rc) {
-		r->failed = true;
+		r->failed = pc->events;
 	} else {
 		r->complete = pc->events;
 		pc->done[pc->ndone++] = r;

@@ -11,9 +11,9 @@
 struct pc_write {
 	uint64_t submit;
 	uint64_t complete; /* 0: not complete (or failed, so that nothing is certain) */
+	uint64_t failed;   /* when it came back with an error; 0: it did not */
 	uint64_t offset, length;
-	bool fua;    /* and honoured */
-	bool failed; /* has come back, with an error */
+	bool fua;   /* and honoured */
 	char *data;  /* NULL: zeroes */
 };
 

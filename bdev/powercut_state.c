@@ -8,7 +8,8 @@
  *
  * Order: what completed before another was submitted lies under it, always; it was overwritten in
  * the device's cache. Of those complete, the order of completion is that of the cache. A write
- * still in flight may come anywhere after what was complete when it was submitted.
+ * still in flight may come anywhere after what was complete when it was submitted. A write that
+ * failed is undecided for ever, but over: it lies under what was submitted after its end.
  *
  * The writes up to the flush point are certain at every later cut too, and lie under all others. So
  * they are applied once, to a medium whose copies share it until they are written; a state adds the few
@@ -88,6 +89,8 @@ static uint64_t order_key(const struct pc_write *r, const struct bdev_cut *cut, 
 
 	if (r->complete && r->complete <= cut->event)
 		return 2 * r->complete;
+	if (r->failed && r->failed <= cut->event)
+		return 2 * r->failed;
 	if (cut->mask)
 		return 2 * cut->event + 1;
 	span = cut->event - r->submit + 1;
@@ -130,6 +133,32 @@ static void survey(const struct powercut *pc, size_t from, struct survey *s)
 		if (s->list)
 			s->list[s->n++] = (struct survivor){ r, order_key(r, s->cut, number),
 							     number };
+	}
+}
+
+static bool overlap(const struct pc_write *a, const struct pc_write *b)
+{
+	return a->offset < b->offset + b->length && b->offset < a->offset + a->length;
+}
+
+/* A failed write that survives from before the flush point lies under what is in the rolled medium already: that is written once
+ * more. Lock held. */
+static void cover_failed(const struct powercut *pc, struct survey *s)
+{
+	uint64_t flush = powercut_flush_point(pc, s->cut->event);
+	size_t n = s->n;
+
+	for (size_t d = 0; d < pc->ndone && pc->done[d]->complete < flush; d++) {
+		const struct pc_write *r = pc->done[d];
+
+		for (size_t i = 0; i < n; i++) {
+			const struct pc_write *f = s->list[i].write;
+
+			if (!f->failed || f->failed > s->cut->event || f->failed > r->complete || !overlap(f, r))
+				continue;
+			s->list[s->n++] = (struct survivor){ r, 2 * r->complete, UINT64_MAX };
+			break;
+		}
 	}
 }
 
@@ -214,12 +243,13 @@ static int build(struct powercut *pc, struct survey *s, struct medium **out)
 
 	if (rc)
 		return rc;
-	s->list = base_malloc((pc->nwrites - pc->rolled.low + 1) * sizeof(*s->list));
+	s->list = base_malloc((pc->nwrites + 1) * sizeof(*s->list));
 	if (!s->list)
 		return -ENOMEM;
 	rc = medium_copy(pc->rolled.medium, out);
 	if (!rc) {
 		survey(pc, pc->rolled.low, s);
+		cover_failed(pc, s);
 		qsort(s->list, s->n, sizeof(*s->list), by_key);
 		for (size_t i = 0; !rc && i < s->n; i++)
 			rc = apply_survivor(*out, &s->list[i], s->cut);

@@ -27,7 +27,8 @@ struct pass {
 	bool changed;
 	unsigned n, at;
 	struct bfs_walk walk[BATCH];
-	int rc; /* of what keeps an inode from being written back; a write that failed tells the cache */
+	uint32_t error_seq; /* write-back errors before this one have been told of */
+	int rc; /* of what keeps an inode from being written back */
 };
 
 struct bfs_wb {
@@ -117,6 +118,24 @@ static void pass_init(struct pass *p, struct bfs *fs, struct bdev_channel *ch, u
 	p->changed = false;
 	p->n = 0;
 	p->rc = 0;
+	p->error_seq = all ? atomic_load(&fs->cache->wb_error_told) :
+			     atomic_load(&fs->cache->wb_error_seq);
+}
+
+/* The first error that matters. Of write-back a pass in the background has those of its own time; sync has all that no sync told of
+ * before it began: two at once both tell, since either may have waited for those pages. */
+static int pass_rc(struct pass *p, int rc)
+{
+	struct bfs_cache *c = p->fs->cache;
+	uint32_t seq = atomic_load(&c->wb_error_seq);
+
+	if (p->all)
+		atomic_store(&c->wb_error_told, seq);
+	if (rc)
+		return rc;
+	if (p->rc)
+		return p->rc;
+	return seq == p->error_seq ? 0 : atomic_load(&c->wb_error);
 }
 
 /* Starts all of the batch, PASS_UNITS at a time. */
@@ -315,7 +334,7 @@ static void behind_done(struct op *op, void *arg)
 	struct bfs_wb *wb = arg;
 	int rc;
 
-	rc = op->rc ? op->rc : wb->pass.rc;
+	rc = pass_rc(&wb->pass, op->rc);
 	if (rc == -EROFS)
 		atomic_store(&wb->fs->cache->frozen, true);
 	if (rc)
@@ -434,19 +453,7 @@ void bfs_data_free(struct bfs *fs)
 
 struct sync_state {
 	struct pass *pass;
-	uint32_t told;
 };
-
-/* An error nobody had told of when this began. Two that run at once both tell: either may have waited for those pages. */
-static int sync_error(struct bfs_cache *c, struct sync_state *st)
-{
-	uint32_t seq = atomic_load(&c->wb_error_seq);
-
-	if (seq == st->told)
-		return 0;
-	atomic_store(&c->wb_error_told, seq);
-	return atomic_load(&c->wb_error);
-}
 
 /* sync: all of it, as the request's own op, so that whoever waits for it goes where it goes. */
 enum op_next bfs_sync_run(struct op *op)
@@ -462,14 +469,12 @@ enum op_next bfs_sync_run(struct op *op)
 		st->pass = base_malloc(sizeof(*st->pass));
 		if (!st->pass)
 			return bfs_req_end(req, -ENOMEM);
-		st->told = atomic_load(&req->fs->cache->wb_error_told);
 		pass_init(st->pass, req->fs, req->ch, UINT64_MAX, true);
 	}
 	next = pass_run(st->pass, op);
 	if (next != OP_END)
 		return next;
-	rc = sync_error(req->fs->cache, st);
-	rc = op->rc ? op->rc : st->pass->rc ? st->pass->rc : rc;
+	rc = pass_rc(st->pass, op->rc);
 	free(st->pass);
 	return bfs_req_end(req, rc);
 }
@@ -502,7 +507,7 @@ int bfs_data_step(struct bfs *fs)
 	op_start(&s->op);
 	rc = op_wait(&s->op);
 	bdev_channel_return(ch);
-	rc = rc ? rc : s->pass.rc;
+	rc = pass_rc(&s->pass, rc);
 	free(s);
 	return rc;
 }

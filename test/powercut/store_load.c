@@ -389,12 +389,23 @@ static void note_block(struct load *l, struct bs_blob *blob, uint64_t id, uint64
 	*owner = me;
 }
 
+static bool was_zeroed(const struct model_blob *b, uint64_t block)
+{
+	const struct block_history *h = &b->blocks[block];
+
+	return h->n && h->c[h->n - 1].what == B_ZERO;
+}
+
 /* A block that was mapped and written before is overwritten in place; all others are published. */
 static void note_write(struct write *w, bool in_place[RUN_MAX])
 {
+	trace(w->l->run, "write blob %" PRIu64 ": blocks %" PRIu64 " + %" PRIu64 "%s, version %" PRIu64 ": rc %d, LSN %" PRIu64, w->b->id,
+	      w->block, w->count, w->io.flags & BS_IO_NEW ? " anew" : "", w->counter, w->io.op_.rc, w->io.lsn);
 	for (uint64_t i = 0; i < w->count; i++) {
-		if (!in_place[i] && !w->io.lsn)
-			continue; /* it failed, and was not published */
+		/* It failed, and was not published. Over a zeroed block it went where the old bytes are, should the zeroing be lost. */
+		if (!in_place[i] && !w->io.lsn && !was_zeroed(w->b, w->block + i))
+			continue;
+		in_place[i] |= !w->io.lsn;
 		sm_block(w->b, w->block + i, in_place[i] ? B_IN_PLACE : B_PUBLISH, w->counter,
 			 in_place[i] ? 0 : w->io.lsn, w->submitted);
 		note_block(w->l, w->io.blob, w->b->id, w->block + i);
@@ -490,6 +501,8 @@ static void unmap_or_zero(struct load *l)
 	}
 	must(l, "prealloc", rc);
 	lsn = end(l, txn);
+	trace(l->run, "%s blob %" PRIu64 ": blocks %" PRIu64 " + %" PRIu64 ", LSN %" PRIu64,
+	      what == 0 ? "unmap" : what == 1 ? "zero" : "preallocate", l->model[i]->id, block, count, lsn);
 	for (uint64_t k = 0; lsn && k < count; k++) {
 		if (what == 0)
 			sm_block(l->model[i], block + k, B_UNMAP, 0, lsn, 0);
@@ -502,6 +515,7 @@ static void commit(struct load *l)
 {
 	uint64_t lsn = bs_lsn(l->bs);
 
+	trace(l->run, "commit %" PRIu64, lsn);
 	must(l, "commit", bs_commit(l->bs, 0));
 	sm_ack(&l->m, lsn, bdev_powercut_mark(l->run->dev));
 }
@@ -541,6 +555,7 @@ static void reopen(struct load *l)
 	drop_handles(l);
 	note_stat(l);
 	l->run->coverage.reopened++;
+	trace(l->run, die ? "die" : "close");
 	if (die)
 		bs_abandon(l->bs);
 	else

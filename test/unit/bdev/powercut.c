@@ -345,25 +345,48 @@ TEST(bdev_powercut, a_reset_takes_the_present_content_as_durable)
 	teardown(&c);
 }
 
-TEST(bdev_powercut, a_failed_write_stays_undecided_for_ever)
+/* A device whose first write, of "a" over two blocks, has failed. */
+static void setup_failed(struct cutter *c)
 {
 	const struct bdev_fault fault = {
 		.kind = BDEV_FAULT_ERROR, .op = BDEV_WRITE, .count = 1, .rc = -EIO
 	};
 	struct bdev *ram, *base;
-	struct cutter c = { 0 };
 
+	memset(c, 0, sizeof(*c));
 	ASSERT_OK(bdev_open("ram:64K", NULL, &ram, NULL));
 	ASSERT_OK(bdev_fault_create(ram, &base));
 	ASSERT_OK(bdev_fault_add(base, &fault));
-	ASSERT_OK(bdev_powercut_create(base, &c.dev));
-	c.ch = bdev_channel_borrow(c.dev);
-	submit(&c, 'a', 0, 1, BDEV_FUA);
-	tally_wait(c.ch, &c.tally, 1);
-	EXPECT_ERR(-EIO, c.tally.rc);
-	c.tally.rc = 0;
+	ASSERT_OK(bdev_powercut_create(base, &c->dev));
+	c->ch = bdev_channel_borrow(c->dev);
+	submit(c, 'a', 0, 2, BDEV_FUA);
+	tally_wait(c->ch, &c->tally, 1);
+	EXPECT_ERR(-EIO, c->tally.rc);
+	c->tally.rc = 0;
+}
+
+TEST(bdev_powercut, a_failed_write_stays_undecided_for_ever)
+{
+	struct cutter c;
+
+	setup_failed(&c);
 	flush_now(&c);
-	EXPECT_STREQ(". a", all_states(&c, 4, 1));
+	EXPECT_STREQ(".. aa", all_states(&c, 4, 2));
+	teardown(&c);
+}
+
+TEST(bdev_powercut, a_failed_write_never_comes_over_what_was_written_after_its_end)
+{
+	struct cutter c;
+
+	setup_failed(&c);
+	write_now(&c, 'b', 0, 1, 0);
+	EXPECT_STREQ(".. aa b. ba", all_states(&c, 4, 2));
+	flush_now(&c);
+	EXPECT_STREQ("b. ba", all_states(&c, 6, 2));
+	write_now(&c, 'c', 1, 1, 0);
+	flush_now(&c);
+	EXPECT_STREQ("bc bc", all_states(&c, 10, 2));
 	teardown(&c);
 }
 
