@@ -163,13 +163,27 @@ static void raise_to(_Atomic uint64_t *what, uint64_t value)
 		;
 }
 
+/* Has this unit written the block of stale_end? Not with a page that was cut off meanwhile: the garbage may be of a later one there. */
+static bool covers_stale(const struct bfs_unit *u, uint64_t stale)
+{
+	const struct bs_io *io = &u->io;
+	const struct bfs_page *p;
+
+	if (!stale || stale < io->offset || stale >= io->offset + io->length)
+		return false;
+	if (u->kind != UNIT_WRITE)
+		return true;
+	p = &u->cache->pages[u->page[(stale >> PAGE_SHIFT) - u->first]];
+	return !(atomic_load(&p->state) & PAGE_DETACHED);
+}
+
 int bfs_publish(struct bs_txn *txn, struct bs_io *io, void *arg)
 {
 	struct bfs_unit *u = arg;
 	struct bfs_inode *inode = u->inode;
-	uint64_t stale = atomic_load(&inode->stale_end), end = io->offset + io->length, size;
+	uint64_t end = io->offset + io->length, size;
 
-	if (stale && stale >= io->offset && stale < end)
+	if (covers_stale(u, atomic_load(&inode->stale_end)))
 		atomic_store(&inode->stale_end, 0);
 	raise_to(&inode->data_end, end);
 	if (u->extend)
