@@ -221,7 +221,8 @@ BLOBFS_API int bfs_read_many(struct bfs_file *file, struct bfs_read *reads, size
 /* Data, size and attributes durable, with every earlier change of names. datasync: may leave out timestamps. An error of write-back
  * is reported once to each file that was open when it happened, and to those opened later if nobody had heard of it by then. */
 BLOBFS_API int bfs_fsync(struct bfs_file *file, bool datasync);
-/* Starts writing back; waits for those pages if wait. Not durable. */
+/* Starts writing back what is dirty there; waits for those pages if wait (or if the mount has no service thread, which would see it
+ * through). length 0: to the end. Not durable, and errors are fsync's to report; -ENOMEM if not all could be begun. */
 BLOBFS_API int bfs_sync_range(struct bfs_file *file, uint64_t offset, uint64_t length, bool wait);
 /* An inode without a file: directories too. */
 BLOBFS_API int bfs_fsync_ino(struct bfs *fs, uint64_t ino, bool datasync);

@@ -193,7 +193,6 @@ int bfs_sync(struct bfs *fs)
 struct range_sync {
 	struct op op;
 	struct bfs_walk walk;
-	bool wait;
 };
 
 static enum op_next range_run(struct op *op)
@@ -202,29 +201,51 @@ static enum op_next range_run(struct op *op)
 
 	switch (op->step) {
 	case 0:
-		return bfs_walk_run(&r->walk, op, 0, 1, r->wait);
+		return bfs_walk_run(&r->walk, op, 0, 1, true);
 	case 1:
 		return op_finish(op);
 	}
 	return op_bug(op);
 }
 
-int bfs_sync_range(struct bfs_file *file, uint64_t offset, uint64_t length, bool wait)
+/* On the service's channel, whose thread sees them through. What has to wait for a commit first is left to write-behind. */
+static int range_start(struct bfs_inode *inode, uint64_t first, uint64_t last)
 {
-	struct bfs_inode *inode = file->inode;
-	struct bdev_channel *ch = bdev_channel_borrow(inode->fs->dev);
-	uint64_t last = length && length <= BFS_SIZE_MAX - MIN(offset, BFS_SIZE_MAX)
-				? offset + length - 1
-				: BFS_SIZE_MAX;
-	struct range_sync r = { .wait = wait };
+	struct bdev_channel *ch = bs_service_channel(inode->fs->bs);
+	struct bfs_unit *u;
 	int rc;
 
-	bfs_walk_init(&r.walk, inode, offset >> PAGE_SHIFT, last >> PAGE_SHIFT, ch);
+	while (!(rc = bfs_wb_gather(inode, &first, last, ch, &u)) && u)
+		bfs_unit_start(u, ch, NULL);
+	bdev_kick(ch);
+	return rc == -EAGAIN ? 0 : rc;
+}
+
+static int range_run_whole(struct bfs_inode *inode, uint64_t first, uint64_t last)
+{
+	struct bdev_channel *ch = bdev_channel_borrow(inode->fs->dev);
+	struct range_sync r;
+	int rc;
+
+	bfs_walk_init(&r.walk, inode, first, last, ch);
 	op_init(&r.op, "bfs sync range", range_run, bdev_channel_driver(ch), NULL, NULL);
 	op_start(&r.op);
 	rc = op_wait(&r.op);
 	bdev_channel_return(ch);
 	return rc;
+}
+
+int bfs_sync_range(struct bfs_file *file, uint64_t offset, uint64_t length, bool wait)
+{
+	struct bfs_inode *inode = file->inode;
+	uint64_t first = offset >> PAGE_SHIFT;
+	uint64_t last = length && length <= BFS_SIZE_MAX - MIN(offset, BFS_SIZE_MAX)
+				? (offset + length - 1) >> PAGE_SHIFT
+				: BFS_SIZE_MAX >> PAGE_SHIFT;
+
+	if (wait || !bs_service_channel(inode->fs->bs))
+		return range_run_whole(inode, first, last);
+	return range_start(inode, first, last);
 }
 
 /* ---- sizes, space ---- */

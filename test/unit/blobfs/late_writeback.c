@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* A write-back that was gathered and has to wait before its places are chosen, while its file is cut off. */
+#include "bdev/wrap.h"
 #include "blobfs/data.h"
 #include "test/unit/blobfs/data.h"
 
@@ -44,6 +45,34 @@ TEST(bfs_late_writeback, a_page_cut_off_meanwhile_settles_no_garbage_of_a_later_
 	ASSERT_EQ_INT(sizeof(data), bfs_pread(file, data, sizeof(data), 0));
 	for (size_t i = 0; i < sizeof(data); i++)
 		ASSERT_EQ_INT(i < 4096 ? 'a' : i < 6000 ? 'b' : 0, data[i]);
+	bfs_close(file);
+	data_end(&w);
+}
+
+/* The device is slow: who only starts the write-back does not wait for it, and nobody else has to see it through. */
+TEST(bfs_late_writeback, started_without_waiting_it_goes_on_by_itself)
+{
+	struct bdev_fault slow = { .kind = BDEV_FAULT_DELAY, .op = BDEV_WRITE, .count = 1, .delay_ms = 1000 };
+	struct bfs_mount_opts opts = { .size = sizeof(opts), .writeback_ms = 60000 };
+	struct bdev *device;
+	struct bfs_file *file;
+	struct world w;
+	char data[65536];
+
+	ASSERT_OK(bdev_open("ram:64M", NULL, &device, &w.err));
+	ASSERT_OK(bdev_fault_create(device, &w.keep));
+	ASSERT_OK(bfs_format(w.keep, NULL, &w.err));
+	data_mount(&w, opts);
+	file = data_open(&w, "/f", O_RDWR | O_CREAT);
+	memset(data, 'a', sizeof(data));
+	ASSERT_EQ_INT(sizeof(data), bfs_pwrite(file, data, sizeof(data), 0));
+	ASSERT_OK(bdev_fault_add(w.keep, &slow));
+	ASSERT_OK(bfs_sync_range(file, 0, 0, false));
+	EXPECT_EQ_INT(16, atomic_load(&w.fs->cache->n_writing));
+	for (int i = 0; i < 10000 && atomic_load(&w.fs->cache->n_writing); i++)
+		usleep(1000);
+	EXPECT_EQ_INT(0, atomic_load(&w.fs->cache->n_writing));
+	EXPECT_EQ_INT(0, atomic_load(&w.fs->cache->n_dirty));
 	bfs_close(file);
 	data_end(&w);
 }
