@@ -53,13 +53,14 @@ fuse_src := $(filter-out fuse/main.c,$(wildcard fuse/*.c))
 mount_src := $(wildcard fuse/main.c)
 rocksdb_src := $(wildcard rocksdb_env/*.cc)
 tool_common_src := $(wildcard tools/common/*.c)
-tool_dirs := $(foreach d,mkfs fsck blobfs,$(if $(wildcard tools/$(d)/*.c),$(d)))
+tool_dirs := $(foreach d,mkfs fsck blobfs nvme,$(if $(wildcard tools/$(d)/*.c),$(d)))
 endif
 unit_src := $(foreach l,$(LAYERS) $(if $(filter blobfs,$(LAYERS)),fuse tools),$(wildcard test/unit/$(l)/*.c))
 test_common_src := $(wildcard test/common/*.c)
 tools_mkfs := mkfs.blobfs
 tools_fsck := fsck.blobfs
 tools_blobfs := blobfs
+tools_nvme := blobfs-nvme
 
 lib_so := $(B)/lib/libblobfs.so
 lib_a := $(B)/lib/libblobfs.a
@@ -240,7 +241,7 @@ install: all
 uninstall:
 	rm -rf $(PKGDIR)/include/blobfs
 	rm -f $(PKGDIR)/lib/libblobfs.so $(PKGDIR)/lib/librocksdb_blobfs.so $(PKGDIR)/lib/pkgconfig/blobfs.pc \
-		$(PKGDIR)/bin/blobfs $(addprefix $(PKGDIR)/sbin/,mkfs.blobfs fsck.blobfs mount.blobfs)
+		$(PKGDIR)/bin/blobfs $(addprefix $(PKGDIR)/sbin/,mkfs.blobfs fsck.blobfs mount.blobfs blobfs-nvme)
 	for page in $(man_pages); do rm -f $(PKGDIR)/share/man/man$${page##*.}/$${page##*/}; done
 
 # Installs only what is missing, and touches nothing when nothing is.

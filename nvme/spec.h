@@ -133,8 +133,16 @@ struct nvme_id_ctrlr {
 	uint32_t ver, rtd3r, rtd3e, oaes, ctratt;
 	uint8_t rsvd100[156];
 	uint16_t oacs;
-	uint8_t acl, aerl, frmw, lpa, elpe, npss;
-	uint8_t rsvd264[248];
+	uint8_t acl, aerl, frmw, lpa, elpe, npss, avscc, apsta;
+	uint16_t wctemp, cctemp, mtfa;
+	uint32_t hmpre, hmmin;
+	uint64_t tnvmcap[2], unvmcap[2]; /* bytes, low half first */
+	uint32_t rpmbs;
+	uint16_t edstt;
+	uint8_t dsto, fwug;
+	uint16_t kas, hctma, mntmt, mxtmt;
+	uint32_t sanicap;
+	uint8_t rsvd332[180];
 	uint8_t sqes, cqes;
 	uint16_t maxcmd;
 	uint32_t nn;
@@ -152,6 +160,8 @@ _Static_assert(sizeof(struct nvme_id_ctrlr) == 4096, "identify controller");
 _Static_assert(offsetof(struct nvme_id_ctrlr, mdts) == 77, "MDTS");
 _Static_assert(offsetof(struct nvme_id_ctrlr, ver) == 80, "VER");
 _Static_assert(offsetof(struct nvme_id_ctrlr, oacs) == 256, "OACS");
+_Static_assert(offsetof(struct nvme_id_ctrlr, tnvmcap) == 280, "TNVMCAP");
+_Static_assert(offsetof(struct nvme_id_ctrlr, sanicap) == 328, "SANICAP");
 _Static_assert(offsetof(struct nvme_id_ctrlr, sqes) == 512, "SQES");
 _Static_assert(offsetof(struct nvme_id_ctrlr, oncs) == 520, "ONCS");
 _Static_assert(offsetof(struct nvme_id_ctrlr, vwc) == 525, "VWC");
@@ -172,13 +182,18 @@ struct nvme_id_ns {
 	uint64_t nsze, ncap, nuse;
 	uint8_t nsfeat, nlbaf, flbas, mc, dpc, dps, nmic, rescap, fpi, dlfeat;
 	uint16_t nawun, nawupf, nacwu, nabsn, nabo, nabspf, noiob;
-	uint8_t rsvd48[80];
+	uint64_t nvmcap[2];
+	uint16_t npwg, npwa, npdg, npda, nows;
+	uint8_t rsvd74[30];
+	uint8_t nguid[16], eui64[8];
 	struct nvme_lbaf lbaf[16];
 	uint8_t rsvd192[3904];
 };
 _Static_assert(sizeof(struct nvme_id_ns) == 4096, "identify namespace");
 _Static_assert(offsetof(struct nvme_id_ns, dlfeat) == 33, "DLFEAT");
 _Static_assert(offsetof(struct nvme_id_ns, noiob) == 46, "NOIOB");
+_Static_assert(offsetof(struct nvme_id_ns, nvmcap) == 48, "NVMCAP");
+_Static_assert(offsetof(struct nvme_id_ns, nguid) == 104, "NGUID");
 _Static_assert(offsetof(struct nvme_id_ns, lbaf) == 128, "LBAF");
 
 #define NVME_NSFEAT_NSABP 0x02u
@@ -186,6 +201,47 @@ _Static_assert(offsetof(struct nvme_id_ns, lbaf) == 128, "LBAF");
 #define NVME_DLFEAT_ZEROES 1u
 #define NVME_DLFEAT_WZ_DEAC 0x08u
 #define NVME_FLBAS_EXTENDED 0x10u
+
+/* ---- log pages [5.14.1] ---- */
+
+enum nvme_log_page { NVME_LOG_ERROR = 0x01, NVME_LOG_SMART = 0x02 };
+
+struct nvme_error_entry {
+	uint64_t count; /* of errors since the controller was made; 0: the entry is unused */
+	uint16_t sqid, cid;
+	uint16_t status;   /* as in a completion: phase in bit 0 */
+	uint16_t location; /* of the parameter at fault: byte, bit */
+	uint64_t lba;
+	uint32_t nsid;
+	uint8_t vendor, trtype, rsvd30[2];
+	uint64_t specific;
+	uint16_t trtype_specific;
+	uint8_t rsvd42[22];
+};
+_Static_assert(sizeof(struct nvme_error_entry) == 64, "error log entry");
+_Static_assert(offsetof(struct nvme_error_entry, lba) == 16, "error log: LBA");
+_Static_assert(offsetof(struct nvme_error_entry, specific) == 32, "error log: command specific");
+
+/* Numbers of 16 bytes lie at odd places, so they are bytes here. */
+struct nvme_smart {
+	uint8_t critical_warning;
+	uint8_t temperature[2]; /* Kelvin */
+	uint8_t available_spare, spare_threshold, percentage_used, endurance_warning;
+	uint8_t rsvd7[25];
+	uint8_t units_read[16], units_written[16]; /* of 1000 x 512 bytes */
+	uint8_t reads[16], writes[16];
+	uint8_t busy_minutes[16];
+	uint8_t power_cycles[16], power_on_hours[16], unsafe_shutdowns[16];
+	uint8_t media_errors[16], error_entries[16];
+	uint32_t warning_minutes, critical_minutes; /* of the composite temperature */
+	uint16_t sensors[8];                        /* Kelvin, 0: none */
+	uint32_t thermal_transitions[2], thermal_seconds[2];
+	uint8_t rsvd232[280];
+};
+_Static_assert(sizeof(struct nvme_smart) == 512, "SMART log");
+_Static_assert(offsetof(struct nvme_smart, units_read) == 32, "SMART: data units read");
+_Static_assert(offsetof(struct nvme_smart, warning_minutes) == 192, "SMART: warning time");
+_Static_assert(offsetof(struct nvme_smart, sensors) == 200, "SMART: temperature sensors");
 
 /* ---- status codes [4.6.1], SCT << 8 | SC ---- */
 

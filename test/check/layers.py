@@ -14,7 +14,7 @@ BELOW = {
     "blobfs": ["blob", "bdev", "base"],
     "fuse": ["blobfs", "blob", "bdev", "base"],
     "rocksdb_env": ["fuse", "blobfs", "blob", "bdev", "base"],
-    "tools": ["blobfs", "blob", "bdev", "base"],
+    "tools": ["blobfs", "blob", "bdev", "nvme", "base"],
 }
 # Libraries that only some layers may know.
 LIBRARIES = {

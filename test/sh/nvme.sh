@@ -5,33 +5,7 @@
 suite=nvme
 . "$(dirname "$0")/../tools/lib.sh"
 
-dev=nvme:vfio-user:$tmp/sock
-
-# serve ARGUMENTS...: a controller at $tmp/sock, whose process is $target
-serve() {
-	"$BUILD/test/nvmet" "$tmp/sock" "$@" 2>"$tmp/nvmet.log" &
-	target=$!
-	pids="$pids $target"
-	for _ in 1 2 3 4 5 6 7 8 9 10; do [ -S "$tmp/sock" ] && return; sleep 0.2; done
-	bad serve 'the controller does not start'
-	exit 1
-}
-
-end_of_target() {
-	kill "$1" "$target"
-	wait "$target"
-	[ -s "$tmp/nvmet.log" ] && bad "$2" "$(cat "$tmp/nvmet.log")" || ok "$2"
-	rm -f "$tmp/sock"
-}
-
-# The daemon ends after the unmount, and lets go of the controller.
-wait_unmounted() {
-	for _ in $(seq 200); do
-		pgrep -f "mount.blobfs $dev" >/dev/null || return 0
-		sleep 0.1
-	done
-	bad unmount 'the daemon does not end'
-}
+. "$root/test/tools/nvmet.sh"
 
 mkdir m
 for block in 512 4096; do
@@ -50,7 +24,7 @@ for block in 512 4096; do
 	wait_unmounted
 	mounted=
 	is "fsck_$block" 0 'clean' fsck.blobfs -n -f "$dev"
-	end_of_target -TERM "the_driver_keeps_to_the_specification_$block"
+	end_of_target "the_driver_keeps_to_the_specification_$block"
 	is "fsck_as_a_file_$block" 0 'clean' fsck.blobfs -n -f img
 done
 
@@ -71,5 +45,5 @@ is gone 1 'No such file' blobfs info "$dev"
 serve --size 512M --file img --block 4096
 is sound_after_its_death 1 'replayed' fsck.blobfs -p "$dev"
 is synced_is_there 0 'precious' blobfs cat "$dev" /precious
-end_of_target -TERM keeps_to_the_specification_at_last
+end_of_target keeps_to_the_specification_at_last
 exit $status

@@ -1,0 +1,121 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-2-Clause
+# blobfs-nvme: what it says of controllers and of the machine.
+# timeout: 240
+suite=tools_nvme
+. "$(dirname "$0")/../tools/lib.sh"
+. "$root/test/tools/nvmet.sh"
+
+# has NAME EXPRESSION: of the JSON in .out, as `j`.
+has() {
+	python3 -c "import json; j = json.load(open('$tmp/.out')); assert $2, j" 2>"$tmp/.err" &&
+		ok "$1" || bad "$1" "not so: $2"
+}
+
+# ---- the command line ----
+is help 0 identify blobfs-nvme --help
+is help_of_a_verb 0 'json' blobfs-nvme help identify
+is help_of_an_option 0 'Usage: blobfs-nvme smart' blobfs-nvme smart --help
+is version 0 '[0-9]' blobfs-nvme --version
+is no_verb 2 Usage blobfs-nvme
+refused unknown_verb 2 "no verb 'dance'" blobfs-nvme dance
+refused no_device 2 'no device given' blobfs-nvme identify
+refused too_much 2 'too many' blobfs-nvme smart a b
+is unknown_option 2 "unrecognized" blobfs-nvme errors --jsonn "$dev"
+for verb in identify smart errors; do
+	refused "${verb}_of_a_file" 1 'not an NVMe device' blobfs-nvme $verb "$tmp/img"
+	refused "${verb}_of_nothing" 1 'No such file' blobfs-nvme $verb "$dev"
+done
+refused namespace_zero 1 'not an NVMe device' blobfs-nvme identify nvme:0000:01:00.0/0
+
+# ---- a controller ----
+serve --size 64M --block 4096 --mdts 4
+is identify 0 'mn  *: BlobFS test controller' blobfs-nvme identify "$dev"
+is identify_says_limits 0 'NVMe 1.4, transfers up to 64 KiB' blobfs-nvme identify "$dev"
+is identify_formats 0 'lbads:12 rp:0 (in use)' blobfs-nvme identify "$dev"
+is identify_one 0 'namespace 1 (64 MiB)' blobfs-nvme identify "$dev/1"
+refused identify_none 1 'cannot identify namespace 9' blobfs-nvme identify "$dev/9"
+run blobfs-nvme identify --json "$dev"
+has identify_json "j['controller']['mdts'] == 4 and j['controller']['sn'] == 'NVMET0001' and j['namespaces'][0]['nsze'] == 16384 and j['namespaces'][0]['lbafs'][0]['ds'] == 12"
+is smart 0 'avail_spare  *: 100' blobfs-nvme smart "$dev"
+is smart_for_people 0 '27 degrees Celsius' blobfs-nvme smart "$dev"
+run blobfs-nvme smart "$dev" --json
+has smart_json "j['temperature'] == 300 and j['critical_warning'] == 0"
+is errors 0 'entries of the error log are used' blobfs-nvme errors "$dev"
+run blobfs-nvme errors --json "$dev"
+has errors_json "j['errors'] == []"
+end_of_target keeps_to_the_specification
+
+# ---- the machine ----
+# made DRIVER GROUPS HUGE: a machine of paper with a controller at 0000:01:00.0
+made() {
+	rm -rf r
+	pci=r/sys/bus/pci/devices/0000:01:00.0
+	mkdir -p $pci/nvme r/sys/bus/pci/drivers/$1 r/sys/kernel/mm/hugepages/hugepages-2048kB r/proc/self r/dev/vfio \
+		r/sys/bus/pci/devices/0000:00:02.0
+	echo 0x030000 >r/sys/bus/pci/devices/0000:00:02.0/class
+	echo 0x010802 >$pci/class
+	echo 0x144d >$pci/vendor
+	echo 0xa80a >$pci/device
+	echo 0 >$pci/numa_node
+	ln -s ../../drivers/$1 $pci/driver
+	echo "$3" >r/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages
+	echo "$3" >r/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages
+	: >r/proc/self/mounts
+	[ "$2" = 0 ] || {
+		mkdir -p r/sys/kernel/iommu_groups/7/devices/0000:01:00.0
+		ln -s ../../../../kernel/iommu_groups/7 $pci/iommu_group
+		: >r/dev/vfio/7
+	}
+}
+kernel_has() { # DISK BLOCKS: as the kernel's driver shows it
+	mkdir -p $pci/nvme/nvme0/$1 r/sys/class/block/$1/holders
+	echo "Paper SSD 990  " >$pci/nvme/nvme0/model
+	echo S123 >$pci/nvme/nvme0/serial
+	echo "$2" >r/sys/class/block/$1/size
+}
+
+mkdir empty
+is list_of_nothing 0 'There is no NVMe controller' blobfs-nvme list --root empty
+is list_of_this_machine 0 hugepages: blobfs-nvme list
+refused list_takes_no_device 2 'too many' blobfs-nvme list "$dev"
+
+made vfio-pci 1 64
+run blobfs-nvme list --root r --json
+has ready "[c['address'] for c in j['controllers']] == ['0000:01:00.0'] and j['controllers'][0]['ready'] and j['controllers'][0]['iommu_group'] == '7' and j['controllers'][0]['todo'] == [] and j['machine']['hugepages'][0]['free'] == 64"
+is ready_text 0 '0000:01:00.0  vfio-pci .*\[144d:a80a\].*ready$' blobfs-nvme list --root r
+is ready_says_the_device 0 'identify nvme:0000:01:00.0' blobfs-nvme list --root r
+rm r/dev/vfio/7
+is no_access 0 'chown $USER /dev/vfio/7' blobfs-nvme list --root r
+
+made nvme 1 0
+kernel_has nvme0n1 2097152
+is kernel_has_it 0 'nvme .*Paper SSD 990 .*1 GiB  not ready' blobfs-nvme list --root r
+is how_to_bind 0 'dpdk-devbind.py --bind=vfio-pci 0000:01:00.0' blobfs-nvme list --root r
+is how_to_get_hugepages 0 'dpdk-hugepages.py --setup 1G' blobfs-nvme list --root r
+is how_to_load_vfio 0 'modprobe vfio-pci' blobfs-nvme list --root r
+echo '/dev/nvme0n1p2 /home ext4 rw 0 0' >r/proc/self/mounts
+is mounted 0 'mounted on /home: free it first' blobfs-nvme list --root r
+run blobfs-nvme list --root r --json
+has mounted_json "j['controllers'][0]['used'] == 'mounted on /home' and not j['controllers'][0]['ready'] and j['controllers'][0]['model'] == 'Paper SSD 990' and j['controllers'][0]['size'] == 1 << 30"
+: >r/proc/self/mounts
+mkdir -p r/sys/class/block/nvme0n1/nvme0n1p1/holders/dm-3
+is held 0 'held by dm-3' blobfs-nvme list --root r
+rm -r r/sys/class/block/nvme0n1/nvme0n1p1
+echo 'another disk' >r/proc/swaps
+echo '/dev/nvme0n11p1 partition 1 0 -2' >>r/proc/swaps
+is of_another_name 0 'GiB  not ready' blobfs-nvme list --root r
+mkdir -p r/sys/bus/pci/drivers/ahci r/sys/bus/pci/devices/0000:01:00.1 r/sys/kernel/iommu_groups/7/devices/0000:01:00.1
+echo 0x010601 >r/sys/kernel/iommu_groups/7/devices/0000:01:00.1/class
+ln -s ../../../../../bus/pci/drivers/ahci r/sys/kernel/iommu_groups/7/devices/0000:01:00.1/driver
+is not_alone_in_its_group 0 'group 7 is 0000:01:00.1 (ahci)' blobfs-nvme list --root r
+
+made nvme 0 64
+kernel_has nvme0c0n1 2097152
+mkdir -p r/sys/class/block/nvme0n1
+echo 4194304 >r/sys/class/block/nvme0n1/size
+is no_iommu 0 'dpdk-devbind.py --bind=uio_pci_generic 0000:01:00.0' blobfs-nvme list --root r
+is a_disk_of_two_paths 0 '2 GiB' blobfs-nvme list --root r
+made uio_pci_generic 0 64
+is uio_is_ready 0 'uio_pci_generic .* ready$' blobfs-nvme list --root r
+exit $status

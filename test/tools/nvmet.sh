@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# An emulated controller in another process, for shell tests: sourced after tools/lib.sh.
+dev=nvme:vfio-user:$tmp/sock
+
+# serve ARGUMENTS...: a controller at $tmp/sock, whose process is $target
+serve() {
+	rm -f "$tmp/sock"
+	"$BUILD/test/nvmet" "$tmp/sock" "$@" 2>"$tmp/nvmet.log" &
+	target=$!
+	pids="$pids $target"
+	for _ in $(seq 50); do [ -S "$tmp/sock" ] && return; sleep 0.1; done
+	bad serve 'the controller does not start'
+	exit 1
+}
+
+# end_of_target NAME: it ends, and has nothing to complain of.
+end_of_target() {
+	kill -TERM "$target"
+	wait "$target"
+	[ -s "$tmp/nvmet.log" ] && bad "$1" "$(cat "$tmp/nvmet.log")" || ok "$1"
+	rm -f "$tmp/sock"
+}
+
+# The daemon ends after the unmount, and lets go of the controller.
+wait_unmounted() {
+	for _ in $(seq 300); do
+		pgrep -f "^mount.blobfs $dev" >/dev/null || return 0
+		sleep 0.1
+	done
+	bad unmount 'the daemon does not end'
+}
