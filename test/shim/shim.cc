@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <pthread.h>
 
 #define TEST_SHIM_IMPLEMENTATION
@@ -119,6 +120,14 @@ uint64_t test_scaled(uint64_t n)
 			      : static_cast<double>(n);
 
 	return scaled < 1 ? 1 : static_cast<uint64_t>(scaled);
+}
+
+uint64_t test_cpu_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+	return static_cast<uint64_t>(ts.tv_sec) * 1000000000 + static_cast<uint64_t>(ts.tv_nsec);
 }
 
 bool test_has_failed(void)

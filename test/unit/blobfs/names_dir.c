@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Directories: many entries, readdir that goes on after changes, names whose hashes collide. */
-#include <time.h>
-
 #include "test/unit/blobfs/names.h"
 
 struct listing {
@@ -151,18 +149,9 @@ TEST(bfs_dir, more_collisions_than_there_is_room_for_are_refused)
 	world_end(&w);
 }
 
-/* Not the clock's: the machine may have others to serve. */
-static uint64_t own_time_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
-
 static uint64_t timed_life(struct bfs *fs, unsigned n)
 {
-	uint64_t dir = make_dir(fs, ROOT, "many"), start = own_time_ns();
+	uint64_t dir = make_dir(fs, ROOT, "many"), start = test_cpu_ns();
 	uint64_t *count = calloc(n, sizeof(*count));
 	struct listing l = { .count = count, .n = n };
 
@@ -178,7 +167,7 @@ static uint64_t timed_life(struct bfs *fs, unsigned n)
 	remove_many(fs, dir, 0, n);
 	ASSERT_OK(bfs_rmdir(fs, NULL, ROOT, "many"));
 	free(count);
-	return own_time_ns() - start;
+	return test_cpu_ns() - start;
 }
 
 TEST(bfs_dir, a_hundred_thousand_files_cost_no_square)
