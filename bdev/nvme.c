@@ -44,7 +44,8 @@ struct nvme_channel {
 	struct nvme_qpair *q;
 	struct bell bell;
 	int epoll, timer;
-	bool timer_armed, gone_watched;
+	int timer_ms; /* 0: off */
+	bool gone_watched;
 	atomic_bool dirty; /* submitted and not kicked */
 	struct slot *free;
 	struct slot slots[];
@@ -337,15 +338,14 @@ static int interval_ms(const struct nvme_channel *c)
 	return nvme_qpair_fd(c->q) < 0 ? 1 : nvme_poll_interval_ms(c->q);
 }
 
-static void set_timer(struct nvme_channel *c, bool on)
+static void set_timer(struct nvme_channel *c, int ms)
 {
-	int ms = on ? interval_ms(c) : 0;
 	struct timespec ts = { ms / 1000, (long)(ms % 1000) * 1000000 };
 	struct itimerspec it = { ts, ts };
 
-	if (c->timer_armed != on)
+	if (c->timer_ms != ms)
 		timerfd_settime(c->timer, 0, &it, NULL);
-	c->timer_armed = on;
+	c->timer_ms = ms;
 }
 
 /* What made the descriptor readable is taken away before the look, so that nothing is missed. */
@@ -353,8 +353,8 @@ static void quiet(struct nvme_channel *c)
 {
 	uint64_t fired;
 
-	if (c->timer_armed && read(c->timer, &fired, sizeof(fired)) > 0 && !nvme_outstanding(c->q))
-		set_timer(c, false);
+	if (c->timer_ms && read(c->timer, &fired, sizeof(fired)) > 0 && !nvme_outstanding(c->q))
+		set_timer(c, 0);
 	nvme_qpair_arm(c->q);
 }
 
@@ -367,6 +367,9 @@ static void nvme_reap(struct bdev_channel *ch)
 	if (atomic_load_explicit(&ch->fd_used, memory_order_relaxed))
 		quiet(c);
 	nvme_poll(c->q, 0);
+	/* A reset wants more frequent looks. */
+	if (c->timer_ms)
+		set_timer(c, interval_ms(c));
 	if (c->gone_watched && nvme_failed(n->c)) {
 		epoll_ctl(c->epoll, EPOLL_CTL_DEL, nvme_gone_fd(n->c), NULL);
 		c->gone_watched = false;
@@ -393,7 +396,7 @@ static void nvme_io_kick(struct bdev_channel *ch)
 	/* What the driver has refused at once raises no interrupt. */
 	refused = nvme_pending(c->q);
 	if (fd_used && nvme_outstanding(c->q))
-		set_timer(c, true);
+		set_timer(c, interval_ms(c));
 	pthread_mutex_unlock(&ch->lock);
 	if (refused && (fd_used || atomic_load(&ch->poller)))
 		nvme_wake(ch);

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The admin queue. One command at a time, asked and waited for under the controller's lock: it is used to make
- * queues, to ask, and to abort. A command that does not come back leaves its slot and its buffer with the controller, so
- * nothing but a reset, which is the caller's to begin, can follow.
+ * The admin queue: several commands at once, each in a slot, under the controller's lock, which nobody holds while waiting. Who
+ * starts a command gets a handle and asks for its result, from poll to poll, or here, in a loop. A handle holds the
+ * slot's generation, so that what a reset has taken away is told from what came after it.
+ *
+ * A command that does not come back in time leaves its slot, and its buffer, with the controller until that is stopped:
+ * nothing but a reset can follow.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,7 +15,6 @@
 #include "base/log.h"
 #include "nvme/internal.h"
 
-#define ENTRIES 16u
 #define SPINS 2000u
 
 int admin_init(struct nvme_ctrlr *c)
@@ -30,9 +32,16 @@ int admin_init(struct nvme_ctrlr *c)
 /* As the controller's reset leaves the queues: empty. The controller does not run. */
 void admin_clear(struct nvme_ctrlr *c)
 {
-	memset(c->admin.sq, 0, (size_t)2 * NVME_PAGE);
-	c->admin.tail = c->admin.head = 0;
-	c->admin.phase = 1;
+	struct admin *a = &c->admin;
+
+	memset(a->sq, 0, (size_t)2 * NVME_PAGE);
+	a->tail = a->head = 0;
+	a->phase = 1;
+	a->aborts = 0;
+	for (unsigned i = 0; i < ADMIN_SLOTS; i++) {
+		a->slot[i].state = ADMIN_FREE;
+		a->slot[i].generation++;
+	}
 }
 
 void admin_free(struct nvme_ctrlr *c)
@@ -41,66 +50,170 @@ void admin_free(struct nvme_ctrlr *c)
 	c->admin.sq = NULL;
 }
 
-static bool take_completion(struct nvme_ctrlr *c, struct nvme_cqe *out)
-{
-	struct admin *a = &c->admin;
-	volatile struct nvme_cqe *e = &a->cq[a->head];
-	uint16_t status = __atomic_load_n(&e->status, __ATOMIC_ACQUIRE);
+/* ---- slots; all of it under the lock ---- */
 
-	if ((status & NVME_CQE_PHASE) != a->phase)
-		return false;
-	*out = (struct nvme_cqe){ .dw0 = e->dw0, .cid = e->cid, .status = status };
-	if (++a->head == ENTRIES) {
-		a->head = 0;
-		a->phase ^= 1;
-	}
-	ctrlr_ring(c, a->cq_db, 0, true, a->head);
-	return true;
+static uint16_t cid_of(const struct admin *a, unsigned i)
+{
+	return (uint16_t)(i | (a->slot[i].generation & 0x3ff) << 5);
 }
 
-static int wait_for(struct nvme_ctrlr *c, uint16_t cid, struct nvme_cqe *cqe)
+static int start(struct nvme_ctrlr *c, struct nvme_sqe *sqe, uint32_t timeout_ms,
+		 enum admin_state state)
 {
-	uint64_t end = nvme_now_ns() + NVME_ADMIN_TIMEOUT_MS * 1000000ull;
+	struct admin *a = &c->admin;
+	unsigned i = 0;
+
+	if (atomic_load(&c->state) == NVME_FAILED)
+		return -ENODEV;
+	while (i < ADMIN_SLOTS && a->slot[i].state != ADMIN_FREE)
+		i++;
+	if (i == ADMIN_SLOTS)
+		return -EAGAIN;
+	a->slot[i].state = (uint8_t)state;
+	a->slot[i].opcode = sqe->opcode;
+	a->slot[i].generation++;
+	a->slot[i].deadline_ns = timeout_ms ? nvme_now_ns() + timeout_ms * 1000000ull : UINT64_MAX;
+	sqe->cid = cid_of(a, i);
+	a->sq[a->tail] = *sqe;
+	a->tail = (uint16_t)((a->tail + 1) % ADMIN_ENTRIES);
+	ctrlr_ring(c, a->sq_db, 0, false, a->tail);
+	return (int)(i | (a->slot[i].generation & 0xffffff) << 5);
+}
+
+int admin_start(struct nvme_ctrlr *c, struct nvme_sqe *sqe, uint32_t timeout_ms)
+{
+	return start(c, sqe, timeout_ms, ADMIN_SENT);
+}
+
+int admin_abort(struct nvme_ctrlr *c, uint16_t qid, uint16_t cid)
+{
+	struct nvme_sqe sqe = { .opcode = NVME_ADMIN_ABORT, .cdw10 = (uint32_t)cid << 16 | qid };
+	int rc;
+
+	/* More than the controller takes at once it would refuse. */
+	if (c->admin.aborts > c->abort_limit)
+		return -EAGAIN;
+	rc = start(c, &sqe, NVME_ADMIN_TIMEOUT_MS, ADMIN_NOBODYS);
+	if (rc >= 0)
+		c->admin.aborts++;
+	return rc < 0 ? rc : 0;
+}
+
+static void complete(struct nvme_ctrlr *c, uint16_t cid, uint16_t status, uint32_t dw0)
+{
+	struct admin *a = &c->admin;
+	unsigned i = cid & (ADMIN_SLOTS - 1);
+	struct admin_slot *s = &a->slot[i];
+
+	if (cid != cid_of(a, i) || s->state == ADMIN_FREE || s->state == ADMIN_DONE)
+		return;
+	s->status = NVME_CQE_CODE(status);
+	s->dw0 = dw0;
+	if (s->status)
+		log_debug("%s: admin command %02x: %s", c->info.address, s->opcode,
+			  nvme_status_text(s->status));
+	if (s->state == ADMIN_NOBODYS)
+		a->aborts--;
+	s->state = s->state == ADMIN_SENT ? ADMIN_DONE : ADMIN_FREE;
+}
+
+void admin_poll(struct nvme_ctrlr *c)
+{
+	struct admin *a = &c->admin;
+	uint16_t head = a->head;
+
+	for (;;) {
+		volatile struct nvme_cqe *e = &a->cq[head];
+		uint16_t status = __atomic_load_n(&e->status, __ATOMIC_ACQUIRE);
+
+		if ((status & NVME_CQE_PHASE) != a->phase)
+			break;
+		complete(c, e->cid, status, e->dw0);
+		if (++head == ADMIN_ENTRIES) {
+			head = 0;
+			a->phase ^= 1;
+		}
+	}
+	if (head != a->head) {
+		a->head = head;
+		ctrlr_ring(c, a->cq_db, 0, true, head);
+	}
+}
+
+bool admin_overdue(struct nvme_ctrlr *c)
+{
+	uint64_t now = c->admin.aborts ? nvme_now_ns() : 0;
+
+	for (unsigned i = 0; i < ADMIN_SLOTS && now; i++)
+		if (c->admin.slot[i].state == ADMIN_NOBODYS && now > c->admin.slot[i].deadline_ns)
+			return true;
+	return false;
+}
+
+int admin_result(struct nvme_ctrlr *c, int handle, struct admin_answer *out)
+{
+	struct admin_slot *s = &c->admin.slot[handle & (ADMIN_SLOTS - 1)];
+
+	*out = (struct admin_answer){ 0 };
+	if ((int)(s->generation & 0xffffff) != handle >> 5)
+		return -ECANCELED;
+	if (s->state == ADMIN_DONE) {
+		s->state = ADMIN_FREE;
+		out->dw0 = s->dw0;
+		out->status = s->status;
+		return nvme_status_errno(s->status);
+	}
+	if (atomic_load(&c->state) == NVME_FAILED)
+		return -ENODEV;
+	if (nvme_now_ns() <= s->deadline_ns)
+		return -EINPROGRESS;
+	log_warn("%s: admin command %02x does not come back", c->info.address, s->opcode);
+	s->state = ADMIN_LEFT;
+	return -ETIMEDOUT;
+}
+
+/* ---- synchronously, without the lock ---- */
+
+static int wait_for(struct nvme_ctrlr *c, int handle, struct admin_answer *out)
+{
+	int rc;
 
 	for (unsigned i = 0;; i++) {
-		while (take_completion(c, cqe))
-			if (cqe->cid == cid)
-				return 0;
+		pthread_mutex_lock(&c->lock);
+		ctrlr_advance(c);
+		rc = admin_result(c, handle, out);
+		pthread_mutex_unlock(&c->lock);
+		if (rc != -EINPROGRESS)
+			return rc;
 		if (i < SPINS)
 			continue;
 		if (!c->transport->alive(c))
-			return -ENODEV;
-		if (nvme_now_ns() > end)
-			return -ETIMEDOUT;
+			ctrlr_fail(c, "gone");
 		nvme_sleep_us(20);
 	}
 }
 
-int admin_run(struct nvme_ctrlr *c, struct nvme_sqe *sqe, uint32_t *result)
+int admin_run(struct nvme_ctrlr *c, struct nvme_sqe *sqe, uint32_t timeout_ms, unsigned *epoch,
+	      struct admin_answer *out)
 {
-	struct admin *a = &c->admin;
-	struct nvme_cqe cqe;
-	uint16_t code;
-	int rc;
+	int handle;
 
-	if (atomic_load(&c->state) == NVME_FAILED)
-		return -ENODEV;
-	sqe->cid = ++a->cid;
-	a->sq[a->tail] = *sqe;
-	a->tail = (uint16_t)((a->tail + 1) % ENTRIES);
-	ctrlr_ring(c, a->sq_db, 0, false, a->tail);
-	rc = wait_for(c, sqe->cid, &cqe);
-	if (rc) {
-		log_warn("%s: admin command %02x: %s", c->info.address, sqe->opcode, strerror(-rc));
-		return rc;
+	for (;;) {
+		pthread_mutex_lock(&c->lock);
+		ctrlr_advance(c);
+		*epoch = atomic_load(&c->epoch);
+		handle = atomic_load(&c->state) == NVME_RESETTING ? -EAGAIN
+								  : admin_start(c, sqe, timeout_ms);
+		pthread_mutex_unlock(&c->lock);
+		if (handle >= 0)
+			return wait_for(c, handle, out);
+		*out = (struct admin_answer){ 0 };
+		if (handle != -EAGAIN)
+			return handle;
+		if (!c->transport->alive(c))
+			ctrlr_fail(c, "gone");
+		nvme_sleep_us(100);
 	}
-	if (result)
-		*result = cqe.dw0;
-	code = NVME_CQE_CODE(cqe.status);
-	if (code)
-		log_debug("%s: admin command %02x: %s", c->info.address, sqe->opcode,
-			  nvme_status_text(code));
-	return nvme_status_errno(code);
 }
 
 /* ---- data ---- */
@@ -116,70 +229,63 @@ static void point_at(struct nvme_sqe *sqe, void *buf, uint32_t len, uint64_t *li
 		list[i - 1] = nvme_iova(buf) + (uint64_t)i * NVME_PAGE;
 }
 
-int nvme_admin(struct nvme_ctrlr *c, const void *sqe, void *data, uint32_t len, uint32_t *result)
+/* Asking twice does no harm. */
+static bool only_asks(uint8_t opcode)
 {
-	struct nvme_sqe copy;
+	return opcode == NVME_ADMIN_IDENTIFY || opcode == NVME_ADMIN_GET_LOG ||
+	       opcode == NVME_ADMIN_GET_FEATURES;
+}
+
+static int run_with(struct nvme_ctrlr *c, struct nvme_sqe *sqe, uint32_t timeout_ms,
+		    struct admin_answer *out)
+{
 	unsigned epoch;
-	char *buf;
 	int rc;
 
-	if (len > c->info.max_transfer)
-		return -EINVAL;
-	buf = nvme_alloc(round_up(len, NVME_PAGE) + NVME_PAGE, NVME_PAGE);
-	if (!buf)
-		return -ENOMEM;
-	memcpy(&copy, sqe, sizeof(copy));
-	memset(buf, 0, round_up(len, NVME_PAGE));
-	if (len)
-		memcpy(buf, data, len);
-	point_at(&copy, buf, len, (void *)(buf + round_up(len, NVME_PAGE)));
-	pthread_mutex_lock(&c->lock);
-	epoch = atomic_load(&c->epoch);
-	rc = admin_run(c, &copy, result);
-	pthread_mutex_unlock(&c->lock);
+	do {
+		rc = admin_run(c, sqe, timeout_ms, &epoch, out);
+	} while (rc == -ECANCELED && !out->status && only_asks(sqe->opcode));
 	/* The buffer is not ours before the controller has been stopped. */
-	if (rc == -ETIMEDOUT && ctrlr_reset(c, epoch, "an admin command timed out"))
+	if (rc == -ETIMEDOUT && !out->status && ctrlr_reset(c, epoch, "an admin command timed out"))
 		return -ENODEV;
-	if (len && !rc)
-		memcpy(data, buf, len);
-	nvme_free(buf);
 	return rc;
 }
 
-int nvme_identify(struct nvme_ctrlr *c, uint8_t cns, uint32_t nsid, void *page)
+int nvme_admin_cmd(struct nvme_ctrlr *c, struct nvme_admin_cmd *cmd)
 {
-	struct nvme_sqe sqe = { .opcode = NVME_ADMIN_IDENTIFY, .nsid = nsid, .cdw10 = cns };
+	uint32_t len = cmd->len, whole = (uint32_t)round_up(len, NVME_PAGE);
+	struct admin_answer answer = { 0 };
+	struct nvme_sqe copy;
+	char *buf;
+	int rc;
 
-	memset(page, 0, NVME_PAGE);
-	return nvme_admin(c, &sqe, page, NVME_PAGE, NULL);
-}
-
-int nvme_get_log(struct nvme_ctrlr *c, uint8_t page, uint32_t nsid, void *buf, uint32_t len)
-{
-	uint32_t dwords = len / 4 - 1;
-	struct nvme_sqe sqe = {
-		.opcode = NVME_ADMIN_GET_LOG,
-		.nsid = nsid,
-		.cdw10 = page | (dwords & 0xffff) << 16,
-		.cdw11 = dwords >> 16,
-	};
-
-	if (!len || len % 4)
+	cmd->result = 0;
+	cmd->status = 0;
+	if (len > c->info.max_transfer || (len && !cmd->data))
 		return -EINVAL;
-	memset(buf, 0, len);
-	return nvme_admin(c, &sqe, buf, len, NULL);
+	buf = nvme_alloc(whole + NVME_PAGE, NVME_PAGE);
+	if (!buf)
+		return -ENOMEM;
+	memcpy(&copy, cmd->sqe, sizeof(copy));
+	memset(buf, 0, whole);
+	if (len)
+		memcpy(buf, cmd->data, len);
+	point_at(&copy, buf, len, (void *)(buf + whole));
+	rc = run_with(c, &copy, cmd->timeout_ms ? cmd->timeout_ms : NVME_ADMIN_TIMEOUT_MS, &answer);
+	if (len && !rc)
+		memcpy(cmd->data, buf, len);
+	nvme_free(buf);
+	cmd->result = answer.dw0;
+	cmd->status = answer.status;
+	return rc;
 }
 
-int nvme_get_feature(struct nvme_ctrlr *c, uint8_t fid, uint32_t *value)
+int nvme_admin(struct nvme_ctrlr *c, const void *sqe, void *data, uint32_t len, uint32_t *result)
 {
-	struct nvme_sqe sqe = { .opcode = NVME_ADMIN_GET_FEATURES, .cdw10 = fid };
+	struct nvme_admin_cmd cmd = { .sqe = sqe, .data = data, .len = len };
+	int rc = nvme_admin_cmd(c, &cmd);
 
-	return nvme_admin(c, &sqe, NULL, 0, value);
-}
-
-int nvme_set_feature(struct nvme_ctrlr *c, uint8_t fid, uint32_t value, uint32_t *result)
-{
-	struct nvme_sqe sqe = { .opcode = NVME_ADMIN_SET_FEATURES, .cdw10 = fid, .cdw11 = value };
-
-	return nvme_admin(c, &sqe, NULL, 0, result);
+	if (result && !rc)
+		*result = cmd.result;
+	return rc;
 }

@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A controller: bring-up as a list of steps, each with its undo; reset; the end.
- *
- * A reset stops the controller, which ends all its access to our memory, and starts it again with an admin queue only.
- * Then a new epoch begins, in which every queue pair makes its own queues anew (recover.c).
+ * A controller: its registers, bring-up as a list of steps, each with its undo, and the end.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -17,7 +14,6 @@
 #define DEFAULT_QPAIRS 64u
 #define DEFAULT_TIMEOUT_MS 30000u
 #define DEFAULT_RETRIES 4u
-#define ADMIN_ENTRIES 16u
 #define MAX_SHUTDOWN_MS 60000u
 
 static const struct nvme_transport *const transports[] = { &nvme_vfio_user };
@@ -57,65 +53,6 @@ void ctrlr_ring(struct nvme_ctrlr *c, volatile uint32_t *db, unsigned qid, bool 
 		*db = value;
 	else
 		ring_by_message(c, qid, cq, value);
-}
-
-static int wait_ready(struct nvme_ctrlr *c, uint32_t ready, struct base_err *err)
-{
-	uint64_t end = nvme_now_ns() + nvme_mmio_ready(c) * 1000000, csts;
-	int rc;
-
-	for (;;) {
-		rc = ctrlr_read(c, NVME_REG_CSTS, 4, &csts);
-		if (rc)
-			return base_err_set(err, rc, "%s: the controller is gone", c->info.address);
-		if (ready && csts & NVME_CSTS_CFS)
-			return base_err_set(err, -EIO, "%s: the controller has a fatal error",
-					    c->info.address);
-		if ((csts & NVME_CSTS_RDY) == ready)
-			return 0;
-		if (nvme_now_ns() > end)
-			return base_err_set(err, -ETIMEDOUT, "%s: not %s after %llu ms",
-					    c->info.address, ready ? "ready" : "stopped",
-					    (unsigned long long)nvme_mmio_ready(c));
-		nvme_sleep_us(200);
-	}
-}
-
-static int disable(struct nvme_ctrlr *c, struct base_err *err)
-{
-	uint64_t cc, csts;
-	int rc = ctrlr_read(c, NVME_REG_CC, 4, &cc);
-
-	/* Before it is stopped it must have started, if it is about to. */
-	if (!rc && cc & NVME_CC_EN && !ctrlr_read(c, NVME_REG_CSTS, 4, &csts) &&
-	    !(csts & (NVME_CSTS_RDY | NVME_CSTS_CFS)))
-		wait_ready(c, NVME_CSTS_RDY, NULL);
-	if (!rc)
-		rc = c->transport->write(c, NVME_REG_CC, 4, 0);
-	if (rc)
-		return base_err_set(err, rc, "%s: the controller is gone", c->info.address);
-	return wait_ready(c, 0, err);
-}
-
-int ctrlr_enable(struct nvme_ctrlr *c, struct base_err *err)
-{
-	const struct nvme_transport *t = c->transport;
-	int rc = disable(c, err);
-
-	if (rc)
-		return rc;
-	admin_clear(c);
-	rc = t->write(c, NVME_REG_AQA, 4, (ADMIN_ENTRIES - 1) << 16 | (ADMIN_ENTRIES - 1));
-	if (!rc)
-		rc = t->write(c, NVME_REG_ASQ, 8, nvme_iova(c->admin.sq));
-	if (!rc)
-		rc = t->write(c, NVME_REG_ACQ, 8, nvme_iova((const void *)c->admin.cq));
-	if (!rc)
-		rc = t->write(c, NVME_REG_CC, 4,
-			      NVME_CC_EN | NVME_CC_IOSQES(6) | NVME_CC_IOCQES(4));
-	if (rc)
-		return base_err_set(err, rc, "%s: the controller is gone", c->info.address);
-	return wait_ready(c, NVME_CSTS_RDY, err);
 }
 
 /* ---- the steps of bring-up ---- */
@@ -176,7 +113,7 @@ static int step_admin_queue(struct nvme_ctrlr *c, struct base_err *err)
 
 static void undo_enable(struct nvme_ctrlr *c)
 {
-	disable(c, NULL);
+	start_run(c, START_STOP, NULL);
 }
 
 /* Text of the controller: padded with blanks, and not to be trusted. */
@@ -217,6 +154,7 @@ static int step_identify(struct nvme_ctrlr *c, struct base_err *err)
 	c->info.deallocate = id->oncs & NVME_ONCS_DSM;
 	c->info.write_zeroes = id->oncs & NVME_ONCS_WRITE_ZEROES;
 	c->info.verify = id->oncs & NVME_ONCS_VERIFY;
+	c->abort_limit = id->acl;
 	c->shutdown_ms = MIN(MAX(id->rtd3e / 1000, 5000u), MAX_SHUTDOWN_MS);
 	/* Entry sizes of 64 and 16 bytes: least in bits 3:0, most in 7:4. */
 	if ((id->sqes & 0xf) > 6 || (id->sqes >> 4) < 6 || (id->cqes & 0xf) > 4 ||
@@ -232,35 +170,16 @@ static int step_identify(struct nvme_ctrlr *c, struct base_err *err)
 	return rc;
 }
 
-int ctrlr_ask_queues(struct nvme_ctrlr *c, unsigned *n)
+static int step_setup(struct nvme_ctrlr *c, struct base_err *err)
 {
-	unsigned want = MIN(c->opts.max_qpairs, NVME_MAX_QPAIRS) - 1;
-	struct nvme_sqe sqe = {
-		.opcode = NVME_ADMIN_SET_FEATURES,
-		.cdw10 = NVME_FEAT_QUEUES,
-		.cdw11 = want << 16 | want,
-	};
-	uint32_t got = 0;
-	int rc = admin_run(c, &sqe, &got);
+	unsigned vectors = c->transport->vectors(c);
+	int rc = start_run(c, START_SETUP, err);
 
-	*n = MIN(MIN(got & 0xffff, got >> 16), want) + 1;
-	return rc;
-}
-
-static int step_queues(struct nvme_ctrlr *c, struct base_err *err)
-{
-	unsigned n, vectors = c->transport->vectors(c);
-	int rc;
-
-	pthread_mutex_lock(&c->lock);
-	rc = ctrlr_ask_queues(c, &n);
-	pthread_mutex_unlock(&c->lock);
 	if (rc)
-		return base_err_set(err, rc, "%s: the controller grants no queues: %s",
-				    c->info.address, strerror(-rc));
+		return rc;
 	c->info.interrupts = c->opts.interrupts && vectors > 1;
 	/* Vector 0 is the admin queue's. */
-	c->info.max_qpairs = c->info.interrupts ? MIN(n, vectors - 1) : n;
+	c->info.max_qpairs = c->info.interrupts ? MIN(c->granted, vectors - 1) : c->granted;
 	return 0;
 }
 
@@ -271,7 +190,7 @@ static int step_namespaces(struct nvme_ctrlr *c, struct base_err *err)
 
 static int step_enable(struct nvme_ctrlr *c, struct base_err *err)
 {
-	return ctrlr_enable(c, err);
+	return start_run(c, START_ENABLE, err);
 }
 
 struct step {
@@ -283,7 +202,7 @@ static const struct step steps[] = {
 	{ step_memory, NULL },        { step_open, undo_open },
 	{ step_capabilities, NULL },  { step_admin_queue, admin_free },
 	{ step_enable, undo_enable }, { step_identify, NULL },
-	{ step_queues, NULL },        { step_namespaces, NULL },
+	{ step_setup, NULL },         { step_namespaces, NULL },
 };
 
 static int bring_up(struct nvme_ctrlr *c, struct base_err *err)
@@ -347,8 +266,10 @@ int nvme_attach(const char *address, const struct nvme_opts *opts, struct nvme_c
 	strcpy(c->info.address, address);
 	default_opts(c, opts);
 	pthread_mutex_init(&c->lock, NULL);
+	pthread_mutex_init(&c->table_lock, NULL);
 	rc = bring_up(c, err);
 	if (rc) {
+		pthread_mutex_destroy(&c->table_lock);
 		pthread_mutex_destroy(&c->lock);
 		free(c);
 		return rc;
@@ -381,12 +302,13 @@ static void shut_down(struct nvme_ctrlr *c)
 void nvme_detach(struct nvme_ctrlr *c)
 {
 	assert(!c->nqpairs);
-	if (atomic_load(&c->state) != NVME_FAILED) {
+	if (!ctrlr_await_reset(c)) {
 		shut_down(c);
-		disable(c, NULL);
+		start_run(c, START_STOP, NULL);
 	}
 	admin_free(c);
 	c->transport->close(c);
+	pthread_mutex_destroy(&c->table_lock);
 	pthread_mutex_destroy(&c->lock);
 	free(c);
 }
@@ -394,58 +316,6 @@ void nvme_detach(struct nvme_ctrlr *c)
 void nvme_forked(struct nvme_ctrlr *c)
 {
 	c->transport->forked(c);
-}
-
-/* ---- reset ---- */
-
-void ctrlr_fail(struct nvme_ctrlr *c, const char *why)
-{
-	if (atomic_exchange(&c->state, NVME_FAILED) != NVME_FAILED)
-		log_err("%s: %s; the controller is given up", c->info.address, why);
-	atomic_fetch_add(&c->epoch, 1);
-}
-
-bool ctrlr_healthy(struct nvme_ctrlr *c)
-{
-	uint64_t csts;
-
-	if (!c->transport->alive(c) || ctrlr_read(c, NVME_REG_CSTS, 4, &csts)) {
-		ctrlr_fail(c, "gone");
-		return false;
-	}
-	return !(csts & NVME_CSTS_CFS);
-}
-
-int ctrlr_reset(struct nvme_ctrlr *c, unsigned epoch, const char *why)
-{
-	struct base_err err = { "" };
-	unsigned n = 0;
-	int rc = 0;
-
-	pthread_mutex_lock(&c->lock);
-	if (atomic_load(&c->epoch) == epoch && atomic_load(&c->state) != NVME_FAILED) {
-		log_warn("%s: %s; resetting the controller", c->info.address, why);
-		atomic_store(&c->state, NVME_RESETTING);
-		atomic_fetch_add(&c->epoch, 1);
-		rc = ctrlr_enable(c, &err);
-		if (!rc)
-			rc = ctrlr_ask_queues(c, &n);
-		if (!rc && n < c->info.max_qpairs)
-			rc = -EPROTO;
-		if (rc)
-			ctrlr_fail(c, *err.text ? err.text : "no queues after the reset");
-		else
-			atomic_store(&c->state, NVME_RUNNING);
-	}
-	if (atomic_load(&c->state) == NVME_FAILED)
-		rc = -ENODEV;
-	pthread_mutex_unlock(&c->lock);
-	return rc;
-}
-
-int nvme_reset(struct nvme_ctrlr *c)
-{
-	return ctrlr_reset(c, atomic_load(&c->epoch), "a reset was asked for");
 }
 
 /* ---- asking ---- */

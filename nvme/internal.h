@@ -51,18 +51,59 @@ struct nvme_ns {
 	int unusable;        /* why, as an errno, or 0 */
 };
 
-/* The admin queue: one command at a time, under the controller's lock. */
+/* The admin queue (admin.c). */
+#define ADMIN_ENTRIES 64u
+#define ADMIN_SLOTS \
+	32u /* less than entries, so that the queue is never full; five bits of a command id */
+
+enum admin_state {
+	ADMIN_FREE,
+	ADMIN_SENT,
+	ADMIN_NOBODYS, /* sent, and nobody asks for its result */
+	ADMIN_LEFT,    /* late: the controller may still have it */
+	ADMIN_DONE,
+};
+
+struct admin_slot {
+	uint64_t deadline_ns;
+	uint32_t dw0, generation;
+	uint16_t status;
+	uint8_t state, opcode;
+};
+
 struct admin {
 	struct nvme_sqe *sq;
 	volatile struct nvme_cqe *cq;
-	uint16_t tail, head, cid;
+	uint16_t tail, head;
 	uint8_t phase;
+	unsigned aborts; /* under way */
 	volatile uint32_t *sq_db, *cq_db;
+	struct admin_slot slot[ADMIN_SLOTS];
+};
+
+struct admin_answer {
+	uint32_t dw0;
+	uint16_t status; /* 0: success, or none came */
+};
+
+/* Starting and stopping, step by step (start.c). */
+enum start_kind {
+	START_STOP,   /* only stops it */
+	START_ENABLE, /* stops it, and starts it with its admin queue */
+	START_SETUP,  /* tells it what it must know before queues are made */
+	START_RESET,  /* all of this */
+};
+
+struct nvme_start {
+	enum start_kind kind;
+	int step, handle;
+	uint64_t deadline_ns, next_look_ns;
+	struct base_err err;
 };
 
 enum nvme_state {
 	NVME_RUNNING,
-	NVME_RESETTING, /* no I/O queue exists, or not all of them */
+	NVME_RESETTING, /* it is being stopped and started; no I/O queue exists */
 	NVME_FAILED,    /* for good */
 };
 
@@ -73,6 +114,8 @@ struct nvme_ctrlr {
 	struct nvme_opts opts;
 	uint64_t cap;
 	uint32_t shutdown_ms;
+	unsigned abort_limit; /* aborts at once, less one */
+	unsigned granted;     /* I/O queues */
 
 	/*
 	 * The I/O queues of a controller are of an epoch; each reset begins a new one, and a failure too. A queue pair that
@@ -81,8 +124,11 @@ struct nvme_ctrlr {
 	atomic_uint epoch;
 	atomic_int state; /* enum nvme_state */
 
-	pthread_mutex_t lock; /* the admin queue, resets, the table of queues */
+	/* The admin queue and resets. Nobody waits for the controller with it; polls only try to take it. */
+	pthread_mutex_t lock;
 	struct admin admin;
+	struct nvme_start start;
+	pthread_mutex_t table_lock;                     /* the table of queues; inside the other */
 	struct nvme_qpair *qpairs[NVME_MAX_QPAIRS + 1]; /* by queue id, from 1 */
 	unsigned nqpairs;
 
@@ -132,6 +178,9 @@ struct nvme_qpair {
 	struct nvme_cmd_list finished; /* to be called back */
 
 	uint16_t id, depth;
+	int join, join_handle,
+		join_rc; /* making the queues in the controller: enum in qpair_make.c */
+	unsigned join_epoch;
 	int eventfd; /* -1: none */
 	bool check;  /* look at the clock in the next poll */
 	uint64_t next_check_ns, next_alive_ns, tick_ns;
@@ -166,16 +215,6 @@ void nvme_sleep_us(unsigned us);
 
 /* ---- ctrlr.c ---- */
 int ctrlr_read(struct nvme_ctrlr *c, uint32_t reg, unsigned size, uint64_t *value);
-/* Lock held. Disable, admin queue, enable. */
-int ctrlr_enable(struct nvme_ctrlr *c, struct base_err *err);
-/* Lock held: how many I/O queues there may be. */
-int ctrlr_ask_queues(struct nvme_ctrlr *c, unsigned *n);
-/* Gone for good. */
-void ctrlr_fail(struct nvme_ctrlr *c, const char *why);
-/* A reset, unless somebody has done it since `epoch`. */
-int ctrlr_reset(struct nvme_ctrlr *c, unsigned epoch, const char *why);
-/* False: fatal status, or gone. */
-bool ctrlr_healthy(struct nvme_ctrlr *c);
 /* The doorbell, or NULL. */
 volatile uint32_t *ctrlr_doorbell(struct nvme_ctrlr *c, unsigned qid, bool cq);
 void ctrlr_ring(struct nvme_ctrlr *c, volatile uint32_t *db, unsigned qid, bool cq, uint32_t value);
@@ -187,8 +226,39 @@ int ns_read_all(struct nvme_ctrlr *c, struct base_err *err);
 int admin_init(struct nvme_ctrlr *c);
 void admin_clear(struct nvme_ctrlr *c);
 void admin_free(struct nvme_ctrlr *c);
-/* Lock held. cid and phases are its business; prp1, prp2 the caller's. */
-int admin_run(struct nvme_ctrlr *c, struct nvme_sqe *sqe, uint32_t *result);
+/* Lock held: sends a command, whose prp1 and prp2 are the caller's; returns a handle, -EAGAIN (no slot is free) or -ENODEV. timeout_ms 0:
+ * it may take for ever. */
+int admin_start(struct nvme_ctrlr *c, struct nvme_sqe *sqe, uint32_t timeout_ms);
+/* Lock held: -EINPROGRESS, or the command's result, once. -ECANCELED without a status: a reset took it away. -ETIMEDOUT without a
+ * status: it is late, and what it points at is the controller's until a reset. */
+int admin_result(struct nvme_ctrlr *c, int handle, struct admin_answer *out);
+/* Lock held: asks the controller to abort a command; nobody waits for the answer. -EAGAIN: later. */
+int admin_abort(struct nvme_ctrlr *c, uint16_t qid, uint16_t cid);
+/* Lock held: takes completions. */
+void admin_poll(struct nvme_ctrlr *c);
+/* Lock held: an abort has not come back. */
+bool admin_overdue(struct nvme_ctrlr *c);
+/* Without the lock: sends and waits. *epoch: in which it was sent. */
+int admin_run(struct nvme_ctrlr *c, struct nvme_sqe *sqe, uint32_t timeout_ms, unsigned *epoch,
+	      struct admin_answer *out);
+
+/* ---- start.c ---- */
+/* Lock held: what the controller is to be told, or brought to, goes on as far as it can without waiting. */
+void ctrlr_advance(struct nvme_ctrlr *c);
+/* Lock held. */
+void start_begin(struct nvme_ctrlr *c, enum start_kind kind);
+/* Without the lock: begins, and waits until it is done. */
+int start_run(struct nvme_ctrlr *c, enum start_kind kind, struct base_err *err);
+/* Gone for good. With the lock or without. */
+void ctrlr_fail(struct nvme_ctrlr *c, const char *why);
+/* Lock held: a reset begins, unless one has since `epoch`. */
+void ctrlr_begin_reset(struct nvme_ctrlr *c, unsigned epoch, const char *why);
+/* The same, and waits for its end, without the lock. */
+int ctrlr_reset(struct nvme_ctrlr *c, unsigned epoch, const char *why);
+/* Waits until no reset is under way; -ENODEV: the controller is gone. Without the lock. */
+int ctrlr_await_reset(struct nvme_ctrlr *c);
+/* False: fatal status, or gone. */
+bool ctrlr_healthy(struct nvme_ctrlr *c);
 
 /* ---- qpair.c ---- */
 void qpair_finish_all(struct nvme_qpair *q, int rc);
@@ -221,8 +291,8 @@ static inline struct nvme_cmd *cmd_pop(struct nvme_cmd_list *l)
 }
 
 /* ---- qpair_make.c ---- */
-/* Lock held: creates the queues in the controller. */
-int qpair_connect(struct nvme_qpair *q);
+/* Lock held: creates the queues in the controller, step by step: -EINPROGRESS, 0 (they are there, in the present epoch) or an error. */
+int qpair_join(struct nvme_qpair *q);
 
 /* ---- recover.c ---- */
 /* The queue pair is of an old epoch. */

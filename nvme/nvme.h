@@ -162,6 +162,17 @@ BLOBFS_API int nvme_gone_fd(const struct nvme_ctrlr *c);
  * be NULL) gets dword 0 of the completion. rc by the status, as with commands. */
 BLOBFS_API int nvme_admin(struct nvme_ctrlr *c, const void *sqe, void *data, uint32_t len,
 			  uint32_t *result);
+/* The same with all there is to it. -ECANCELED with status 0: a reset ended it, and whether it was done is not known (identify, logs and
+ * features are asked for again by themselves). -ETIMEDOUT with status 0: it did not come back, the controller was reset. */
+struct nvme_admin_cmd {
+	const void *sqe;
+	void *data;
+	uint32_t len;
+	uint32_t timeout_ms; /* 0: 5000 */
+	uint32_t result;     /* out: dword 0 of the completion */
+	uint16_t status;     /* out: as in struct nvme_cmd */
+};
+BLOBFS_API int nvme_admin_cmd(struct nvme_ctrlr *c, struct nvme_admin_cmd *cmd);
 BLOBFS_API int nvme_identify(struct nvme_ctrlr *c, uint8_t cns, uint32_t nsid, void *page);
 BLOBFS_API int nvme_get_log(struct nvme_ctrlr *c, uint8_t page, uint32_t nsid, void *buf,
 			    uint32_t len);

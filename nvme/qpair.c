@@ -263,8 +263,11 @@ unsigned nvme_outstanding(const struct nvme_qpair *q)
 
 bool nvme_pending(const struct nvme_qpair *q)
 {
-	if (q->finished.head || (epoch_is_old(q) && q->outstanding))
+	if (q->finished.head)
 		return true;
+	/* A reset goes on by itself; what it leaves is to be polled for. */
+	if (epoch_is_old(q))
+		return q->outstanding && atomic_load(&q->c->state) == NVME_FAILED;
 	return (__atomic_load_n(&q->cq[q->head].status, __ATOMIC_ACQUIRE) & NVME_CQE_PHASE) ==
 	       q->phase;
 }

@@ -71,55 +71,141 @@ static struct nvme_qpair *make_memory(struct nvme_ctrlr *c, unsigned depth)
 	return q;
 }
 
-int qpair_connect(struct nvme_qpair *q)
+/* ---- the controller's queues ---- */
+
+enum { JOIN_BEGIN, JOIN_CQ, JOIN_CQ_MADE, JOIN_SQ, JOIN_UNDO, JOIN_CQ_DELETED };
+
+/* Sends a command of the join, which then is at `step`. */
+static int join_send(struct nvme_qpair *q, struct nvme_sqe *sqe, int step)
+{
+	int handle = admin_start(q->c, sqe, NVME_ADMIN_TIMEOUT_MS);
+
+	if (handle < 0)
+		return handle == -EAGAIN ? -EINPROGRESS : handle;
+	q->join_handle = handle;
+	q->join = step;
+	return 0;
+}
+
+static int join_begin(struct nvme_qpair *q)
 {
 	bool irq = q->eventfd >= 0;
-	uint32_t cdw10 = (q->entries - 1u) << 16 | q->id;
 	struct nvme_sqe cq = {
 		.opcode = NVME_ADMIN_CREATE_CQ,
 		.prp1 = nvme_iova((const void *)q->cq),
-		.cdw10 = cdw10,
+		.cdw10 = (q->entries - 1u) << 16 | q->id,
 		.cdw11 = irq ? (uint32_t)q->id << 16 | NVME_CQ_IEN | NVME_QUEUE_PC : NVME_QUEUE_PC,
 	};
+
+	qpair_clear(q);
+	q->join_epoch = atomic_load(&q->c->epoch);
+	return join_send(q, &cq, JOIN_CQ);
+}
+
+static int join_sq(struct nvme_qpair *q)
+{
 	struct nvme_sqe sq = {
 		.opcode = NVME_ADMIN_CREATE_SQ,
 		.prp1 = nvme_iova(q->sq),
-		.cdw10 = cdw10,
+		.cdw10 = (q->entries - 1u) << 16 | q->id,
 		.cdw11 = (uint32_t)q->id << 16 | NVME_QUEUE_PC,
 	};
-	struct nvme_sqe undo = { .opcode = NVME_ADMIN_DELETE_CQ, .cdw10 = q->id };
-	int rc = admin_run(q->c, &cq, NULL);
 
-	if (rc)
+	return join_send(q, &sq, JOIN_SQ);
+}
+
+static int join_undo(struct nvme_qpair *q)
+{
+	struct nvme_sqe cq = { .opcode = NVME_ADMIN_DELETE_CQ, .cdw10 = q->id };
+
+	return join_send(q, &cq, JOIN_CQ_DELETED);
+}
+
+/* What came of the command under way; 0: there is more to do. */
+static int join_answer(struct nvme_qpair *q)
+{
+	struct admin_answer a;
+	int rc = admin_result(q->c, q->join_handle, &a);
+
+	if (rc == -EINPROGRESS)
 		return rc;
-	rc = admin_run(q->c, &sq, NULL);
-	if (rc && rc != -ETIMEDOUT && rc != -ENODEV && admin_run(q->c, &undo, NULL))
-		rc = -ETIMEDOUT; /* the completion queue's memory stays the controller's */
+	if (q->join == JOIN_CQ) {
+		q->join = JOIN_CQ_MADE;
+		return rc;
+	}
+	if (q->join == JOIN_SQ && rc && a.status) {
+		q->join_rc = rc;
+		q->join = JOIN_UNDO;
+		return 0;
+	}
+	if (q->join == JOIN_CQ_DELETED) /* if it was not, its memory stays the controller's */
+		return rc ? -ETIMEDOUT : q->join_rc;
+	if (!rc)
+		q->epoch = q->join_epoch;
 	return rc;
 }
 
-/* Lock held. */
+static int join_step(struct nvme_qpair *q)
+{
+	switch (q->join) {
+	case JOIN_BEGIN:
+		return join_begin(q);
+	case JOIN_CQ_MADE:
+		return join_sq(q);
+	case JOIN_UNDO:
+		return join_undo(q);
+	default:
+		return join_answer(q);
+	}
+}
+
+int qpair_join(struct nvme_qpair *q)
+{
+	struct nvme_ctrlr *c = q->c;
+	unsigned epoch = atomic_load(&c->epoch);
+	int rc = 0;
+
+	if (atomic_load(&c->state) == NVME_FAILED)
+		return -ENODEV;
+	if (atomic_load(&c->state) == NVME_RESETTING)
+		return -EINPROGRESS;
+	/* What was begun before a reset is gone with it. */
+	if (q->join_epoch != epoch)
+		q->join = JOIN_BEGIN;
+	while (!rc && q->epoch != epoch)
+		rc = join_step(q);
+	if (rc != -EINPROGRESS)
+		q->join = JOIN_BEGIN;
+	return rc;
+}
+
 static int take_id(struct nvme_qpair *q)
 {
 	struct nvme_ctrlr *c = q->c;
 	unsigned id = 1;
 
+	pthread_mutex_lock(&c->table_lock);
 	while (id <= c->info.max_qpairs && c->qpairs[id])
 		id++;
+	if (id <= c->info.max_qpairs) {
+		c->qpairs[id] = q;
+		c->nqpairs++;
+	}
+	pthread_mutex_unlock(&c->table_lock);
 	if (id > c->info.max_qpairs)
 		return -ENOSPC;
 	q->id = (uint16_t)id;
 	q->sq_db = ctrlr_doorbell(c, id, false);
 	q->cq_db = ctrlr_doorbell(c, id, true);
-	c->qpairs[id] = q;
-	c->nqpairs++;
 	return 0;
 }
 
 static void give_id(struct nvme_qpair *q)
 {
+	pthread_mutex_lock(&q->c->table_lock);
 	q->c->qpairs[q->id] = NULL;
 	q->c->nqpairs--;
+	pthread_mutex_unlock(&q->c->table_lock);
 }
 
 static int bind_interrupt(struct nvme_qpair *q)
@@ -132,10 +218,28 @@ static int bind_interrupt(struct nvme_qpair *q)
 	return q->c->transport->bind(q->c, q->id, q->eventfd);
 }
 
+/* Waits until the queues are there, through resets of others too. */
+static int join(struct nvme_qpair *q)
+{
+	struct nvme_ctrlr *c = q->c;
+	int rc;
+
+	for (;;) {
+		pthread_mutex_lock(&c->lock);
+		ctrlr_advance(c);
+		rc = qpair_join(q);
+		pthread_mutex_unlock(&c->lock);
+		if (rc != -EINPROGRESS)
+			return rc;
+		if (!c->transport->alive(c))
+			ctrlr_fail(c, "gone");
+		nvme_sleep_us(20);
+	}
+}
+
 int nvme_qpair_create(struct nvme_ctrlr *c, uint32_t depth, struct nvme_qpair **out)
 {
 	struct nvme_qpair *q;
-	unsigned epoch;
 	int rc;
 
 	if (nvme_failed(c))
@@ -143,21 +247,20 @@ int nvme_qpair_create(struct nvme_ctrlr *c, uint32_t depth, struct nvme_qpair **
 	q = make_memory(c, MIN(depth ? depth : DEFAULT_DEPTH, c->info.max_depth));
 	if (!q)
 		return -ENOMEM;
-	pthread_mutex_lock(&c->lock);
-	epoch = q->epoch = atomic_load(&c->epoch);
+	q->epoch = q->join_epoch = atomic_load(&c->epoch) - 1;
 	rc = take_id(q);
-	if (!rc) {
-		rc = bind_interrupt(q);
-		if (!rc)
-			rc = qpair_connect(q);
-		if (rc)
-			give_id(q);
+	if (rc) {
+		free_memory(q);
+		return rc;
 	}
-	pthread_mutex_unlock(&c->lock);
+	rc = bind_interrupt(q);
+	if (!rc)
+		rc = join(q);
 	if (rc) {
 		/* The memory is ours again only when the controller has been stopped. */
 		if (rc == -ETIMEDOUT)
-			ctrlr_reset(c, epoch, "a queue could not be made");
+			ctrlr_reset(c, q->join_epoch, "a queue could not be made");
+		give_id(q);
 		free_memory(q);
 		return rc;
 	}
@@ -165,36 +268,37 @@ int nvme_qpair_create(struct nvme_ctrlr *c, uint32_t depth, struct nvme_qpair **
 	return 0;
 }
 
-/* Lock held. The controller ends the queue's commands; afterwards it uses the memory no more. */
+/* The controller ends the queue's commands; afterwards it uses the memory no more. */
 static int disconnect(struct nvme_qpair *q)
 {
 	struct nvme_sqe sq = { .opcode = NVME_ADMIN_DELETE_SQ, .cdw10 = q->id };
 	struct nvme_sqe cq = { .opcode = NVME_ADMIN_DELETE_CQ, .cdw10 = q->id };
+	struct admin_answer a;
+	unsigned epoch;
 	int rc;
 
-	if (atomic_load(&q->c->state) != NVME_RUNNING || q->epoch != atomic_load(&q->c->epoch))
+	/* While it is being reset, or the queues are half made, the controller may still use the memory. */
+	if (ctrlr_await_reset(q->c))
 		return 0;
-	rc = admin_run(q->c, &sq, NULL);
-	return rc ? rc : admin_run(q->c, &cq, NULL);
+	rc = q->epoch == atomic_load(&q->c->epoch) ? 0 : join(q);
+	if (!rc)
+		rc = admin_run(q->c, &sq, NVME_ADMIN_TIMEOUT_MS, &epoch, &a);
+	if (!rc)
+		rc = admin_run(q->c, &cq, NVME_ADMIN_TIMEOUT_MS, &epoch, &a);
+	return rc;
 }
 
 void nvme_qpair_free(struct nvme_qpair *q)
 {
 	struct nvme_ctrlr *c = q->c;
-	int rc;
 
-	pthread_mutex_lock(&c->lock);
-	rc = disconnect(q);
-	pthread_mutex_unlock(&c->lock);
-	if (rc)
+	if (disconnect(q))
 		ctrlr_reset(c, q->epoch, "a queue could not be deleted");
 	/* Nothing that a callback submits is to be sent. */
 	q->epoch = atomic_load(&c->epoch) - 1;
 	while (q->outstanding)
 		qpair_finish_all(q, -ECANCELED);
-	pthread_mutex_lock(&c->lock);
 	give_id(q);
-	pthread_mutex_unlock(&c->lock);
 	free_memory(q);
 }
 
@@ -218,5 +322,8 @@ bool nvme_qpair_arm(struct nvme_qpair *q)
 
 int nvme_poll_interval_ms(const struct nvme_qpair *q)
 {
+	/* The steps of a reset are taken by polls. */
+	if (q->outstanding && q->epoch != atomic_load(&q->c->epoch))
+		return 1;
 	return (int)MIN(MAX(q->tick_ns / 1000000, 1ull), 1000ull);
 }

@@ -49,41 +49,48 @@ void qpair_recover(struct nvme_qpair *q)
 		qpair_finish_all(q, -ENODEV);
 		return;
 	}
-	/* Whoever resets has it. */
+	/* Whoever has it takes the steps. */
 	if (pthread_mutex_trylock(&c->lock))
 		return;
+	ctrlr_advance(c);
 	epoch = atomic_load(&c->epoch);
-	if (atomic_load(&c->state) != NVME_RUNNING) {
-		pthread_mutex_unlock(&c->lock);
-		return;
-	}
-	qpair_clear(q);
-	rc = qpair_connect(q);
+	rc = qpair_join(q);
+	if (rc == -ETIMEDOUT)
+		ctrlr_begin_reset(c, epoch, "a queue could not be made again");
 	pthread_mutex_unlock(&c->lock);
-	if (!rc) {
-		q->epoch = epoch;
+	if (!rc)
 		send_again(q);
-	} else if (rc == -ETIMEDOUT) {
-		ctrlr_reset(c, epoch, "a queue could not be made again");
-	} else {
+	else if (rc != -EINPROGRESS && rc != -ETIMEDOUT)
 		ctrlr_fail(c, "a queue could not be made again after a reset");
-	}
+}
+
+/* A reset begins if nobody is at the controller just now; else the next tick sees to it. */
+static void begin_reset(struct nvme_qpair *q, const char *why)
+{
+	struct nvme_ctrlr *c = q->c;
+
+	if (pthread_mutex_trylock(&c->lock))
+		return;
+	ctrlr_begin_reset(c, q->epoch, why);
+	pthread_mutex_unlock(&c->lock);
 }
 
 /* ---- late ones ---- */
 
-/* -EAGAIN: the admin queue is in use. */
+/* -EAGAIN: the admin queue is in use, or as many are being aborted as may be. */
 static int abort_request(struct nvme_qpair *q, struct nvme_req *r)
 {
-	uint32_t cid = (uint32_t)(r - q->reqs) | (uint32_t)r->generation << 10;
-	struct nvme_sqe sqe = { .opcode = NVME_ADMIN_ABORT, .cdw10 = cid << 16 | q->id };
+	uint16_t cid = (uint16_t)((uint32_t)(r - q->reqs) | (uint32_t)r->generation << 10);
 	int rc;
 
 	if (pthread_mutex_trylock(&q->c->lock))
 		return -EAGAIN;
-	log_warn("%s: queue %u: command %04x is late, aborting it", q->c->info.address, q->id, cid);
-	rc = admin_run(q->c, &sqe, NULL);
+	ctrlr_advance(q->c);
+	rc = admin_abort(q->c, q->id, cid);
 	pthread_mutex_unlock(&q->c->lock);
+	if (!rc)
+		log_warn("%s: queue %u: command %04x is late, aborting it", q->c->info.address,
+			 q->id, cid);
 	return rc;
 }
 
@@ -91,36 +98,32 @@ static int abort_request(struct nvme_qpair *q, struct nvme_req *r)
 static bool look_after(struct nvme_qpair *q, struct nvme_req *r)
 {
 	uint32_t age = q->tick - r->tick;
-	int rc;
 
+	/* An abort that was refused leaves the command its time. */
 	if (r->aborted)
 		return age >= TICKS_AFTER_ABORT;
 	if (age < TICKS_TO_ABORT)
 		return false;
 	r->timed_out = true;
-	rc = abort_request(q, r);
-	if (rc == -EAGAIN)
-		return false;
-	r->aborted = true;
-	r->tick = q->tick;
-	/* Refused: the command goes on, and has its time to do so. */
-	return rc == -ETIMEDOUT;
+	if (!abort_request(q, r)) {
+		r->aborted = true;
+		r->tick = q->tick;
+	}
+	return false;
 }
 
 static void tick(struct nvme_qpair *q)
 {
-	unsigned epoch = q->epoch;
-
 	q->tick++;
 	if (!q->sent)
 		return;
 	if (!ctrlr_healthy(q->c)) {
-		ctrlr_reset(q->c, epoch, "fatal status");
+		begin_reset(q, "fatal status");
 		return;
 	}
 	for (unsigned i = 0; i < q->depth; i++) {
 		if (q->reqs[i].state == REQ_SENT && look_after(q, &q->reqs[i])) {
-			ctrlr_reset(q->c, epoch, "a late command cannot be aborted");
+			begin_reset(q, "a late command cannot be aborted");
 			return;
 		}
 	}

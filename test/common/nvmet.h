@@ -48,6 +48,7 @@ struct nvmet_faults {
 	atomic_bool cfs;         /* fatal status, until the next reset */
 	atomic_bool all_ones;    /* while set, registers read as all ones */
 	atomic_bool never_ready; /* while set, the controller does not get ready */
+	atomic_uint ready_ms;    /* how long the controller takes to get ready */
 	atomic_bool hang_up;     /* closes the connection */
 	/* What it says of itself. */
 	atomic_bool no_entries, large_pages, no_blocks, no_namespace;
@@ -98,6 +99,7 @@ struct nvmet {
 
 	/* Registers. */
 	uint32_t cc, csts, aqa;
+	uint64_t ready_ns; /* when it gets ready; 0: it is not about to */
 	uint64_t asq, acq;
 	struct nvmet_cq cqs[NVMET_MAX_QUEUES + 1];
 	struct nvmet_sq sqs[NVMET_MAX_QUEUES + 1];

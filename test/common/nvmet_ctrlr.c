@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/util.h"
@@ -157,6 +158,14 @@ unsigned nvmet_work(struct nvmet *t)
 
 /* ---- registers ---- */
 
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
+}
+
 static uint64_t capabilities(const struct nvmet *t)
 {
 	uint64_t mqes = atomic_load(&t->f.no_entries) ? 0 : t->o.mqes;
@@ -164,6 +173,8 @@ static uint64_t capabilities(const struct nvmet *t)
 
 	return mqes | 1ull << 16 | 2ull << 24 | 1ull << 37 | mpsmin << 48 | mpsmin << 52;
 }
+
+static void enable(struct nvmet *t);
 
 uint64_t nvmet_register(struct nvmet *t, uint32_t reg, unsigned size)
 {
@@ -179,6 +190,8 @@ uint64_t nvmet_register(struct nvmet *t, uint32_t reg, unsigned size)
 	case NVME_REG_CC:
 		return t->cc;
 	case NVME_REG_CSTS:
+		if (t->ready_ns && now_ns() >= t->ready_ns)
+			enable(t);
 		return t->csts | (atomic_load(&t->f.cfs) ? NVME_CSTS_CFS : 0);
 	case NVME_REG_AQA:
 		return t->aqa;
@@ -197,6 +210,7 @@ void nvmet_reset(struct nvmet *t)
 	memset(t->cqs, 0, sizeof(t->cqs));
 	memset(t->bar, 0, NVMET_BAR_SIZE);
 	t->nstuck = 0;
+	t->ready_ns = 0;
 	t->csts = 0;
 	t->queues_asked = false;
 }
@@ -207,6 +221,7 @@ static void enable(struct nvmet *t)
 	void *sq_at = nvmet_memory(t, t->asq, sq * sizeof(struct nvme_sqe), false);
 	void *cq_at = nvmet_memory(t, t->acq, cq * sizeof(struct nvme_cqe), true);
 
+	t->ready_ns = 0;
 	atomic_fetch_add(&t->n.enables, 1);
 	if (sq < 2 || cq < 2 || t->asq % NVME_PAGE || t->acq % NVME_PAGE || !sq_at || !cq_at ||
 	    (t->cc >> 4 & 0x3ff)) {
@@ -232,7 +247,9 @@ static void set_cc(struct nvmet *t, uint32_t value)
 		nvmet_reset(t);
 		atomic_store(&t->f.cfs, false);
 	} else if (!(old & NVME_CC_EN) && value & NVME_CC_EN && !atomic_load(&t->f.never_ready)) {
-		enable(t);
+		t->ready_ns = now_ns() + atomic_load(&t->f.ready_ms) * 1000000ull;
+		if (!atomic_load(&t->f.ready_ms))
+			enable(t);
 	}
 	if (value & NVME_CC_SHN_MASK && !(old & NVME_CC_SHN_MASK)) {
 		atomic_fetch_add(&t->n.shutdowns, 1);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* A controller that misbehaves: every command is called back exactly once, and nothing hangs. */
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -235,4 +236,129 @@ TEST(nvme_error, a_controller_that_does_not_come_back_from_a_reset_is_given_up)
 	atomic_store(&r.p.t->f.never_ready, true);
 	EXPECT_ERR(-ENODEV, nvme_reset(r.c));
 	expect_gone(&r);
+}
+
+/* ---- a reset that takes its time ---- */
+
+struct sleeper {
+	struct rig *r;
+	struct nvme_qpair *q;
+	struct todo d;
+	unsigned polls;
+	int rc;
+};
+
+/* As a thread waits that has something better to do than to spin. */
+static void *sleep_for_it(void *arg)
+{
+	struct sleeper *s = arg;
+	struct pollfd fd = { .fd = nvme_qpair_fd(s->q), .events = POLLIN };
+
+	while (!s->d.calls) {
+		nvme_poll(s->q, 0);
+		s->polls++;
+		if (!s->d.calls && !nvme_qpair_arm(s->q))
+			poll(&fd, 1, nvme_poll_interval_ms(s->q));
+	}
+	s->rc = s->d.rc;
+	return NULL;
+}
+
+TEST(nvme_error, a_slow_reset_holds_up_no_poll_and_a_sleeper_sleeps_through_it)
+{
+	struct nvme_opts o = { .size = sizeof(o), .interrupts = true };
+	uint64_t start, longest = 0, before, t;
+	struct sleeper s = { 0 };
+	unsigned polls = 0;
+	pthread_t thread;
+	struct rig r;
+
+	base_log_set_sink(quiet, NULL);
+	peer_start(&r.p, NULL);
+	peer_attach(&r.p, &o, &r.c);
+	ASSERT_OK(nvme_qpair_create(r.c, 16, &r.q));
+	ASSERT_OK(nvme_qpair_create(r.c, 16, &s.q));
+	r.buf = nvme_alloc(N * 4096, 0);
+	ASSERT_TRUE(r.buf);
+	fill(r.buf, N * 4096, 3);
+
+	atomic_store(&r.p.t->f.hold, true);
+	todo_init(&s.d, NVME_READ, 0, 8, r.buf, 4096);
+	s.r = &r;
+	nvme_submit(s.q, &s.d.cmd);
+	nvme_kick(s.q);
+	ASSERT_OK(pthread_create(&thread, NULL, sleep_for_it, &s));
+	submit_all(&r, NVME_WRITE);
+	nvme_poll(r.q, 0);
+	atomic_store(&r.p.t->f.ready_ms, 600);
+	pthread_mutex_lock(&r.c->lock);
+	ctrlr_begin_reset(r.c, atomic_load(&r.c->epoch), "a test");
+	pthread_mutex_unlock(&r.c->lock);
+	atomic_store(&r.p.t->f.hold, false);
+
+	start = before = nvme_now_ns();
+	while (nvme_outstanding(r.q)) {
+		nvme_poll(r.q, 0);
+		t = nvme_now_ns();
+		longest = MAX(longest, t - before);
+		before = t;
+		polls++;
+	}
+	EXPECT_GE_INT(before - start, 500000000);
+	/* Not what the machine does to a thread, but a fraction of what the controller took. */
+	EXPECT_LT_INT(longest, 250000000);
+	EXPECT_GE_INT(polls, 1000);
+	EXPECT_EQ_INT(0, wait_all(&r, 0));
+	pthread_join(thread, NULL);
+	EXPECT_OK(s.rc);
+	EXPECT_EQ_INT(1, s.d.calls);
+	EXPECT_LT_INT(s.polls, 2000);
+	EXPECT_EQ_INT(2, atomic_load(&r.p.t->n.enables));
+	nvme_qpair_free(s.q);
+	rig_stop(&r);
+}
+
+TEST(nvme_error, a_reset_in_the_middle_of_a_reset_of_queues_begins_anew)
+{
+	struct rig r;
+
+	rig_start(&r, 0);
+	for (unsigned i = 0; i < 20; i++) {
+		atomic_store(&r.p.t->f.hold, true);
+		submit_all(&r, NVME_WRITE);
+		nvme_poll(r.q, 0);
+		ASSERT_OK(nvme_reset(r.c));
+		/* Some of its queues are being made when the next one comes. */
+		for (unsigned n = 0; n < i; n++)
+			nvme_poll(r.q, 0);
+		ASSERT_OK(nvme_reset(r.c));
+		atomic_store(&r.p.t->f.hold, false);
+		EXPECT_EQ_INT(0, wait_all(&r, 0));
+	}
+	EXPECT_EQ_INT(41, atomic_load(&r.p.t->n.enables));
+	rig_stop(&r);
+}
+
+TEST(nvme_error, a_queue_pair_may_be_freed_during_a_reset)
+{
+	struct nvme_qpair *q;
+	struct todo d;
+	struct rig r;
+
+	rig_start(&r, 0);
+	ASSERT_OK(nvme_qpair_create(r.c, 4, &q));
+	atomic_store(&r.p.t->f.hold, true);
+	todo_init(&d, NVME_READ, 0, 8, r.buf, 4096);
+	nvme_submit(q, &d.cmd);
+	nvme_poll(q, 0);
+	atomic_store(&r.p.t->f.ready_ms, 100);
+	pthread_mutex_lock(&r.c->lock);
+	ctrlr_begin_reset(r.c, atomic_load(&r.c->epoch), "a test");
+	pthread_mutex_unlock(&r.c->lock);
+	nvme_qpair_free(q);
+	EXPECT_EQ_INT(1, d.calls);
+	EXPECT_ERR(-ECANCELED, d.rc);
+	atomic_store(&r.p.t->f.hold, false);
+	EXPECT_OK(do_cmd(r.q, NVME_READ, 0, 8, r.buf, 4096));
+	rig_stop(&r);
 }

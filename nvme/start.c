@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Starting, stopping and resetting a controller, in steps that never wait: each looks once and says what it still waits for. Steps
+ * are taken under the controller's lock by whoever comes by, a poll of any queue pair or a thread that asked for
+ * the reset, so that no poll is held up by a controller that takes its time.
+ *
+ * A reset stops the controller, which ends all its access to our memory, and starts it again with an admin queue only.
+ * With it begins a new epoch, in which every queue pair makes its own queues anew (recover.c).
+ */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#define LOG_COMPONENT "nvme"
+#include "base/log.h"
+#include "nvme/internal.h"
+
+#define LOOK_NS 200000ull /* between two looks at the status register */
+
+enum {
+	LOOK,
+	AWAIT_READY,
+	STOP,
+	AWAIT_STOPPED,
+	START,
+	AWAIT_STARTED,
+	SETUP, /* what a running controller is told, by admin commands */
+	AWAIT_QUEUES,
+	DONE,
+};
+
+/* ---- registers ---- */
+
+static int gone(struct nvme_ctrlr *c)
+{
+	return base_err_set(&c->start.err, -ENODEV, "%s: the controller is gone", c->info.address);
+}
+
+static void await(struct nvme_ctrlr *c, int step)
+{
+	c->start.step = step;
+	c->start.deadline_ns = nvme_now_ns() + nvme_mmio_ready(c) * 1000000;
+	c->start.next_look_ns = 0;
+}
+
+/* 0: it is as ready as it is to be. */
+static int awaited(struct nvme_ctrlr *c, uint32_t ready)
+{
+	struct nvme_start *s = &c->start;
+	uint64_t now = nvme_now_ns(), csts;
+
+	if (now < s->next_look_ns)
+		return -EINPROGRESS;
+	s->next_look_ns = now + LOOK_NS;
+	if (ctrlr_read(c, NVME_REG_CSTS, 4, &csts))
+		return gone(c);
+	if (ready && csts & NVME_CSTS_CFS)
+		return base_err_set(&s->err, -EIO, "%s: the controller has a fatal error",
+				    c->info.address);
+	if ((csts & NVME_CSTS_RDY) == ready)
+		return 0;
+	if (now <= s->deadline_ns)
+		return -EINPROGRESS;
+	return base_err_set(&s->err, -ETIMEDOUT, "%s: not %s after %llu ms", c->info.address,
+			    ready ? "ready" : "stopped", (unsigned long long)nvme_mmio_ready(c));
+}
+
+/* Before it is stopped it must have started, if it is about to. */
+static int look(struct nvme_ctrlr *c)
+{
+	uint64_t cc, csts = 0;
+
+	if (ctrlr_read(c, NVME_REG_CC, 4, &cc))
+		return gone(c);
+	if (cc & NVME_CC_EN && !ctrlr_read(c, NVME_REG_CSTS, 4, &csts) &&
+	    !(csts & (NVME_CSTS_RDY | NVME_CSTS_CFS)))
+		await(c, AWAIT_READY);
+	else
+		c->start.step = STOP;
+	return 0;
+}
+
+static int await_ready(struct nvme_ctrlr *c)
+{
+	if (awaited(c, NVME_CSTS_RDY) == -EINPROGRESS)
+		return -EINPROGRESS;
+	c->start.step = STOP; /* it had its time */
+	return 0;
+}
+
+static int stop(struct nvme_ctrlr *c)
+{
+	if (c->transport->write(c, NVME_REG_CC, 4, 0))
+		return gone(c);
+	await(c, AWAIT_STOPPED);
+	return 0;
+}
+
+static int await_stopped(struct nvme_ctrlr *c)
+{
+	int rc = awaited(c, 0);
+
+	if (rc)
+		return rc;
+	admin_clear(c);
+	c->start.step = c->start.kind == START_STOP ? DONE : START;
+	return 0;
+}
+
+static int start(struct nvme_ctrlr *c)
+{
+	const struct nvme_transport *t = c->transport;
+	int rc = t->write(c, NVME_REG_AQA, 4, (ADMIN_ENTRIES - 1) << 16 | (ADMIN_ENTRIES - 1));
+
+	if (!rc)
+		rc = t->write(c, NVME_REG_ASQ, 8, nvme_iova(c->admin.sq));
+	if (!rc)
+		rc = t->write(c, NVME_REG_ACQ, 8, nvme_iova((const void *)c->admin.cq));
+	if (!rc)
+		rc = t->write(c, NVME_REG_CC, 4,
+			      NVME_CC_EN | NVME_CC_IOSQES(6) | NVME_CC_IOCQES(4));
+	if (rc)
+		return gone(c);
+	await(c, AWAIT_STARTED);
+	return 0;
+}
+
+static int await_started(struct nvme_ctrlr *c)
+{
+	int rc = awaited(c, NVME_CSTS_RDY);
+
+	if (!rc)
+		c->start.step = c->start.kind == START_ENABLE ? DONE : SETUP;
+	return rc;
+}
+
+/* ---- what it is told ---- */
+
+/* Starts an admin command, the result of which `step` awaits. */
+static int tell(struct nvme_ctrlr *c, struct nvme_sqe *sqe, int step)
+{
+	int handle = admin_start(c, sqe, NVME_ADMIN_TIMEOUT_MS);
+
+	if (handle < 0)
+		return handle == -EAGAIN ? -EINPROGRESS : gone(c);
+	c->start.handle = handle;
+	c->start.step = step;
+	return 0;
+}
+
+static int setup(struct nvme_ctrlr *c)
+{
+	uint32_t want = MIN(c->opts.max_qpairs, NVME_MAX_QPAIRS) - 1;
+	struct nvme_sqe sqe = {
+		.opcode = NVME_ADMIN_SET_FEATURES,
+		.cdw10 = NVME_FEAT_QUEUES,
+		.cdw11 = want << 16 | want,
+	};
+
+	return tell(c, &sqe, AWAIT_QUEUES);
+}
+
+static int await_queues(struct nvme_ctrlr *c)
+{
+	uint32_t want = MIN(c->opts.max_qpairs, NVME_MAX_QPAIRS) - 1;
+	struct admin_answer a;
+	int rc = admin_result(c, c->start.handle, &a);
+
+	if (rc == -EINPROGRESS)
+		return rc;
+	if (rc)
+		return base_err_set(&c->start.err, rc, "%s: the controller grants no queues: %s",
+				    c->info.address, strerror(-rc));
+	c->granted = MIN(MIN(a.dw0 & 0xffff, a.dw0 >> 16), want) + 1;
+	if (c->granted < c->info.max_qpairs)
+		return base_err_set(&c->start.err, -EPROTO, "%s: fewer queues after the reset",
+				    c->info.address);
+	c->start.step = DONE;
+	return 0;
+}
+
+/* ---- taking steps ---- */
+
+void start_begin(struct nvme_ctrlr *c, enum start_kind kind)
+{
+	c->start = (struct nvme_start){ .kind = kind, .step = kind == START_SETUP ? SETUP : LOOK };
+}
+
+static int start_advance(struct nvme_ctrlr *c)
+{
+	static int (*const table[])(struct nvme_ctrlr *) = {
+		[LOOK] = look,   [AWAIT_READY] = await_ready,
+		[STOP] = stop,   [AWAIT_STOPPED] = await_stopped,
+		[START] = start, [AWAIT_STARTED] = await_started,
+		[SETUP] = setup, [AWAIT_QUEUES] = await_queues,
+	};
+	int rc = 0;
+
+	while (!rc && c->start.step != DONE)
+		rc = table[c->start.step](c);
+	return rc;
+}
+
+int start_run(struct nvme_ctrlr *c, enum start_kind kind, struct base_err *err)
+{
+	int rc;
+
+	pthread_mutex_lock(&c->lock);
+	start_begin(c, kind);
+	for (;;) {
+		admin_poll(c);
+		rc = start_advance(c);
+		pthread_mutex_unlock(&c->lock);
+		if (rc != -EINPROGRESS)
+			break;
+		if (!c->transport->alive(c))
+			ctrlr_fail(c, "gone");
+		nvme_sleep_us(100);
+		pthread_mutex_lock(&c->lock);
+	}
+	if (rc && err)
+		*err = c->start.err;
+	return rc;
+}
+
+/* ---- reset ---- */
+
+static void wake_all(struct nvme_ctrlr *c)
+{
+	uint64_t one = 1;
+
+	pthread_mutex_lock(&c->table_lock);
+	for (unsigned i = 1; i <= NVME_MAX_QPAIRS; i++) {
+		struct nvme_qpair *q = c->qpairs[i];
+
+		/* Not blocking; one that is full is readable anyway. */
+		if (q && q->eventfd >= 0 && write(q->eventfd, &one, sizeof(one)) < 0)
+			continue;
+	}
+	pthread_mutex_unlock(&c->table_lock);
+}
+
+void ctrlr_fail(struct nvme_ctrlr *c, const char *why)
+{
+	if (atomic_exchange(&c->state, NVME_FAILED) == NVME_FAILED)
+		return;
+	log_err("%s: %s; the controller is given up", c->info.address, why);
+	atomic_fetch_add(&c->epoch, 1);
+	wake_all(c);
+}
+
+void ctrlr_begin_reset(struct nvme_ctrlr *c, unsigned epoch, const char *why)
+{
+	int running = NVME_RUNNING;
+
+	if (atomic_load(&c->epoch) != epoch ||
+	    !atomic_compare_exchange_strong(&c->state, &running, NVME_RESETTING))
+		return;
+	log_warn("%s: %s; resetting the controller", c->info.address, why);
+	atomic_fetch_add(&c->epoch, 1);
+	start_begin(c, START_RESET);
+	wake_all(c);
+}
+
+static void advance_reset(struct nvme_ctrlr *c)
+{
+	int resetting = NVME_RESETTING, rc = start_advance(c);
+
+	if (rc == -EINPROGRESS)
+		return;
+	if (rc)
+		ctrlr_fail(c, *c->start.err.text ? c->start.err.text : strerror(-rc));
+	else if (atomic_compare_exchange_strong(&c->state, &resetting, NVME_RUNNING))
+		wake_all(c);
+}
+
+void ctrlr_advance(struct nvme_ctrlr *c)
+{
+	admin_poll(c);
+	if (atomic_load(&c->state) == NVME_RESETTING)
+		advance_reset(c);
+	else if (atomic_load(&c->state) == NVME_RUNNING && admin_overdue(c))
+		ctrlr_begin_reset(c, atomic_load(&c->epoch), "an abort does not come back");
+}
+
+bool ctrlr_healthy(struct nvme_ctrlr *c)
+{
+	uint64_t csts;
+
+	if (!c->transport->alive(c) || ctrlr_read(c, NVME_REG_CSTS, 4, &csts)) {
+		ctrlr_fail(c, "gone");
+		return false;
+	}
+	return !(csts & NVME_CSTS_CFS);
+}
+
+int ctrlr_await_reset(struct nvme_ctrlr *c)
+{
+	for (;;) {
+		pthread_mutex_lock(&c->lock);
+		ctrlr_advance(c);
+		pthread_mutex_unlock(&c->lock);
+		if (atomic_load(&c->state) != NVME_RESETTING)
+			return atomic_load(&c->state) == NVME_FAILED ? -ENODEV : 0;
+		if (!c->transport->alive(c))
+			ctrlr_fail(c, "gone");
+		nvme_sleep_us(100);
+	}
+}
+
+int ctrlr_reset(struct nvme_ctrlr *c, unsigned epoch, const char *why)
+{
+	pthread_mutex_lock(&c->lock);
+	ctrlr_begin_reset(c, epoch, why);
+	pthread_mutex_unlock(&c->lock);
+	return ctrlr_await_reset(c);
+}
+
+int nvme_reset(struct nvme_ctrlr *c)
+{
+	return ctrlr_reset(c, atomic_load(&c->epoch), "a reset was asked for");
+}
