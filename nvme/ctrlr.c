@@ -37,22 +37,13 @@ volatile uint32_t *ctrlr_doorbell(struct nvme_ctrlr *c, unsigned qid, bool cq)
 	return c->transport->mapped ? c->transport->mapped(c, reg) : NULL;
 }
 
-/* A doorbell that is not mapped; its failure shows as a controller that is gone. */
-static void ring_by_message(struct nvme_ctrlr *c, unsigned qid, bool cq, uint32_t value)
+/* Its failure shows as a controller that is gone. */
+void ctrlr_ring_slowly(struct nvme_ctrlr *c, unsigned qid, bool cq, uint32_t value)
 {
 	uint32_t reg = NVME_REG_DOORBELLS + (2 * qid + cq) * (4u << NVME_CAP_DSTRD(c->cap));
 
 	if (c->transport->write(c, reg, 4, value) && atomic_load(&c->state) != NVME_FAILED)
 		log_debug("%s: cannot write a doorbell", c->info.address);
-}
-
-void ctrlr_ring(struct nvme_ctrlr *c, volatile uint32_t *db, unsigned qid, bool cq, uint32_t value)
-{
-	atomic_thread_fence(memory_order_release);
-	if (db)
-		*db = value;
-	else
-		ring_by_message(c, qid, cq, value);
 }
 
 /* ---- the steps of bring-up ---- */

@@ -49,7 +49,10 @@ struct nvme_ns {
 	unsigned shift;      /* of the block size */
 	uint32_t max_blocks; /* of a read or write */
 	int unusable;        /* why, as an errno, or 0 */
+	/* What a read or write may be to take the short way (qpair.c): its blocks, 0: none; and the optimal boundary less one, or all ones. */
+	uint64_t short_blocks, boundary_mask;
 };
+extern const struct nvme_ns nvme_no_ns; /* of which nothing can be read */
 
 /* The admin queue (admin.c). */
 #define ADMIN_ENTRIES 64u
@@ -138,7 +141,7 @@ struct nvme_ctrlr {
 
 enum req_state { REQ_FREE, REQ_SENT, REQ_RETRY };
 
-/* A command, or a part of one, that the controller has. A cache line. */
+/* A command, or a part of one, that the controller has. */
 struct nvme_req {
 	struct nvme_cmd *cmd;
 	uint64_t prp1, prp2;
@@ -146,8 +149,9 @@ struct nvme_req {
 	uint32_t blocks; /* one dataset management range holds 2^32 - 1 */
 	uint32_t tick;   /* of the queue pair's, when it was sent */
 	uint16_t next_free;
+	/* The request's number in ten bits, and a generation, so that an old completion does not pass for a new one. */
+	uint16_t cid;
 	uint8_t state; /* enum req_state */
-	uint8_t generation; /* of the command id, so that an old completion does not pass for a new one */
 	uint8_t tries;
 	bool aborted, timed_out;
 };
@@ -166,14 +170,15 @@ struct nvme_qpair {
 	struct nvme_ctrlr *c;
 	const struct nvme_ns *ns; /* the last that was used */
 	unsigned epoch;
-	uint16_t entries; /* of each queue */
+	unsigned until_check; /* polls before the clock is looked at */
+	uint16_t entries;     /* of each queue */
 	uint16_t tail, rung;
 	uint16_t head;
-	uint8_t phase;
+	uint16_t phase;
 	uint16_t free_req; /* first of the list, NO_REQ: none */
 	uint16_t sent;     /* with the controller */
 	unsigned outstanding;
-	uint32_t tick, polls;
+	uint32_t tick;
 	struct nvme_cmd_list waiting;  /* not all of it with the controller */
 	struct nvme_cmd_list finished; /* to be called back */
 
@@ -182,7 +187,7 @@ struct nvme_qpair {
 		join_rc; /* making the queues in the controller: enum in qpair_make.c */
 	unsigned join_epoch;
 	int eventfd; /* -1: none */
-	bool check;  /* look at the clock in the next poll */
+	bool idle;   /* nothing was completed since the last look at the clock */
 	uint64_t next_check_ns, next_alive_ns, tick_ns;
 	unsigned strays; /* completions of no command */
 };
@@ -209,6 +214,12 @@ static inline uint64_t nvme_iova(const void *p)
 {
 	return (uint64_t)((const char *)p - nvme_pool.base) + NVME_IOVA_BASE;
 }
+static inline bool nvme_reachable(const void *p, size_t len)
+{
+	uint64_t at = (uint64_t)((const char *)p - nvme_pool.base);
+
+	return at < nvme_pool.size && len <= nvme_pool.size - at;
+}
 /* CLOCK_MONOTONIC, which a fake clock does not stop. */
 uint64_t nvme_now_ns(void);
 void nvme_sleep_us(unsigned us);
@@ -217,7 +228,17 @@ void nvme_sleep_us(unsigned us);
 int ctrlr_read(struct nvme_ctrlr *c, uint32_t reg, unsigned size, uint64_t *value);
 /* The doorbell, or NULL. */
 volatile uint32_t *ctrlr_doorbell(struct nvme_ctrlr *c, unsigned qid, bool cq);
-void ctrlr_ring(struct nvme_ctrlr *c, volatile uint32_t *db, unsigned qid, bool cq, uint32_t value);
+/* A doorbell that is not mapped. */
+void ctrlr_ring_slowly(struct nvme_ctrlr *c, unsigned qid, bool cq, uint32_t value);
+static inline void ctrlr_ring(struct nvme_ctrlr *c, volatile uint32_t *db, unsigned qid, bool cq,
+			      uint32_t value)
+{
+	atomic_thread_fence(memory_order_release);
+	if (__builtin_expect(db != NULL, 1))
+		*db = value;
+	else
+		ctrlr_ring_slowly(c, qid, cq, value);
+}
 
 /* ---- ns.c ---- */
 int ns_read_all(struct nvme_ctrlr *c, struct base_err *err);
@@ -307,8 +328,19 @@ enum piece { PIECE_LAST, PIECE_MORE };
  * left. Negative errno: it cannot be done.
  */
 int piece_make(struct nvme_qpair *q, struct nvme_cmd *cmd, struct nvme_req *r);
-void piece_fill(const struct nvme_qpair *q, const struct nvme_req *r, struct nvme_sqe *sqe);
+void piece_fill(const struct nvme_req *r, struct nvme_sqe *sqe);
 /* 0, or why cmd cannot be taken; sets q->ns. */
 int piece_check(struct nvme_qpair *q, const struct nvme_cmd *cmd);
+static inline uint64_t piece_opcode(enum nvme_op op)
+{
+	static const uint8_t opcodes[] = {
+		[NVME_READ] = NVME_NVM_READ,      [NVME_WRITE] = NVME_NVM_WRITE,
+		[NVME_FLUSH] = NVME_NVM_FLUSH,    [NVME_WRITE_ZEROES] = NVME_NVM_WRITE_ZEROES,
+		[NVME_DEALLOCATE] = NVME_NVM_DSM, [NVME_COMPARE] = NVME_NVM_COMPARE,
+		[NVME_VERIFY] = NVME_NVM_VERIFY,
+	};
+
+	return opcodes[op];
+}
 
 #endif

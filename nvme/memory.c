@@ -258,7 +258,5 @@ void nvme_free(void *p)
 
 bool nvme_memory_ok(const void *p, size_t len)
 {
-	uint64_t at = (uint64_t)((const char *)p - nvme_pool.base);
-
-	return nvme_pool.base && at < nvme_pool.size && len <= nvme_pool.size - at;
+	return nvme_reachable(p, len);
 }

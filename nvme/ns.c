@@ -10,6 +10,8 @@
 
 #define IDS_OF_A_PAGE 1024u
 
+const struct nvme_ns nvme_no_ns;
+
 static void set_limits(struct nvme_ctrlr *c, struct nvme_ns *ns, const struct nvme_id_ns *id,
 		       const struct nvme_id_ctrlr *idc)
 {
@@ -22,6 +24,11 @@ static void set_limits(struct nvme_ctrlr *c, struct nvme_ns *ns, const struct nv
 	ns->info.atomic_write = (uint32_t)MIN(((uint64_t)atomic + 1) << ns->shift, MiB);
 	ns->info.deallocated_zeroes = NVME_DLFEAT_READ(id->dlfeat) == NVME_DLFEAT_ZEROES;
 	ns->max_blocks = MIN(c->info.max_transfer >> ns->shift, 65536u);
+	/* Two pages need no list; what is no power of two wants a division. */
+	ns->short_blocks = MIN(ns->max_blocks, 2 * NVME_PAGE >> ns->shift);
+	ns->boundary_mask = id->noiob ? id->noiob - 1u : UINT64_MAX;
+	if (id->noiob && !is_pow2(id->noiob))
+		ns->short_blocks = 0;
 }
 
 /* What the page says is a namespace that can be used, or why not. */

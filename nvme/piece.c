@@ -27,7 +27,7 @@ static int choose_ns(struct nvme_qpair *q, uint32_t nsid)
 {
 	const struct nvme_ns *ns;
 
-	if (q->ns && q->ns->info.nsid == nsid)
+	if (q->ns->info.nsid == nsid && nsid)
 		return 0;
 	ns = find_ns(q->c, nsid);
 	if (!ns)
@@ -243,19 +243,13 @@ int piece_make(struct nvme_qpair *q, struct nvme_cmd *cmd, struct nvme_req *r)
 	return cmd->issued == cmd->blocks ? PIECE_LAST : PIECE_MORE;
 }
 
-void piece_fill(const struct nvme_qpair *q, const struct nvme_req *r, struct nvme_sqe *sqe)
+void piece_fill(const struct nvme_req *r, struct nvme_sqe *sqe)
 {
-	static const uint8_t opcodes[] = {
-		[NVME_READ] = NVME_NVM_READ,      [NVME_WRITE] = NVME_NVM_WRITE,
-		[NVME_FLUSH] = NVME_NVM_FLUSH,    [NVME_WRITE_ZEROES] = NVME_NVM_WRITE_ZEROES,
-		[NVME_DEALLOCATE] = NVME_NVM_DSM, [NVME_COMPARE] = NVME_NVM_COMPARE,
-		[NVME_VERIFY] = NVME_NVM_VERIFY,
-	};
 	const struct nvme_cmd *cmd = r->cmd;
 
 	*sqe = (struct nvme_sqe){
-		.opcode = opcodes[cmd->op],
-		.cid = (uint16_t)(r - q->reqs) | (uint16_t)(r->generation << 10),
+		.opcode = (uint8_t)piece_opcode(cmd->op),
+		.cid = r->cid,
 		.nsid = cmd->nsid,
 		.prp1 = r->prp1,
 		.prp2 = r->prp2,

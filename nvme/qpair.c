@@ -3,6 +3,9 @@
  * The way of a command: submit → piece → request → submission queue; completion queue → request → callback. No lock, no
  * allocation and no system call lies on it.
  *
+ * Reads and writes of at most two pages, which are nearly all there are, take a short way: one look at everything that could be wrong, one
+ * write of the command in its place, one callback from the loop that takes completions. Whatever else there is goes by pieces.
+ *
  * A queue has one entry more than there are requests, so it is never full. A command id holds the request's number
  * and a generation, so that a completion that comes twice, or for nothing, is told from the right one and dropped.
  */
@@ -13,8 +16,9 @@
 #include "base/log.h"
 #include "nvme/internal.h"
 
-#define CLOCK_EVERY 64u     /* polls; a power of two */
-#define LAST_GENERATION 62u /* so that no command id is ffff, which the specification reserves */
+#define GENERATION 0x400u /* in a command id */
+#define GENERATIONS 0xfc00u /* one less than six bits would allow: ffff is reserved */
+#define NUMBER 0x3ffu
 #define MAX_STRAYS_SAID 8u
 
 static inline bool epoch_is_old(const struct nvme_qpair *q)
@@ -34,18 +38,32 @@ void req_release(struct nvme_qpair *q, struct nvme_req *r)
 	r->state = REQ_FREE;
 	r->cmd = NULL;
 	r->next_free = q->free_req;
-	q->free_req = (uint16_t)(r - q->reqs);
+	q->free_req = r->cid & NUMBER;
+}
+
+static inline void new_generation(struct nvme_req *r)
+{
+	r->cid += GENERATION;
+	if (r->cid >= GENERATIONS)
+		r->cid &= NUMBER;
+}
+
+static inline struct nvme_sqe *next_entry(struct nvme_qpair *q)
+{
+	struct nvme_sqe *sqe = &q->sq[q->tail];
+	uint16_t tail = q->tail + 1;
+
+	q->tail = tail == q->entries ? 0 : tail;
+	q->sent++;
+	return sqe;
 }
 
 void req_send(struct nvme_qpair *q, struct nvme_req *r)
 {
 	r->state = REQ_SENT;
 	r->tick = q->tick;
-	r->generation = r->generation == LAST_GENERATION ? 0 : r->generation + 1;
-	piece_fill(q, r, &q->sq[q->tail]);
-	if (++q->tail == q->entries)
-		q->tail = 0;
-	q->sent++;
+	new_generation(r);
+	piece_fill(r, next_entry(q));
 }
 
 void req_end(struct nvme_qpair *q, struct nvme_req *r, int rc, uint16_t status)
@@ -119,14 +137,13 @@ void qpair_pump(struct nvme_qpair *q)
 	}
 }
 
-void nvme_submit(struct nvme_qpair *q, struct nvme_cmd *cmd)
+static void submit_slowly(struct nvme_qpair *q, struct nvme_cmd *cmd)
 {
 	cmd->status = 0;
 	cmd->pieces = 0;
 	cmd->issued = cmd->iov_offset = 0;
 	cmd->iov_index = 0;
 	cmd->waiting = false;
-	q->outstanding++;
 	cmd->rc = piece_check(q, cmd);
 	if (cmd->rc) {
 		finish(q, cmd);
@@ -137,12 +154,76 @@ void nvme_submit(struct nvme_qpair *q, struct nvme_cmd *cmd)
 		cmd_push(&q->waiting, cmd);
 }
 
-void nvme_kick(struct nvme_qpair *q)
+/* The command is a read or write of one buffer in at most two pages, and can go to the controller at once. */
+static inline bool is_short(const struct nvme_qpair *q, const struct nvme_cmd *cmd)
+{
+	const struct nvme_ns *ns = q->ns;
+	const struct iovec *v = cmd->iov;
+	uint64_t lba = cmd->lba, more = cmd->blocks - 1;
+
+	return cmd->op <= NVME_WRITE && cmd->nsid == ns->info.nsid && cmd->iovcnt == 1 &&
+	       more < ns->short_blocks && lba < ns->info.blocks &&
+	       more < ns->info.blocks - lba &&
+	       (lba & ns->boundary_mask) + more <= ns->boundary_mask &&
+	       v->iov_len == (more + 1) << ns->shift && !((uintptr_t)v->iov_base & 3) &&
+	       (uintptr_t)v->iov_base % NVME_PAGE + v->iov_len <= 2 * NVME_PAGE &&
+	       nvme_reachable(v->iov_base, v->iov_len) && q->free_req != NO_REQ &&
+	       !q->waiting.head && !epoch_is_old(q);
+}
+
+static inline void send_short(struct nvme_qpair *q, struct nvme_cmd *cmd)
+{
+	struct nvme_req *r = &q->reqs[q->free_req];
+	uint64_t *w = (uint64_t *)(void *)next_entry(q);
+	uint64_t prp1 = nvme_iova(cmd->iov->iov_base), blocks = cmd->blocks;
+	bool two = prp1 % NVME_PAGE + cmd->iov->iov_len > NVME_PAGE;
+
+	q->free_req = r->next_free;
+	new_generation(r);
+	r->cmd = cmd;
+	r->prp1 = prp1;
+	r->prp2 = two ? (prp1 | (NVME_PAGE - 1)) + 1 : 0;
+	r->lba = cmd->lba;
+	r->blocks = (uint32_t)blocks;
+	r->tick = q->tick;
+	r->state = REQ_SENT;
+	r->tries = 0;
+	r->aborted = r->timed_out = false;
+	/* Opcode, command id and namespace; CDW10 and 11 are the place, CDW12 the length and FUA. */
+	w[0] = piece_opcode(cmd->op) | (uint64_t)r->cid << 16 | (uint64_t)cmd->nsid << 32;
+	w[1] = w[2] = 0;
+	w[3] = prp1;
+	w[4] = r->prp2;
+	w[5] = cmd->lba;
+	w[6] = (blocks - 1) | (uint64_t)(cmd->flags & NVME_FUA ? NVME_RW_FUA : 0);
+	w[7] = 0;
+}
+
+void nvme_submit(struct nvme_qpair *q, struct nvme_cmd *cmd)
+{
+	q->outstanding++;
+	if (__builtin_expect(!is_short(q, cmd), 0)) {
+		submit_slowly(q, cmd);
+		return;
+	}
+	cmd->status = 0;
+	cmd->pieces = 1;
+	cmd->rc = 0;
+	cmd->waiting = false;
+	send_short(q, cmd);
+}
+
+static inline void kick(struct nvme_qpair *q)
 {
 	if (q->tail == q->rung || epoch_is_old(q))
 		return;
 	q->rung = q->tail;
 	ctrlr_ring(q->c, q->sq_db, q->id, false, q->tail);
+}
+
+void nvme_kick(struct nvme_qpair *q)
+{
+	kick(q);
 }
 
 /* ---- completion ---- */
@@ -180,45 +261,66 @@ static void stray(struct nvme_qpair *q, uint16_t cid)
 			 q->c->info.address, q->id, cid);
 }
 
-static struct nvme_req *request_of(struct nvme_qpair *q, uint16_t cid)
+static inline struct nvme_req *request_of(struct nvme_qpair *q, uint16_t cid)
 {
-	unsigned i = cid & 0x3ff;
+	unsigned i = cid & NUMBER;
 	struct nvme_req *r = &q->reqs[i];
 
-	return i < q->depth && r->state == REQ_SENT && r->generation == cid >> 10 ? r : NULL;
+	return i < q->depth && r->cid == cid && r->state == REQ_SENT ? r : NULL;
 }
 
-static void reap(struct nvme_qpair *q, unsigned max)
+/* A command of one piece is called back at once. */
+static inline int succeeded(struct nvme_qpair *q, struct nvme_req *r)
 {
-	uint16_t head = q->head;
+	struct nvme_cmd *cmd = r->cmd;
 
-	for (unsigned n = 0; !max || n < max; n++) {
-		volatile struct nvme_cqe *e = &q->cq[head];
-		uint16_t status = __atomic_load_n(&e->status, __ATOMIC_ACQUIRE), cid;
+	if (__builtin_expect(cmd->pieces != 1 || cmd->waiting, 0)) {
+		req_end(q, r, 0, 0);
+		return 0;
+	}
+	req_release(q, r);
+	cmd->pieces = 0;
+	q->outstanding--;
+	cmd->cb(cmd, cmd->rc);
+	return 1;
+}
+
+static inline uint16_t status_at_head(const struct nvme_qpair *q)
+{
+	return __atomic_load_n(&q->cq[q->head].status, __ATOMIC_ACQUIRE);
+}
+
+/* Callbacks may submit, so there may be no end of completions: no more than the queue holds. Returns how many were called back. */
+static int reap(struct nvme_qpair *q, unsigned max)
+{
+	unsigned left = max ? max : q->entries;
+	int n = 0;
+
+	do {
+		uint16_t status = status_at_head(q), cid;
 		struct nvme_req *r;
 
 		if ((status & NVME_CQE_PHASE) != q->phase)
 			break;
-		cid = e->cid;
-		if (++head == q->entries) {
-			head = 0;
+		cid = q->cq[q->head].cid;
+		if (++q->head == q->entries) {
+			q->head = 0;
 			q->phase ^= 1;
 		}
 		r = request_of(q, cid);
-		if (!r) {
+		if (__builtin_expect(!r, 0)) {
 			stray(q, cid);
 			continue;
 		}
 		q->sent--;
 		if (__builtin_expect(!NVME_CQE_CODE(status), 1))
-			req_end(q, r, 0, 0);
+			n += succeeded(q, r);
 		else
 			failed(q, r, status);
-	}
-	if (head != q->head) {
-		q->head = head;
-		ctrlr_ring(q->c, q->cq_db, q->id, true, head);
-	}
+	} while (--left);
+	q->idle = false;
+	ctrlr_ring(q->c, q->cq_db, q->id, true, q->head);
+	return n;
 }
 
 /* What callbacks finish at once is for the next poll, so that this one ends. */
@@ -239,20 +341,22 @@ static int call_back(struct nvme_qpair *q)
 
 int nvme_poll(struct nvme_qpair *q, unsigned max)
 {
-	int n;
+	int n = 0;
 
+	if (__builtin_expect(!--q->until_check, 0))
+		qpair_check(q);
 	if (__builtin_expect(epoch_is_old(q), 0))
 		qpair_recover(q);
-	if (!(++q->polls & (CLOCK_EVERY - 1)) || q->check)
-		qpair_check(q);
 	if (__builtin_expect(!epoch_is_old(q), 1)) {
-		nvme_kick(q);
-		reap(q, max);
+		kick(q);
+		if ((status_at_head(q) & NVME_CQE_PHASE) == q->phase)
+			n = reap(q, max);
 		if (q->waiting.head)
 			qpair_pump(q);
 	}
-	n = q->finished.head ? call_back(q) : 0;
-	nvme_kick(q);
+	if (q->finished.head)
+		n += call_back(q);
+	kick(q);
 	return n;
 }
 
@@ -268,8 +372,7 @@ bool nvme_pending(const struct nvme_qpair *q)
 	/* A reset goes on by itself; what it leaves is to be polled for. */
 	if (epoch_is_old(q))
 		return q->outstanding && atomic_load(&q->c->state) == NVME_FAILED;
-	return (__atomic_load_n(&q->cq[q->head].status, __ATOMIC_ACQUIRE) & NVME_CQE_PHASE) ==
-	       q->phase;
+	return (status_at_head(q) & NVME_CQE_PHASE) == q->phase;
 }
 
 /* Ends everything, whatever the controller has of it: it must not run any more. */

@@ -56,6 +56,8 @@ static struct nvme_qpair *make_memory(struct nvme_ctrlr *c, unsigned depth)
 	q->waiting.tail = &q->waiting.head;
 	q->finished.tail = &q->finished.head;
 	q->free_req = NO_REQ;
+	q->until_check = 1;
+	q->ns = &nvme_no_ns;
 	q->reqs = base_calloc(depth, sizeof(*q->reqs));
 	q->sq = nvme_alloc(sq_bytes(q), NVME_PAGE);
 	q->cq = nvme_alloc(cq_bytes(q), NVME_PAGE);
@@ -64,8 +66,10 @@ static struct nvme_qpair *make_memory(struct nvme_ctrlr *c, unsigned depth)
 		free_memory(q);
 		return NULL;
 	}
-	for (unsigned i = depth; i--;)
+	for (unsigned i = depth; i--;) {
+		q->reqs[i].cid = (uint16_t)i;
 		req_release(q, &q->reqs[i]);
+	}
 	memset(q->sq, 0, sq_bytes(q));
 	qpair_clear(q);
 	return q;
@@ -314,7 +318,7 @@ bool nvme_qpair_arm(struct nvme_qpair *q)
 	uint64_t n;
 
 	/* Who wakes up may have slept long. */
-	q->check = true;
+	q->until_check = 1;
 	if (q->eventfd >= 0 && read(q->eventfd, &n, sizeof(n)) < 0 && errno != EAGAIN)
 		return true;
 	return nvme_pending(q);

@@ -15,6 +15,7 @@
 #include "nvme/internal.h"
 
 #define ALIVE_NS 20000000ull
+#define CLOCK_EVERY 64u /* polls */
 #define TICKS_AFTER_ABORT 5u
 
 /* ---- a new epoch ---- */
@@ -80,17 +81,16 @@ static void begin_reset(struct nvme_qpair *q, const char *why)
 /* -EAGAIN: the admin queue is in use, or as many are being aborted as may be. */
 static int abort_request(struct nvme_qpair *q, struct nvme_req *r)
 {
-	uint16_t cid = (uint16_t)((uint32_t)(r - q->reqs) | (uint32_t)r->generation << 10);
 	int rc;
 
 	if (pthread_mutex_trylock(&q->c->lock))
 		return -EAGAIN;
 	ctrlr_advance(q->c);
-	rc = admin_abort(q->c, q->id, cid);
+	rc = admin_abort(q->c, q->id, r->cid);
 	pthread_mutex_unlock(&q->c->lock);
 	if (!rc)
 		log_warn("%s: queue %u: command %04x is late, aborting it", q->c->info.address,
-			 q->id, cid);
+			 q->id, r->cid);
 	return rc;
 }
 
@@ -132,9 +132,12 @@ static void tick(struct nvme_qpair *q)
 void qpair_check(struct nvme_qpair *q)
 {
 	uint64_t now = nvme_now_ns();
+	bool idle = q->idle;
 
-	q->check = false;
-	if (now >= q->next_alive_ns) {
+	q->until_check = CLOCK_EVERY;
+	q->idle = true;
+	/* One that completes commands is alive. */
+	if (idle && now >= q->next_alive_ns) {
 		q->next_alive_ns = now + ALIVE_NS;
 		if (!q->c->transport->alive(q->c) && !nvme_failed(q->c))
 			ctrlr_fail(q->c, "gone");
