@@ -8,6 +8,7 @@
 DEPS := build-essential pkg-config libdpdk-dev libnuma-dev libbsd-dev liburing-dev libisal-dev uuid-dev \
 	libblkid-dev libjson-c-dev libfuse3-dev fuse3 liburcu-dev librocksdb-dev rocksdb-tools libgtest-dev \
 	libsodium-dev sqlite3 git attr acl procps python3 e2fsprogs fdisk
+DEPS_BENCH := valgrind
 DEPS_LINT := clang-format clang-tidy cppcheck
 
 O ?= build
@@ -91,7 +92,7 @@ $(files):
 	@mkdir -p $(@D); echo '$(all_objs)' >$@
 
 .DEFAULT_GOAL := all
-.PHONY: all lib tools unit tests check demo bench install uninstall deps format lint compdb clean distclean help
+.PHONY: all lib tools unit tests check demo bench bench-nvme install uninstall deps format lint compdb clean distclean help
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -215,6 +216,10 @@ demo: all
 bench: all $(bench_bins)
 	BUILD=$(abspath $(B)) bench/run.sh
 
+# What a read costs the NVMe driver, on the emulated controller: time, and instructions by function (valgrind: make deps BENCH=1).
+bench-nvme: all $(bench_bins) $(B)/test/nvmet
+	BUILD=$(abspath $(B)) bench/nvme.sh
+
 # Installation: programs a mount(8) or fsck(8) looks for go to sbin.
 PKGDIR = $(DESTDIR)$(PREFIX)
 man_pages := $(wildcard doc/*.1 doc/*.8)
@@ -246,7 +251,7 @@ uninstall:
 
 # Installs only what is missing, and touches nothing when nothing is.
 deps:
-	@missing=; for p in $(DEPS) $(if $(LINT),$(DEPS_LINT)); do \
+	@missing=; for p in $(DEPS) $(if $(LINT),$(DEPS_LINT)) $(if $(BENCH),$(DEPS_BENCH)); do \
 		dpkg-query -W -f='$${db:Status-Status}' $$p 2>/dev/null | grep -qx installed || missing="$$missing $$p"; \
 	done; \
 	if [ -z "$$missing" ]; then echo "deps: all there"; exit 0; fi; \

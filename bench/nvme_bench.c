@@ -68,7 +68,8 @@ static double now(void)
 }
 
 /* Reads until none is left, or the time is over. Its name is known to nvme_count.py. */
-__attribute__((noinline, noclone)) static void loop(struct run *r, double seconds, unsigned settle_us)
+__attribute__((noinline, noclone)) static void loop(struct run *r, double seconds,
+						    unsigned settle_us)
 {
 	double end = now() + seconds;
 
@@ -130,8 +131,8 @@ static int measure(struct nvme_ctrlr *c, unsigned depth, double seconds, uint64_
 		loop(&r, reads ? 1e9 : seconds, settle_us);
 		cycles = __rdtsc() - cycles;
 		took = now() - took;
-		printf("depth %4u: %9.0f reads/s, %6.0f cycles, %6.0f ns a read, %.1f reads a poll%s\n", depth,
-		       (double)r.done / took, (double)cycles / (double)r.done,
+		printf("depth %4u: %9.0f reads/s, %6.0f cycles, %6.0f ns a read, %.1f reads a poll%s\n",
+		       depth, (double)r.done / took, (double)cycles / (double)r.done,
 		       took * 1e9 / (double)r.done, (double)r.done / (double)r.polls,
 		       r.failed ? ", FAILED" : "");
 		rc = r.failed ? -1 : 0;
@@ -173,9 +174,9 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	for (unsigned i = 0; i < (n ? n : 3) && !rc; i++)
-		rc = depths[i] && depths[i] <= MAX_DEPTH ?
-			     measure(c, depths[i], seconds, reads, settle) :
-			     -1;
+		rc = depths[i] && depths[i] <= MAX_DEPTH
+			     ? measure(c, depths[i], seconds, reads, settle)
+			     : -1;
 	nvme_detach(c);
 	return rc ? 1 : 0;
 }

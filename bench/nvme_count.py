@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Instructions of a random 4 KiB read in the NVMe driver, submit to callback, by function.
 
-  bench/nvme_count.py [--build DIR] [--limit DEPTH=N]... [DEPTH...]
+  bench/nvme_count.py [--build DIR] [--layer driver|bdev|blob] [--runs N] [--limit DEPTH=N]... [DEPTH...]
 
-Runs bench/nvme_bench under callgrind on the emulated controller with a null medium in another process, counts what is
-executed from its loop, everything but its own functions, and divides by the number of reads. With
---limit it fails when a depth costs more. Needs valgrind.
+Runs bench/nvme_bench (or, for what stands on the driver, bench/stack_bench) under callgrind on the emulated controller in another
+process, counts what is executed from its loop, everything but its own functions, and divides by the number of
+reads. With --limit it fails when a depth costs more. For the driver it also fails when one of its two functions on this way holds a
+division, or anything on it is a lock, takes memory or enters the system. Needs valgrind. --runs: of the blob.
 """
 import argparse
 import collections
@@ -49,16 +50,23 @@ def parse(path):
     return cost
 
 
-def one(build, address, depth, out):
+def one(options, address, depth, out):
+    if options.layer == "driver":
+        program = [f"{options.build}/bench/nvme_bench", address]
+    else:
+        program = [f"{options.build}/bench/stack_bench", "nvme:" + address, options.layer]
+    if options.layer == "blob":
+        subprocess.run([program[0], program[1], "make", str(options.runs)], check=True)
     subprocess.run(["valgrind", "--tool=callgrind", "--toggle-collect=loop", f"--callgrind-out-file={out}", "--quiet",
-                    f"{build}/bench/nvme_bench", address, "-q", str(depth), "-n", str(READS + depth), "-s", "200"],
+                    *program, "-q", str(depth), "-n", str(READS + depth), "-s", "200"],
                    check=True, stdout=subprocess.DEVNULL)
     return parse(out)
 
 
-def serve(build, directory):
+def serve(options, directory):
     path = os.path.join(directory, "sock")
-    server = subprocess.Popen([f"{build}/test/nvmet", path, "--size", "16G", "--null"])
+    server = subprocess.Popen([f"{options.build}/test/nvmet", path, "--size", "16G",
+                               *(["--null"] if options.layer != "blob" else [])])
     for _ in range(100):
         if os.path.exists(path):
             break
@@ -66,22 +74,39 @@ def serve(build, directory):
     return server, "vfio-user:" + path
 
 
+def divisions(build):
+    found = 0
+    for name in "nvme_submit", "nvme_poll":
+        code = subprocess.run(["objdump", "-d", f"--disassemble={name}", f"{build}/lib/libblobfs.so"],
+                              check=True, capture_output=True, text=True).stdout
+        divides = re.findall(r"\t(i?divq?l?) ", code)
+        print(f"{name}: {len(divides)} divisions in {len(code.splitlines())} lines of machine code")
+        found += len(divides)
+    return found
+
+
+FORBIDDEN = re.compile(r"malloc|calloc|realloc|free|mutex|rwlock|futex|syscall|ioctl|^(read|write|send|recv)")
+
+
 def report(depth, cost):
-    total = 0
+    total, forbidden = 0, 0
     print(f"depth {depth}:")
     for key in sorted(cost, key=lambda k: -cost[k]):
         per = cost[key] / READS
-        if key[0] == "nvme_bench" or "usleep" in key[1] or "nanosleep" in key[1] or per < 0.05:
+        if key[0] == "stack_bench" or key[0] == "nvme_bench" or "usleep" in key[1] or "nanosleep" in key[1] or per < 0.05:
             continue
         total += per
         print(f"  {per:8.1f}  {key[1]}  ({key[0]})")
+        forbidden += bool(FORBIDDEN.search(key[1]))
     print(f"  {total:8.1f}  instructions a read")
-    return total
+    return total, forbidden
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", default=os.environ.get("BUILD", "build"))
+    parser.add_argument("--layer", default="driver", choices=["driver", "bdev", "blob"])
+    parser.add_argument("--runs", default=1, type=int)
     parser.add_argument("--limit", action="append", default=[])
     parser.add_argument("depths", nargs="*", type=int)
     options = parser.parse_args()
@@ -89,14 +114,17 @@ def main():
     over = 0
     for depth in options.depths or sorted(limits) or [1, 32]:
         with tempfile.TemporaryDirectory() as directory:
-            server, address = serve(options.build, directory)
+            server, address = serve(options, directory)
             try:
-                cost = one(options.build, address, depth, os.path.join(directory, "callgrind"))
+                cost = one(options, address, depth, os.path.join(directory, "callgrind"))
             finally:
                 server.terminate()
                 server.wait()
-        total = report(depth, cost)
+        total, forbidden = report(depth, cost)
         over += total > limits.get(depth, float("inf"))
+        over += options.layer == "driver" and forbidden
+    if options.layer == "driver":
+        over += divisions(options.build)
     return 1 if over else 0
 
 

@@ -16,7 +16,7 @@
 #include "base/log.h"
 #include "nvme/internal.h"
 
-#define GENERATION 0x400u /* in a command id */
+#define GENERATION 0x400u   /* in a command id */
 #define GENERATIONS 0xfc00u /* one less than six bits would allow: ffff is reserved */
 #define NUMBER 0x3ffu
 #define MAX_STRAYS_SAID 8u
@@ -162,8 +162,7 @@ static inline bool is_short(const struct nvme_qpair *q, const struct nvme_cmd *c
 	uint64_t lba = cmd->lba, more = cmd->blocks - 1;
 
 	return cmd->op <= NVME_WRITE && cmd->nsid == ns->info.nsid && cmd->iovcnt == 1 &&
-	       more < ns->short_blocks && lba < ns->info.blocks &&
-	       more < ns->info.blocks - lba &&
+	       more < ns->short_blocks && lba < ns->info.blocks && more < ns->info.blocks - lba &&
 	       (lba & ns->boundary_mask) + more <= ns->boundary_mask &&
 	       v->iov_len == (more + 1) << ns->shift && !((uintptr_t)v->iov_base & 3) &&
 	       (uintptr_t)v->iov_base % NVME_PAGE + v->iov_len <= 2 * NVME_PAGE &&

@@ -1,0 +1,28 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-2-Clause
+# make bench-nvme: 4 KiB random reads of the NVMe driver, alone and with what stands on it, on the emulated controller in another process.
+# SECONDS_EACH (2) for each line of times; then instructions a read, by callgrind, if valgrind is there.
+root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
+BUILD=${BUILD:-$root/build}
+export BUILD
+tmp=$(mktemp -d) || exit 1
+pid=
+cleanup() {
+	[ -z "$pid" ] || kill "$pid" 2>/dev/null
+	rm -rf "$tmp"
+}
+trap cleanup EXIT
+trap 'exit 1' INT TERM HUP
+
+"$BUILD/test/nvmet" "$tmp/sock" --size 16G --null &
+pid=$!
+for _ in 1 2 3 4 5 6 7 8 9 10; do [ -S "$tmp/sock" ] || sleep 0.2; done
+echo "The driver, one thread, null medium in another process:"
+"$BUILD/bench/nvme_bench" "vfio-user:$tmp/sock" -t "${SECONDS_EACH:-2}" || exit 1
+for depth in 1 32 128; do
+	"$BUILD/bench/stack_bench" "nvme:vfio-user:$tmp/sock" bdev -q $depth -t "${SECONDS_EACH:-2}" || exit 1
+done
+command -v valgrind >/dev/null || { echo "valgrind is not installed: no instructions (make deps BENCH=1)"; exit 0; }
+"$root/bench/nvme_count.py" --limit 1=350 --limit 32=250 || exit 1
+"$root/bench/nvme_count.py" --layer bdev 32 || exit 1
+"$root/bench/nvme_count.py" --layer blob 32
