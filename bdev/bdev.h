@@ -56,13 +56,16 @@ struct bdev_opts {
 
 /*
  * Opens a device. A writable open takes an exclusive lock that other processes see, a read-only one
- * a shared lock: -EBUSY names the device when somebody else holds it. Opening the same device again
+ * a shared lock: -EBUSY names the device and who holds it; the lock of a dead process is waited for. Opening the same device again
  * in the same process gives the same struct, counted (its flags must agree, else -EBUSY). -ENOENT,
  * -EACCES, -EINVAL (not a device or file, size not a multiple of the block size), -ENOMEM. err gets
  * one line. opts may be NULL. Any thread.
  */
 BLOBFS_API int bdev_open(const char *name, const struct bdev_opts *opts, struct bdev **out,
 			 struct base_err *err);
+/* The process that has the lock of a file or block device, and its name: for messages. 0: no living process has it (it may still be
+ * there for a moment, while the kernel ends the I/O of a dead one); -EACCES: not all processes tell us; or the error of path. */
+BLOBFS_API int bdev_lock_holder(const char *path, char *name, size_t len);
 /* Counts an open device once more. Any thread. */
 BLOBFS_API void bdev_ref(struct bdev *dev);
 /* Drops one count; with the last the channels are drained and the lock is released. */

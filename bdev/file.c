@@ -8,7 +8,7 @@
  *
  * Both outlive a killed process for as long as the device has I/O of its under way, as they must:
  * what is still to land would land in the next owner's data. So opening is patient for a moment
- * before it says -EBUSY.
+ * before it says -EBUSY, and longer if no living process has the lock.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -30,14 +30,19 @@
 #include "base/log.h"
 
 #define FILE_MAX_IO (4 * MiB)
-#define PATIENCE 60 /* times 5 ms */
+#define PATIENCE 60          /* times 5 ms */
+#define ORPHAN_PATIENCE 6000 /* the same, while nobody alive has the lock */
+#define ORPHAN_LOOK 20       /* tries between two looks */
 
 /* True a limited number of times, a little later each: whether to try once more. */
-static bool be_patient(unsigned *tries)
+static bool be_patient(const char *name, unsigned *tries)
 {
 	struct timespec ts = { .tv_nsec = 5000000 };
+	unsigned n = (*tries)++;
 
-	if ((*tries)++ >= PATIENCE)
+	if (n >= ORPHAN_PATIENCE)
+		return false;
+	if (n >= PATIENCE && n % ORPHAN_LOOK == 0 && !file_lock_is_orphan(name))
 		return false;
 	nanosleep(&ts, NULL);
 	return true;
@@ -65,7 +70,7 @@ static int open_retry(const char *name, int flags, struct file *f)
 
 	do {
 		fd = open(name, flags | (f->direct ? O_DIRECT : 0), 0644);
-	} while (fd < 0 && errno == EBUSY && be_patient(&tries));
+	} while (fd < 0 && errno == EBUSY && be_patient(name, &tries));
 	if (fd < 0 && errno == EINVAL && f->direct) {
 		log_info("%s: direct I/O is refused, using the page cache", name);
 		f->direct = false;
@@ -109,6 +114,16 @@ static const char *open_problem(int rc)
 	return strerror(-rc);
 }
 
+static int lock_refused(const char *name, struct base_err *err)
+{
+	char who[64];
+	int pid = bdev_lock_holder(name, who, sizeof(who));
+
+	if (pid > 0)
+		return base_err_set(err, -EBUSY, "%s: is in use by %s (process %d)", name, who, pid);
+	return base_err_set(err, -EBUSY, "%s: is in use by another program", name);
+}
+
 static int take_lock(const char *name, const struct bdev_opts *opts, struct file *f,
 		     struct base_err *err)
 {
@@ -121,13 +136,15 @@ static int take_lock(const char *name, const struct bdev_opts *opts, struct file
 		return 0;
 	do {
 		rc = fcntl(f->fd, F_OFD_SETLK, &lock);
-	} while (rc && (errno == EAGAIN || errno == EACCES) && be_patient(&tries));
-	if (!rc) {
-		f->locked = true;
-		return 0;
-	}
-	if (tries > PATIENCE)
-		return base_err_set(err, -EBUSY, "%s: is in use by another program", name);
+		if (!rc) {
+			f->locked = true;
+			return 0;
+		}
+		if (errno != EAGAIN && errno != EACCES)
+			break;
+		if (!be_patient(name, &tries))
+			return lock_refused(name, err);
+	} while (true);
 	return base_err_set(err, -errno, "%s: cannot be locked: %s", name, strerror(errno));
 }
 

@@ -17,6 +17,8 @@ struct file {
 /* Opens dev->name into f, fills dev->info. err gets one line. */
 int file_open(struct bdev *dev, const struct bdev_opts *opts, struct file *f, struct base_err *err);
 void file_close(struct file *f);
+/* Is the file locked, and by no living process? False if that cannot be told. */
+bool file_lock_is_orphan(const char *path);
 /* dev->priv must begin with a struct file. */
 int file_size(struct bdev *dev, uint64_t *size);
 /* Discards or zeroes, blocking; for workers. */

@@ -64,10 +64,11 @@ static void must(struct load *l, const char *what, int rc)
 
 static uint64_t end(struct load *l, struct bs_txn *txn)
 {
-	uint64_t lsn = bs_txn_end(txn);
+	/* Asked for first: the service may have it on its way before this thread goes on. */
+	uint64_t issued = bdev_powercut_mark(l->run->dev), lsn = bs_txn_end(txn);
 
 	if (lsn)
-		sm_txn(&l->m, lsn, bdev_powercut_mark(l->run->dev), false);
+		sm_txn(&l->m, lsn, issued, false);
 	return lsn;
 }
 
@@ -316,7 +317,7 @@ static void long_txn(struct load *l)
 	unsigned blob = (unsigned)rng_below(&l->run->rng, l->alive), n = 4;
 	struct bs_txn *txn = begin(l, 0);
 	static uint8_t bytes[SM_VALUE_MAX];
-	uint64_t first = l->value + 1, lsn;
+	uint64_t first = l->value + 1, lsn, issued;
 	int rc = 0;
 
 	for (unsigned i = 0; i < n && !rc; i++)
@@ -327,8 +328,9 @@ static void long_txn(struct load *l)
 		bs_txn_cancel(txn);
 		return;
 	}
+	issued = bdev_powercut_mark(l->run->dev);
 	lsn = bs_txn_end(txn);
-	sm_txn(&l->m, lsn, bdev_powercut_mark(l->run->dev), true);
+	sm_txn(&l->m, lsn, issued, true);
 	for (unsigned i = 0; i < n; i++)
 		sm_item(l->model[blob], i, lsn, (first + i) | SM_LONG);
 	l->run->coverage.long_txns++;

@@ -27,11 +27,9 @@ enum tool_use {
 /*
  * Is the device used in a way that excludes us? Mounted (any file system, ours through FUSE included), the file behind a loop device,
  * a block device the kernel holds, or locked by another program. Returns true and says by whom in `who`. Waits some
- * seconds for a mount.blobfs that is just closing it.
+ * seconds for a mount.blobfs that is just closing it, and for the I/O of a dead process.
  */
 bool tool_in_use(const char *device, enum tool_use use, char *who, size_t len);
-/* The process that has a lock on the file, as far as /proc lets us see; 0 when unknown. comm gets its name. */
-int tool_lock_holder(const char *path, char *comm, size_t len);
 /* "ram:…" and "nvme:…" name no file. */
 bool tool_is_path(const char *device);
 

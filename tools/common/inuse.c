@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Who uses a device: the kernel's mount table, a block device held exclusively, or another program's lock. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -12,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "bdev/bdev.h"
 #include "tools/common/common.h"
 
 /* mountinfo writes blanks and the like as \ooo. */
@@ -105,83 +105,6 @@ static bool is_behind_loop(const char *device, char *loop, size_t len)
 	return found;
 }
 
-/* A lock of an open file description names no process in /proc/locks; the descriptor's own fdinfo does. */
-static bool descriptor_locks(const char *pid, const char *fd, const struct stat *want)
-{
-	char path[2 * NAME_MAX + 32], line[256];
-	bool locks = false;
-	struct stat st;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%s/fd/%s", pid, fd);
-	if (stat(path, &st) || st.st_dev != want->st_dev || st.st_ino != want->st_ino)
-		return false;
-	snprintf(path, sizeof(path), "/proc/%s/fdinfo/%s", pid, fd);
-	f = fopen(path, "re");
-	if (!f)
-		return false;
-	while (!locks && fgets(line, sizeof(line), f))
-		locks = strncmp(line, "lock:", 5) == 0;
-	fclose(f);
-	return locks;
-}
-
-static bool process_locks(const char *pid, const struct stat *want)
-{
-	char path[NAME_MAX + 32];
-	bool locks = false;
-	struct dirent *e;
-	DIR *d;
-
-	snprintf(path, sizeof(path), "/proc/%s/fd", pid);
-	d = opendir(path);
-	if (!d)
-		return false;
-	while (!locks && (e = readdir(d)))
-		locks = e->d_name[0] != '.' && descriptor_locks(pid, e->d_name, want);
-	closedir(d);
-	return locks;
-}
-
-static void process_name(int pid, char *comm, size_t len)
-{
-	char path[64];
-	FILE *f;
-
-	snprintf(comm, len, "?");
-	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
-	f = fopen(path, "re");
-	if (!f)
-		return;
-	if (fgets(comm, (int)len, f))
-		comm[strcspn(comm, "\n")] = '\0';
-	fclose(f);
-}
-
-int tool_lock_holder(const char *path, char *comm, size_t len)
-{
-	struct dirent *e;
-	struct stat st;
-	int holder = 0;
-	DIR *d;
-
-	if (stat(path, &st))
-		return 0;
-	d = opendir("/proc");
-	if (!d)
-		return 0;
-	while (!holder && (e = readdir(d))) {
-		int pid = atoi(e->d_name);
-
-		if (pid > 0 && pid != getpid() && process_locks(e->d_name, &st))
-			holder = pid;
-	}
-	closedir(d);
-	if (holder)
-		process_name(holder, comm, len);
-	return holder;
-}
-
 /* Mounted, or held by the kernel in another way. */
 static bool kernel_has(const char *device, const struct stat *st, char *who, size_t len)
 {
@@ -242,12 +165,13 @@ bool tool_in_use(const char *device, enum tool_use use, char *who, size_t len)
 			return true;
 		if (!locked)
 			return false;
-		pid = tool_lock_holder(device, comm, sizeof(comm));
-		if (pid && (!is_closing(comm) || base_now_ns() > until)) {
+		pid = bdev_lock_holder(device, comm, sizeof(comm));
+		if (pid > 0 && (!is_closing(comm) || base_now_ns() > until)) {
 			snprintf(who, len, "process %d (%s) has it open", pid, comm);
 			return true;
 		}
-		if (!pid && is_locked(device, use == TOOL_WRITE)) {
+		/* Nobody alive has it: a dead one's I/O is just ending. */
+		if (pid <= 0 && (pid || base_now_ns() > until) && is_locked(device, use == TOOL_WRITE)) {
 			snprintf(who, len, "another program has it open");
 			return true;
 		}

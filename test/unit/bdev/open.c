@@ -4,12 +4,14 @@
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -189,6 +191,58 @@ FOR_EACH_MODULE(bdev_open, the_lock_keeps_other_processes_out)
 	EXPECT_EQ_INT(0, child_open(BDEV_RDONLY));
 	bdev_close(dev);
 	EXPECT_EQ_INT(0, child_open(0));
+	unlink(path);
+}
+
+/* A locked descriptor that no process has: it is on its way through a socket. */
+static void send_lock(const int ends[2])
+{
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	char byte = 0, control[CMSG_SPACE(sizeof(fd))] = { 0 };
+	struct iovec iov = { &byte, 1 };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+
+	ASSERT_GE_INT(fd, 0);
+	ASSERT_OK(fcntl(fd, F_OFD_SETLK, &lock));
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(fd));
+	memcpy(CMSG_DATA(c), &fd, sizeof(fd));
+	ASSERT_EQ_INT(1, sendmsg(ends[0], &m, 0));
+	close(fd);
+}
+
+static void *release_later(void *arg)
+{
+	const int *ends = arg;
+
+	usleep(1200000);
+	close(ends[0]);
+	close(ends[1]);
+	return NULL;
+}
+
+TEST(bdev_open, the_lock_of_the_dead_is_waited_for)
+{
+	struct bdev *dev;
+	pthread_t thread;
+	char name[64];
+	int ends[2];
+
+	make_file(1 << 20);
+	ASSERT_OK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends));
+	send_lock(ends);
+	if (bdev_lock_holder(path, name, sizeof(name)) == -EACCES)
+		SKIP("other processes do not show their descriptors");
+	EXPECT_EQ_INT(0, bdev_lock_holder(path, name, sizeof(name)));
+	ASSERT_OK(pthread_create(&thread, NULL, release_later, ends));
+	ASSERT_OK(try_open(path, 0, &dev, NULL));
+	EXPECT_EQ_INT(getpid(), bdev_lock_holder(path, name, sizeof(name)));
+	pthread_join(thread, NULL);
+	bdev_close(dev);
+	EXPECT_ERR(-ENOENT, bdev_lock_holder("/nowhere", name, sizeof(name)));
 	unlink(path);
 }
 
