@@ -251,6 +251,7 @@ enum bfs_req_flags {
 	BFS_IO_APPEND = 1 << 1,   /* WRITE at the end; offset is ignored and set */
 	BFS_IO_DATASYNC = 1 << 2, /* FSYNC: fdatasync. WRITE: durable when done */
 	BFS_IO_NOCACHE = 1 << 3,  /* READ: cached pages are used, but nothing is brought into the cache (FUSE: the kernel caches) */
+	BFS_IO_KEEP_TIMES = 1 << 4, /* WRITE: times are the caller's affair (FUSE: the kernel sends them by themselves) */
 };
 struct bfs_req {
 	enum bfs_req_op op;

@@ -363,6 +363,7 @@ struct bfs_write { /* one write under way */
 	uint64_t page;
 	bool append;
 	bool keep_size;       /* only what lies below the size is written */
+	bool keep_times;
 };
 /* Writes as much as can be without waiting: WRITE_DONE when all is, or (left > 0) as the dirty limit is passed; else what is missing. */
 enum bfs_write_need bfs_write_try(struct bfs_write *w);

@@ -238,7 +238,10 @@ static void chunk_written(struct chunk *k, uint64_t end)
 		return;
 	if (end > k->size)
 		atomic_store(&k->inode->size, end);
-	bfs_inode_modified(k->inode);
+	if (w->keep_times)
+		bfs_inode_mark_dirty(k->inode);
+	else
+		bfs_inode_modified(k->inode);
 }
 
 /* The short way for what appends to a log: one page, which is there. */

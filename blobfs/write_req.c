@@ -58,6 +58,7 @@ enum op_next bfs_write_cached(struct op *op)
 		st->w = (struct bfs_write){
 			.inode = req->inode,
 			.offset = req->offset,
+			.keep_times = req->flags & BFS_IO_KEEP_TIMES,
 			.left = req->length,
 			.append = req->flags & BFS_IO_APPEND,
 		};

@@ -239,7 +239,10 @@ void do_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
 	}
 	d->req.offset = (uint64_t)off;
 	d->delayed_ino = fi->writepage ? ino : 0;
-	if (!fi->writepage) {
+	if (fi->writepage) {
+		/* Its times come by SETATTR, which may overtake the data. */
+		d->req.flags |= BFS_IO_KEEP_TIMES;
+	} else {
 		if (fi->flags & O_DIRECT)
 			d->req.flags |= BFS_IO_DIRECT;
 		if (fi->flags & O_DSYNC)

@@ -65,6 +65,18 @@ wait
 (cd "$mnt" && for w in 1 2 3 4; do (sha256sum big >"$tmp/r.$w") & done; wait)
 [ "$(cat "$tmp"/r.* | sort -u | wc -l)" = 1 ] && good concurrent_readers || bad concurrent_readers "they differ"
 
+# The second write falls into the clock's tick of the first: the kernel has no other time to send for it.
+python3 - "$mnt/ticks" <<'PY'
+import os, sys
+os.mkdir(sys.argv[1])
+for i in range(100):
+    fd = os.open(f"{sys.argv[1]}/{i}", os.O_CREAT | os.O_WRONLY)
+    os.write(fd, b"a" * 5000)
+    os.fsync(fd)
+    os.write(fd, b"b" * 5000)
+    os.close(fd)
+PY
+
 sums "$mnt" >"$tmp/before"
 (cd "$mnt" && find . -printf '%p %i %m %u %g %s %T@ %l %n\n' | sort) >"$tmp/stat1"
 remount
