@@ -27,6 +27,7 @@ struct nvmet_opts {
 	const char *file; /* NULL: memory */
 	bool null;        /* data goes nowhere and comes from nowhere */
 	bool messages;    /* doorbells are not mapped */
+	bool write_through; /* no volatile cache */
 	uint32_t block;   /* 512 … 4096; 0: 512 */
 	uint32_t mqes;    /* as in CAP; 0: 1023 */
 	uint32_t queues;  /* 0: 64 */
@@ -84,7 +85,7 @@ struct nvmet {
 	struct nvmet_opts o;
 	struct nvmet_faults f;
 	struct nvmet_counts n;
-	atomic_bool stop;
+	atomic_bool stop, connected;
 
 	int store; /* the medium, a file; -1: null */
 	int bar_fd;

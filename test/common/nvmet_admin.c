@@ -28,7 +28,7 @@ static void identify_ctrlr(struct nvmet *t, struct nvme_id_ctrlr *id)
 	id->cqes = 0x44;
 	id->nn = 1;
 	id->oncs = NVME_ONCS_COMPARE | NVME_ONCS_DSM | NVME_ONCS_WRITE_ZEROES | NVME_ONCS_VERIFY;
-	id->vwc = 1;
+	id->vwc = !t->o.write_through;
 	put_text(id->subnqn, "nqn.2024-01.test:nvmet", 22);
 }
 

@@ -345,6 +345,7 @@ static void begin_client(struct nvmet *t)
 {
 	static const uint8_t class[] = { 0x02, 0x08, 0x01 };
 
+	atomic_store(&t->connected, true);
 	atomic_fetch_add(&t->n.clients, 1);
 	memset(t->config, 0, sizeof(t->config));
 	t->config[0] = t->config[1] = 0x1d;
@@ -366,6 +367,7 @@ static void end_client(struct nvmet *t)
 	}
 	close(t->client);
 	t->client = -1;
+	atomic_store(&t->connected, false);
 }
 
 static void look(struct nvmet *t, int listener, int timeout)

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "test/common/testdev.h"
 #include "test/fuse/mnt.h"
 #include "test/shim/test.h"
 
@@ -22,7 +23,7 @@ static char dir_name[64];
 static struct bfs_fuse *served;
 static bool at_exit;
 static struct bdev *keeper; /* the memory outlives the mount, to be checked */
-#define DEVICE "ram:256M,name=fusetest"
+static char device[64];
 
 /*
  * A process that waits for a request it should answer itself cannot even be killed. So a mount that lives too long has its
@@ -81,7 +82,7 @@ static void check(void)
 	struct base_err err = { "" };
 	struct bdev *dev;
 
-	ASSERT_OK(bdev_open(DEVICE, NULL, &dev, &err));
+	ASSERT_OK(bdev_open(device, NULL, &dev, &err));
 	EXPECT_OK(bfs_check(dev, &opts, &res, &err));
 	EXPECT_EQ_INT(0, res.problems);
 	EXPECT_EQ_INT(0, res.orphans);
@@ -102,9 +103,10 @@ void mnt_up(enum bfs_fuse_mode mode, unsigned int reactors)
 	ASSERT_TRUE(mkdtemp(dir_name));
 	mnt_dir = dir_name;
 	umask(022);
-	ASSERT_OK(bdev_open(DEVICE, NULL, &keeper, &err));
+	testdev_name("ram:256M,name=fusetest", device, sizeof(device));
+	ASSERT_OK(bdev_open(device, NULL, &keeper, &err));
 	ASSERT_OK(bfs_format(keeper, &format, &err));
-	rc = bfs_mount(DEVICE, NULL, &mnt_fs, &err);
+	rc = bfs_mount(device, NULL, &mnt_fs, &err);
 	if (rc)
 		FAIL("bfs_mount: %s", err.text);
 	rc = bfs_fuse_start(mnt_fs, mnt_dir, &opts, &served, &err);

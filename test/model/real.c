@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "test/common/testdev.h"
 #include "test/model/real.h"
 
 #define CHECK(expr)                                                                      \
@@ -21,9 +22,11 @@
 
 void real_make(struct real *r, const struct bfs_format_opts *format, const struct bfs_mount_opts *opts)
 {
+	char name[64];
+
 	memset(r, 0, sizeof(*r));
 	r->opts = *opts;
-	CHECK(bdev_open("ram:96M", NULL, &r->dev, &r->err));
+	CHECK(bdev_open(testdev_name("ram:96M", name, sizeof(name)), NULL, &r->dev, &r->err));
 	CHECK(bfs_format(r->dev, format, &r->err));
 	real_mount(r);
 }

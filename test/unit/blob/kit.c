@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "test/common/testdev.h"
 #include "test/unit/blob/kit.h"
 
 static void open_store(struct kit *kit, uint32_t flags)
@@ -32,11 +33,13 @@ void kit_open(struct kit *kit, const struct kit_opts *opts)
 	static _Atomic unsigned number;
 	struct kit_opts none = { .size = 0 };
 	struct bs_format_opts fo = { .size = sizeof(fo) };
+	char ram[64];
 
 	if (!opts)
 		opts = &none;
-	snprintf(kit->name, sizeof(kit->name), "ram:%llu,name=kit%u",
+	snprintf(ram, sizeof(ram), "ram:%llu,name=kit%u",
 		 (unsigned long long)(opts->size ? opts->size : 64 * MiB), number++);
+	testdev_name(ram, kit->name, sizeof(kit->name));
 	kit->fault = opts->fault;
 	kit->checkpoint_bytes = opts->checkpoint_bytes;
 	ASSERT_OK(bdev_open(kit->name, NULL, &kit->keep, NULL));

@@ -8,6 +8,7 @@
 #include "base/dma.h"
 #include "base/util.h"
 #include "blob/device.h"
+#include "test/common/testdev.h"
 #include "test/shim/test.h"
 #include "test/unit/blob/rig.h"
 
@@ -15,10 +16,12 @@ void rig_make(struct rig *r, uint64_t size, bool cache)
 {
 	static _Atomic unsigned serial;
 	struct bs_format_opts opts = { .size = sizeof(opts), .label = "rig", .owner = "test" };
+	char ram[64];
 
 	memset(r, 0, sizeof(*r));
-	snprintf(r->name, sizeof(r->name), "ram:%llu%s,name=rig%u", (unsigned long long)size, cache ? ",cache" : "",
+	snprintf(ram, sizeof(ram), "ram:%llu%s,name=rig%u", (unsigned long long)size, cache ? ",cache" : "",
 		 atomic_fetch_add(&serial, 1));
+	testdev_name(ram, r->name, sizeof(r->name));
 	ASSERT_OK(bdev_open(r->name, NULL, &r->base, &r->err));
 	ASSERT_OK(bs_format(r->base, &opts, &r->err));
 }

@@ -18,9 +18,10 @@ static inline void data_mount(struct world *w, struct bfs_mount_opts opts)
 
 static inline void data_make(struct world *w, const char *size, struct bfs_mount_opts opts)
 {
-	char device[64];
+	char device[64], ram[64];
 
-	snprintf(device, sizeof(device), "ram:%s", size);
+	snprintf(ram, sizeof(ram), "ram:%s", size);
+	testdev_name(ram, device, sizeof(device));
 	if (bdev_open(device, NULL, &w->keep, &w->err))
 		FAIL("%s", w->err.text);
 	ASSERT_OK(bfs_format(w->keep, NULL, &w->err));

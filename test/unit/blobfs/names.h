@@ -12,6 +12,7 @@
 
 #include "base/util.h"
 #include "blobfs/blobfs.h"
+#include "test/common/testdev.h"
 #include "test/shim/test.h"
 
 #define ROOT BFS_ROOT_INO
@@ -35,8 +36,10 @@ static inline struct bfs *world_mount(struct world *w, uint32_t flags)
 static inline struct bfs *world_make(struct world *w, const char *size, uint32_t hash_bits)
 {
 	struct bfs_format_opts opts = { .size = sizeof(opts), .hash_bits = hash_bits, .label = "test" };
+	char ram[64];
 
-	snprintf(w->device, sizeof(w->device), "ram:%s", size);
+	snprintf(ram, sizeof(ram), "ram:%s", size);
+	testdev_name(ram, w->device, sizeof(w->device));
 	if (bdev_open(w->device, NULL, &w->keep, &w->err))
 		FAIL("%s", w->err.text);
 	ASSERT_OK(bfs_format(w->keep, &opts, &w->err));
