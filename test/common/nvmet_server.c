@@ -14,6 +14,7 @@
 #include "test/common/nvmet.h"
 
 #define SPIN_NS 200000ull
+#define LONG_IDLE_NS 100000000ull
 #define LOOK_EVERY 32u /* rounds of work between two looks at the sockets */
 
 struct request {
@@ -415,7 +416,8 @@ int nvmet_serve(struct nvmet *t, int listener)
 			busy = now_ns();
 		} else if (idle && t->client >= 0) {
 			/* Doorbells are memory: nothing tells of them. */
-			struct timespec nap = { .tv_nsec = 50000 };
+			bool long_idle = now_ns() - busy > LONG_IDLE_NS;
+			struct timespec nap = { .tv_nsec = long_idle ? 1000000 : 50000 };
 
 			nanosleep(&nap, NULL);
 		}

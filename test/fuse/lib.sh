@@ -8,6 +8,7 @@ tmp=$(mktemp -d) || exit 2
 chmod 755 "$tmp"
 img=$tmp/img
 mnt=$tmp/mnt
+[ -z "$TEST_DEVICE" ] || img=nvme:vfio-user:$tmp/sock
 mkdir "$mnt"
 status=0
 pids=
@@ -48,8 +49,16 @@ verdict() {
 	if "$@" >"$tmp/out" 2>&1; then good "$name"; else bad "$name" "$why (exit code $?)"; fi
 }
 
+. "$root/test/tools/controller.sh"
+
+# With TEST_DEVICE=nvme the image is an emulated controller's.
 new_image() {
 	rm -f "$img"
+	if [ -n "$TEST_DEVICE" ]; then
+		new_controller "${1:-1G}"
+		mkfs.blobfs -q -f "$img" >"$tmp/out" 2>&1 || give_up mkfs "mkfs.blobfs failed"
+		return
+	fi
 	mkfs.blobfs -q -s "${1:-1G}" "$img" >"$tmp/out" 2>&1 || give_up mkfs "mkfs.blobfs failed"
 }
 # The daemon that serves the image.
@@ -80,6 +89,7 @@ kill_daemon() {
 	umount "$mnt" 2>/dev/null || fusermount3 -u -z "$mnt"
 }
 check_image() {
+	[ ! -s "$tmp/nvmet.log" ] || bad nvmet "$(cat "$tmp/nvmet.log")"
 	fsck.blobfs -n "$img" >"$tmp/out" 2>&1 || bad "$1" "fsck.blobfs: exit code $?"
 }
 sums() { (cd "$1" && find . -type f -print0 | sort -z | xargs -0 sha256sum); }

@@ -29,12 +29,20 @@ for file in "$plugin" "$driver"; do
 	exit 1
 done
 
-# An image of SIZE (1G) at $img, named by $uri.
+# An image of SIZE (1G) at $img, named by $uri; with TEST_DEVICE=nvme it is an emulated controller's.
 img=$tmp/img
+[ -z "$TEST_DEVICE" ] || img=nvme:vfio-user:$tmp/sock
 uri=blobfs://$img
+. "$root/test/tools/controller.sh"
+
 new_image() {
 	rm -f "$img"
-	mkfs.blobfs -q -s "${1:-1G}" "$img" >"$tmp/out" 2>&1 && return
+	size="-s ${1:-1G}"
+	if [ -n "$TEST_DEVICE" ]; then
+		new_controller "${1:-1G}"
+		size=-f
+	fi
+	mkfs.blobfs -q $size "$img" >"$tmp/out" 2>&1 && return
 	show
 	echo "not ok $suite/mkfs: mkfs.blobfs failed"
 	exit 1
@@ -78,6 +86,7 @@ refused() {
 
 # The image is whole. fsck.blobfs answers 0 for that.
 checked() {
+	[ ! -s "$tmp/nvmet.log" ] || bad nvmet "$(cat "$tmp/nvmet.log")"
 	fsck.blobfs -n -f "$img" >"$tmp/out" 2>&1 || { bad "$1" "fsck.blobfs: exit code $?"; return 1; }
 	echo "ok $suite/$1"
 }
