@@ -34,18 +34,20 @@
 #define ORPHAN_PATIENCE 6000 /* the same, while nobody alive has the lock */
 #define ORPHAN_LOOK 20       /* tries between two looks */
 
-/* True a limited number of times, a little later each: whether to try once more. */
+/* True a limited number of times, a little later each: whether to try once more. Leaves errno alone. */
 static bool be_patient(const char *name, unsigned *tries)
 {
 	struct timespec ts = { .tv_nsec = 5000000 };
 	unsigned n = (*tries)++;
+	int saved = errno;
+	bool again = n < ORPHAN_PATIENCE;
 
-	if (n >= ORPHAN_PATIENCE)
-		return false;
-	if (n >= PATIENCE && n % ORPHAN_LOOK == 0 && !file_lock_is_orphan(name))
-		return false;
-	nanosleep(&ts, NULL);
-	return true;
+	if (again && n >= PATIENCE && n % ORPHAN_LOOK == 0)
+		again = file_lock_is_orphan(name);
+	if (again)
+		nanosleep(&ts, NULL);
+	errno = saved;
+	return again;
 }
 
 void file_identify(const char *name, char *key, size_t len)
