@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "bdev/internal.h"
+#include "bdev/nvme_share.h"
 #include "nvme/nvme.h"
 
 #define PREFIX "nvme:"
@@ -29,7 +30,8 @@
 #define PORT_MAX_IO ((uint32_t)(1 * MiB)) /* the driver splits at the controller's limit */
 
 struct nvme {
-	struct nvme_ctrlr *c;
+	struct nvme_share *share;
+	struct nvme_ctrlr *c; /* the share's */
 	struct nvme_ns_info ns;
 	unsigned spinners_max;
 };
@@ -141,7 +143,6 @@ static int choose_ns(struct nvme *n, const char *name, uint32_t nsid, struct bas
 
 static int nvme_open(struct bdev *dev, const struct bdev_opts *opts, struct base_err *err)
 {
-	struct nvme_opts o = { .size = sizeof(o), .interrupts = true };
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 	struct nvme *n;
 	struct parts p;
@@ -154,14 +155,15 @@ static int nvme_open(struct bdev *dev, const struct bdev_opts *opts, struct base
 	if (!n)
 		return base_err_set(err, -ENOMEM, "%s: out of memory", dev->name);
 	n->spinners_max = (unsigned)MAX(cores / 2, 1l);
-	rc = nvme_attach(p.address, &o, &n->c, err);
+	rc = nvme_share_get(p.address, &n->share, err);
 	if (rc) {
 		free(n);
 		return rc;
 	}
+	n->c = nvme_share_ctrlr(n->share);
 	rc = choose_ns(n, dev->name, p.nsid, err);
 	if (rc) {
-		nvme_detach(n->c);
+		nvme_share_put(n->share);
 		free(n);
 		return rc;
 	}
@@ -174,13 +176,30 @@ static void nvme_close(struct bdev *dev)
 {
 	struct nvme *n = dev->priv;
 
-	nvme_detach(n->c);
+	nvme_share_put(n->share);
 	free(n);
+}
+
+/* A namespace may have grown, or gone. */
+static int nvme_size(struct bdev *dev, uint64_t *size)
+{
+	struct nvme *n = dev->priv;
+	struct nvme_ns_info now;
+	int rc;
+
+	nvme_poll_events(n->c);
+	rc = nvme_ns_get(n->c, n->ns.nsid, &now);
+	if (rc)
+		return rc == -ENOENT ? -ENODEV : rc;
+	if (now.block_size != n->ns.block_size)
+		return -ENODEV;
+	*size = now.blocks * now.block_size;
+	return 0;
 }
 
 static void nvme_dev_forked(struct bdev *dev)
 {
-	nvme_forked(((struct nvme *)dev->priv)->c);
+	nvme_share_forked(((struct nvme *)dev->priv)->share);
 }
 
 static bool dma_ok(const struct bdev *dev, const void *p, size_t len)
@@ -475,6 +494,7 @@ const struct bdev_module nvme_module = {
 	.name = "nvme",
 	.open = nvme_open,
 	.close = nvme_close,
+	.size = nvme_size,
 	.forked = nvme_dev_forked,
 	.channel_create = nvme_channel_create,
 	.channel_destroy = nvme_channel_destroy,

@@ -19,12 +19,13 @@
 
 int admin_init(struct nvme_ctrlr *c)
 {
-	char *page = nvme_alloc((size_t)2 * NVME_PAGE, NVME_PAGE);
+	char *page = nvme_alloc((size_t)3 * NVME_PAGE, NVME_PAGE);
 
 	if (!page)
 		return -ENOMEM;
 	c->admin.sq = (void *)page;
 	c->admin.cq = (void *)(page + NVME_PAGE);
+	c->admin.page = (void *)(page + (size_t)2 * NVME_PAGE);
 	admin_clear(c);
 	return 0;
 }
@@ -272,7 +273,7 @@ int nvme_admin_cmd(struct nvme_ctrlr *c, struct nvme_admin_cmd *cmd)
 		memcpy(buf, cmd->data, len);
 	point_at(&copy, buf, len, (void *)(buf + whole));
 	rc = run_with(c, &copy, cmd->timeout_ms ? cmd->timeout_ms : NVME_ADMIN_TIMEOUT_MS, &answer);
-	if (len && !rc)
+	if (len && !rc && !(cmd->flags & NVME_ADMIN_TO_CTRLR))
 		memcpy(cmd->data, buf, len);
 	nvme_free(buf);
 	cmd->result = answer.dw0;

@@ -145,6 +145,11 @@ static int step_identify(struct nvme_ctrlr *c, struct base_err *err)
 	c->info.deallocate = id->oncs & NVME_ONCS_DSM;
 	c->info.write_zeroes = id->oncs & NVME_ONCS_WRITE_ZEROES;
 	c->info.verify = id->oncs & NVME_ONCS_VERIFY;
+	c->info.copy = id->oncs & NVME_ONCS_COPY;
+	c->info.format = id->oacs & NVME_OACS_FORMAT;
+	c->info.download = id->oacs & NVME_OACS_FIRMWARE;
+	c->awupf = id->awupf;
+	memcpy(c->crdt, id->crdt, sizeof(c->crdt));
 	c->abort_limit = id->acl;
 	c->shutdown_ms = MIN(MAX(id->rtd3e / 1000, 5000u), MAX_SHUTDOWN_MS);
 	/* Entry sizes of 64 and 16 bytes: least in bits 3:0, most in 7:4. */

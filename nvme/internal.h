@@ -46,9 +46,10 @@ extern const struct nvme_transport nvme_vfio_user;
 
 struct nvme_ns {
 	struct nvme_ns_info info;
-	unsigned shift;      /* of the block size */
-	uint32_t max_blocks; /* of a read or write */
-	int unusable;        /* why, as an errno, or 0 */
+	unsigned shift;       /* of the block size */
+	uint32_t max_blocks;  /* of a read or write */
+	int unusable;         /* why, as an errno, or 0 */
+	uint32_t copy_blocks; /* of a copy; 0: it has none */
 	/* What a read or write may be to take the short way (qpair.c): its blocks, 0: none; and the optimal boundary less one, or all ones. */
 	uint64_t short_blocks, boundary_mask;
 };
@@ -77,6 +78,7 @@ struct admin_slot {
 struct admin {
 	struct nvme_sqe *sq;
 	volatile struct nvme_cqe *cq;
+	uint8_t *page; /* for data of what is said by steps */
 	uint16_t tail, head;
 	uint8_t phase;
 	unsigned aborts; /* under way */
@@ -135,17 +137,24 @@ struct nvme_ctrlr {
 	struct nvme_qpair *qpairs[NVME_MAX_QPAIRS + 1]; /* by queue id, from 1 */
 	unsigned nqpairs;
 
-	unsigned nns;
-	struct nvme_ns ns[NVME_MAX_NS];
+	uint16_t awupf, crdt[3];
+	atomic_uint nns;
+	struct nvme_ns ns[NVME_MAX_NS]; /* see ns.c for what of them may change */
 };
 
-enum req_state { REQ_FREE, REQ_SENT, REQ_RETRY };
+enum req_state {
+	REQ_FREE,
+	REQ_SENT,
+	REQ_RETRY,
+	REQ_DELAYED, /* is sent again when its time has come */
+};
 
 /* A command, or a part of one, that the controller has. */
 struct nvme_req {
 	struct nvme_cmd *cmd;
 	uint64_t prp1, prp2;
 	uint64_t lba;
+	uint64_t due_ns; /* when a delayed one is sent again */
 	uint32_t blocks; /* one dataset management range holds 2^32 - 1 */
 	uint32_t tick;   /* of the queue pair's, when it was sent */
 	uint16_t next_free;
@@ -177,6 +186,7 @@ struct nvme_qpair {
 	uint16_t phase;
 	uint16_t free_req; /* first of the list, NO_REQ: none */
 	uint16_t sent;     /* with the controller */
+	uint16_t delayed;
 	unsigned outstanding;
 	uint32_t tick;
 	struct nvme_cmd_list waiting;  /* not all of it with the controller */
@@ -242,6 +252,15 @@ static inline void ctrlr_ring(struct nvme_ctrlr *c, volatile uint32_t *db, unsig
 
 /* ---- ns.c ---- */
 int ns_read_all(struct nvme_ctrlr *c, struct base_err *err);
+/* Lock held: what a namespace is from now on; 0, or why it cannot be used. */
+int ns_learn(struct nvme_ctrlr *c, uint32_t nsid, const struct nvme_id_ns *id,
+	     struct base_err *err);
+/* Asks the controller anew, of one namespace or of all. Without the lock. */
+int ns_refresh(struct nvme_ctrlr *c, uint32_t nsid);
+static inline int ns_unusable(const struct nvme_ns *ns)
+{
+	return __atomic_load_n(&ns->unusable, __ATOMIC_RELAXED);
+}
 
 /* ---- admin.c ---- */
 int admin_init(struct nvme_ctrlr *c);
@@ -334,10 +353,15 @@ int piece_check(struct nvme_qpair *q, const struct nvme_cmd *cmd);
 static inline uint64_t piece_opcode(enum nvme_op op)
 {
 	static const uint8_t opcodes[] = {
-		[NVME_READ] = NVME_NVM_READ,      [NVME_WRITE] = NVME_NVM_WRITE,
-		[NVME_FLUSH] = NVME_NVM_FLUSH,    [NVME_WRITE_ZEROES] = NVME_NVM_WRITE_ZEROES,
-		[NVME_DEALLOCATE] = NVME_NVM_DSM, [NVME_COMPARE] = NVME_NVM_COMPARE,
+		[NVME_READ] = NVME_NVM_READ,
+		[NVME_WRITE] = NVME_NVM_WRITE,
+		[NVME_FLUSH] = NVME_NVM_FLUSH,
+		[NVME_WRITE_ZEROES] = NVME_NVM_WRITE_ZEROES,
+		[NVME_DEALLOCATE] = NVME_NVM_DSM,
+		[NVME_COMPARE] = NVME_NVM_COMPARE,
 		[NVME_VERIFY] = NVME_NVM_VERIFY,
+		[NVME_COPY] = NVME_NVM_COPY,
+		[NVME_RAW] = 0,
 	};
 
 	return opcodes[op];

@@ -8,15 +8,12 @@
 #include "base/log.h"
 #include "nvme/internal.h"
 
-#define IDS_OF_A_PAGE 1024u
-
 const struct nvme_ns nvme_no_ns;
 
-static void set_limits(struct nvme_ctrlr *c, struct nvme_ns *ns, const struct nvme_id_ns *id,
-		       const struct nvme_id_ctrlr *idc)
+static void set_limits(struct nvme_ctrlr *c, struct nvme_ns *ns, const struct nvme_id_ns *id)
 {
 	bool own = id->nsfeat & NVME_NSFEAT_NSABP;
-	uint32_t atomic = own ? id->nawupf : idc->awupf;
+	uint32_t atomic = own ? id->nawupf : c->awupf;
 
 	ns->info.blocks = id->nsze;
 	ns->info.block_size = 1u << ns->shift;
@@ -29,11 +26,12 @@ static void set_limits(struct nvme_ctrlr *c, struct nvme_ns *ns, const struct nv
 	ns->boundary_mask = id->noiob ? id->noiob - 1u : UINT64_MAX;
 	if (id->noiob && !is_pow2(id->noiob))
 		ns->short_blocks = 0;
+	ns->copy_blocks = MIN((uint32_t)id->mssrl, id->mcl);
 }
 
 /* What the page says is a namespace that can be used, or why not. */
 static int judge(struct nvme_ctrlr *c, struct nvme_ns *ns, const struct nvme_id_ns *id,
-		 const struct nvme_id_ctrlr *idc, struct base_err *err)
+		 struct base_err *err)
 {
 	unsigned format = id->flbas & 0xf;
 	const struct nvme_lbaf *f = &id->lbaf[format];
@@ -56,32 +54,90 @@ static int judge(struct nvme_ctrlr *c, struct nvme_ns *ns, const struct nvme_id_
 				    "%s: namespace %u has %u bytes of metadata a block", name, nsid,
 				    f->ms);
 	ns->shift = f->lbads;
-	set_limits(c, ns, id, idc);
+	set_limits(c, ns, id);
 	return 0;
+}
+
+static bool same_form(const struct nvme_ns *a, const struct nvme_ns *b)
+{
+	return a->shift == b->shift && a->max_blocks == b->max_blocks &&
+	       a->short_blocks == b->short_blocks && a->boundary_mask == b->boundary_mask &&
+	       a->copy_blocks == b->copy_blocks;
+}
+
+/*
+ * Lock held. Queue pairs read namespaces without it, so one that is known changes only its size and whether it can be used. When its
+ * form is another the old one ends, and one that was like the new one lives again, or one is added.
+ */
+static void update(struct nvme_ctrlr *c, const struct nvme_ns *now)
+{
+	unsigned n = atomic_load(&c->nns);
+	struct nvme_ns *found = NULL;
+
+	for (unsigned i = 0; i < n; i++) {
+		struct nvme_ns *ns = &c->ns[i];
+
+		if (ns->info.nsid != now->info.nsid)
+			continue;
+		if (!found && !now->unusable && same_form(ns, now))
+			found = ns;
+		else
+			__atomic_store_n(&ns->unusable, now->unusable ? now->unusable : -ENODEV,
+					 __ATOMIC_RELAXED);
+	}
+	if (found) {
+		__atomic_store_n(&found->info.blocks, now->info.blocks, __ATOMIC_RELAXED);
+		__atomic_store_n(&found->unusable, 0, __ATOMIC_RELAXED);
+	} else if (n < NVME_MAX_NS) {
+		c->ns[n] = *now;
+		atomic_store(&c->nns, n + 1);
+	} else {
+		log_warn("%s: only %u namespaces are used", c->info.address, NVME_MAX_NS);
+	}
+}
+
+int ns_learn(struct nvme_ctrlr *c, uint32_t nsid, const struct nvme_id_ns *id, struct base_err *err)
+{
+	struct nvme_ns now = { .info.nsid = nsid };
+
+	now.unusable = judge(c, &now, id, err);
+	update(c, &now);
+	return now.unusable;
 }
 
 static int read_one(struct nvme_ctrlr *c, uint32_t nsid, struct nvme_id_ns *id,
-		    const struct nvme_id_ctrlr *idc, struct base_err *err)
+		    struct base_err *err)
 {
-	struct nvme_ns *ns = &c->ns[c->nns];
-	int rc;
+	int rc = nvme_identify(c, NVME_CNS_NS, nsid, id);
 
-	if (c->nns == NVME_MAX_NS) {
-		log_warn("%s: only the first %u namespaces are used", c->info.address, NVME_MAX_NS);
-		return 0;
-	}
-	rc = nvme_identify(c, NVME_CNS_NS, nsid, id);
 	if (rc)
 		return base_err_set(err, rc, "%s: cannot identify namespace %u: %s",
 				    c->info.address, nsid, strerror(-rc));
-	ns->info.nsid = nsid;
-	ns->unusable = judge(c, ns, id, idc, err);
-	c->nns++;
+	pthread_mutex_lock(&c->lock);
+	ns_learn(c, nsid, id, err);
+	pthread_mutex_unlock(&c->lock);
 	return 0;
 }
 
+int ns_refresh(struct nvme_ctrlr *c, uint32_t nsid)
+{
+	struct nvme_id_ns *id = base_malloc(sizeof(*id));
+	int rc = id ? 0 : -ENOMEM;
+
+	if (!rc && nsid != NVME_NSID_ALL)
+		rc = read_one(c, nsid, id, NULL);
+	for (uint32_t last = 0; !rc && nsid == NVME_NSID_ALL;) {
+		rc = nvme_list_namespaces(c, last, false, &last, 1);
+		if (rc <= 0)
+			break;
+		rc = read_one(c, last, id, NULL);
+	}
+	free(id);
+	return rc;
+}
+
 static int read_list(struct nvme_ctrlr *c, uint32_t *ids, struct nvme_id_ns *id,
-		     const struct nvme_id_ctrlr *idc, struct base_err *err)
+		     struct base_err *err)
 {
 	uint32_t last = 0;
 	int rc = nvme_identify(c, NVME_CNS_ACTIVE_NS, 0, ids);
@@ -89,13 +145,13 @@ static int read_list(struct nvme_ctrlr *c, uint32_t *ids, struct nvme_id_ns *id,
 	if (rc)
 		return base_err_set(err, rc, "%s: no list of namespaces: %s", c->info.address,
 				    strerror(-rc));
-	for (unsigned i = 0; i < IDS_OF_A_PAGE && ids[i] && !rc; i++) {
+	for (unsigned i = 0; i < NVME_IDS_OF_A_PAGE && ids[i] && !rc; i++) {
 		if (ids[i] <= last)
 			return base_err_set(err, -EPROTO,
 					    "%s: the list of namespaces is not in order",
 					    c->info.address);
 		last = ids[i];
-		rc = read_one(c, last, id, idc, err);
+		rc = read_one(c, last, id, err);
 	}
 	return rc;
 }
@@ -103,16 +159,12 @@ static int read_list(struct nvme_ctrlr *c, uint32_t *ids, struct nvme_id_ns *id,
 /* A controller of which no namespace can be used is refused, with what is wrong with the last. */
 int ns_read_all(struct nvme_ctrlr *c, struct base_err *err)
 {
-	struct nvme_id_ctrlr *idc = base_malloc(sizeof(*idc));
 	struct nvme_id_ns *id = base_malloc(sizeof(*id));
 	uint32_t *ids = base_malloc(NVME_PAGE);
 	int rc = -ENOMEM, why = -ENODEV;
 
-	if (idc && id && ids)
-		rc = nvme_identify(c, NVME_CNS_CTRLR, 0, idc);
-	if (!rc)
-		rc = read_list(c, ids, id, idc, err);
-	free(idc);
+	if (id && ids)
+		rc = read_list(c, ids, id, err);
 	free(id);
 	free(ids);
 	if (rc)
@@ -132,21 +184,30 @@ int ns_read_all(struct nvme_ctrlr *c, struct base_err *err)
 
 static const struct nvme_ns *find(const struct nvme_ctrlr *c, uint32_t nsid)
 {
-	for (unsigned i = 0; i < c->nns; i++)
+	const struct nvme_ns *ns = NULL;
+
+	/* One that can be used comes before what it was. */
+	for (unsigned i = 0; i < c->nns && (!ns || ns_unusable(ns)); i++)
 		if (c->ns[i].info.nsid == nsid)
-			return &c->ns[i];
-	return NULL;
+			ns = &c->ns[i];
+	return ns;
 }
 
 int nvme_ns_next(const struct nvme_ctrlr *c, uint32_t after, struct nvme_ns_info *out)
 {
+	const struct nvme_ns *next = NULL;
+
 	for (unsigned i = 0; i < c->nns; i++) {
-		if (c->ns[i].info.nsid > after && !c->ns[i].unusable) {
-			*out = c->ns[i].info;
-			return 0;
-		}
+		const struct nvme_ns *ns = &c->ns[i];
+
+		if (ns->info.nsid > after && !ns_unusable(ns) &&
+		    (!next || ns->info.nsid < next->info.nsid))
+			next = ns;
 	}
-	return -ENOENT;
+	if (!next)
+		return -ENOENT;
+	*out = next->info;
+	return 0;
 }
 
 int nvme_ns_get(const struct nvme_ctrlr *c, uint32_t nsid, struct nvme_ns_info *out)
@@ -155,8 +216,8 @@ int nvme_ns_get(const struct nvme_ctrlr *c, uint32_t nsid, struct nvme_ns_info *
 
 	if (!ns)
 		return -ENOENT;
-	if (ns->unusable)
-		return ns->unusable;
+	if (ns_unusable(ns))
+		return ns_unusable(ns);
 	*out = ns->info;
 	return 0;
 }

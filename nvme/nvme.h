@@ -53,7 +53,8 @@ struct nvme_ctrlr_info {
 	uint32_t max_transfer; /* bytes of one command; longer ones are split */
 	uint32_t max_qpairs, max_depth;
 	uint32_t namespaces; /* active ones */
-	bool volatile_cache, write_zeroes, deallocate, compare, verify;
+	bool volatile_cache, write_zeroes, deallocate, compare, verify, copy;
+	bool format, download; /* can be formatted, can be given firmware */
 	bool interrupts;
 };
 BLOBFS_API const struct nvme_ctrlr_info *nvme_info(const struct nvme_ctrlr *c);
@@ -97,6 +98,8 @@ enum nvme_op {
 	NVME_DEALLOCATE,
 	NVME_COMPARE, /* rc -EILSEQ when it differs */
 	NVME_VERIFY,
+	NVME_COPY, /* blocks from `source` on to lba on; the two ranges lie apart */
+	NVME_RAW,  /* any I/O command: `raw`, and the iovecs for its data */
 };
 enum nvme_cmd_flags {
 	NVME_FUA = 1 << 0,
@@ -123,6 +126,11 @@ struct nvme_cmd {
 	const struct iovec *iov;
 	nvme_cb cb;
 	void *cb_arg;
+	uint64_t source; /* COPY */
+	/* RAW: 64 bytes as on the wire but for command id and data pointer. It is sent once: not again after an error or a reset, which
+	 * ends it with -ECANCELED. nsid and lba of this struct are not used; the buffers must be such that one list names them. */
+	const void *raw;
+	uint32_t result; /* out: dword 0 of the completion, of a command in one piece */
 	uint16_t
 		status; /* out: type << 8 | code, the controller's word [4.6.1]; 0: success, or it never said */
 
@@ -164,11 +172,13 @@ BLOBFS_API int nvme_admin(struct nvme_ctrlr *c, const void *sqe, void *data, uin
 			  uint32_t *result);
 /* The same with all there is to it. -ECANCELED with status 0: a reset ended it, and whether it was done is not known (identify, logs and
  * features are asked for again by themselves). -ETIMEDOUT with status 0: it did not come back, the controller was reset. */
+#define NVME_ADMIN_TO_CTRLR 1u
 struct nvme_admin_cmd {
 	const void *sqe;
 	void *data;
 	uint32_t len;
 	uint32_t timeout_ms; /* 0: 5000 */
+	uint32_t flags;      /* NVME_ADMIN_TO_CTRLR: data only goes there */
 	uint32_t result;     /* out: dword 0 of the completion */
 	uint16_t status;     /* out: as in struct nvme_cmd */
 };
@@ -179,6 +189,47 @@ BLOBFS_API int nvme_get_log(struct nvme_ctrlr *c, uint8_t page, uint32_t nsid, v
 BLOBFS_API int nvme_get_feature(struct nvme_ctrlr *c, uint8_t fid, uint32_t *value);
 BLOBFS_API int nvme_set_feature(struct nvme_ctrlr *c, uint8_t fid, uint32_t value,
 				uint32_t *result);
+/* The active namespaces with nsid > after, in order, at most max; returns how many. allocated: those that exist, attached or not. */
+BLOBFS_API int nvme_list_namespaces(struct nvme_ctrlr *c, uint32_t after, bool allocated,
+				    uint32_t *ids, uint32_t max);
+/* The namespaces that changed since this was last asked: at most 1024 into ids; returns how many, -EOVERFLOW: more. */
+BLOBFS_API int nvme_changed_namespaces(struct nvme_ctrlr *c, uint32_t ids[1024]);
+/* -EOPNOTSUPP: it has none that could be switched. A cache that is off loses nothing at a power cut. */
+BLOBFS_API int nvme_get_write_cache(struct nvme_ctrlr *c, bool *on);
+BLOBFS_API int nvme_set_write_cache(struct nvme_ctrlr *c, bool on);
+/* The threshold in kelvin above (or below: under) which sensor (0: composite) gives a warning. */
+BLOBFS_API int nvme_get_temperature_threshold(struct nvme_ctrlr *c, unsigned sensor, bool under,
+					      unsigned *kelvin);
+BLOBFS_API int nvme_set_temperature_threshold(struct nvme_ctrlr *c, unsigned sensor, bool under,
+					      unsigned kelvin);
+struct nvme_format_opts {
+	uint32_t size;         /* sizeof(struct nvme_format_opts) */
+	uint32_t nsid;         /* or 0xffffffff: all */
+	uint8_t format;        /* index into the namespace's LBA formats */
+	uint8_t erase;         /* 0: no, 1: user data, 2: cryptographic */
+	uint8_t protection;    /* information type: 0 none, 1 … 3 */
+	bool extended;         /* metadata goes at the end of each block, not beside it */
+	bool protection_first; /* at the beginning of the metadata, else at its end */
+};
+/* Formats: what the namespace holds is lost. No I/O may be outstanding. Afterwards the namespace is identified anew: nvme_ns_get.
+ * Takes up to ten minutes. */
+BLOBFS_API int nvme_format(struct nvme_ctrlr *c, const struct nvme_format_opts *o);
+/* Gives the controller an image in parts of what it takes at once; len: a multiple of 4. */
+BLOBFS_API int nvme_firmware_download(struct nvme_ctrlr *c, const void *image, uint32_t len);
+/* action: 0 replace, 1 replace and activate at the next reset, 2 activate at the next reset, 3 activate now.
+ * *needs_reset (may be NULL): it is active only after a reset, of the kind the status says. */
+BLOBFS_API int nvme_firmware_commit(struct nvme_ctrlr *c, unsigned slot, unsigned action,
+				    bool *needs_reset);
+struct nvme_sanitize_status {
+	unsigned progress; /* of 65536 */
+	unsigned
+		state; /* 0 never, 1 completed, 2 in progress, 3 failed, 4 completed, deallocated without asking */
+	bool erased; /* nothing has been written since */
+};
+BLOBFS_API int nvme_sanitize_status(struct nvme_ctrlr *c, struct nvme_sanitize_status *out);
+/* Looks after the admin queue: what the controller tells by itself (namespaces that changed, its health) is taken note of. Polls of queue pairs
+ * do so now and then; who has none outstanding may call this. Never waits. Any thread. */
+BLOBFS_API void nvme_poll_events(struct nvme_ctrlr *c);
 /* Resets the controller; what the queue pairs have outstanding is sent again. -ENODEV: it did not come back. */
 BLOBFS_API int nvme_reset(struct nvme_ctrlr *c);
 

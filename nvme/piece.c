@@ -6,6 +6,7 @@
  * have been named.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "nvme/internal.h"
 
@@ -17,7 +18,7 @@
 static const struct nvme_ns *find_ns(const struct nvme_ctrlr *c, uint32_t nsid)
 {
 	for (unsigned i = 0; i < c->nns; i++)
-		if (c->ns[i].info.nsid == nsid && !c->ns[i].unusable)
+		if (c->ns[i].info.nsid == nsid && !ns_unusable(&c->ns[i]))
 			return &c->ns[i];
 	return NULL;
 }
@@ -27,8 +28,9 @@ static int choose_ns(struct nvme_qpair *q, uint32_t nsid)
 {
 	const struct nvme_ns *ns;
 
-	if (q->ns->info.nsid == nsid && nsid)
+	if (q->ns->info.nsid == nsid && nsid && !ns_unusable(q->ns))
 		return 0;
+	q->ns = &nvme_no_ns;
 	ns = find_ns(q->c, nsid);
 	if (!ns)
 		return -EINVAL;
@@ -72,8 +74,44 @@ static int check_op(const struct nvme_ctrlr *c, enum nvme_op op)
 		return c->info.compare ? 0 : -EOPNOTSUPP;
 	case NVME_VERIFY:
 		return c->info.verify ? 0 : -EOPNOTSUPP;
+	case NVME_COPY:
+		return c->info.copy ? 0 : -EOPNOTSUPP;
+	case NVME_RAW:
+		return 0;
 	}
 	return -EINVAL;
+}
+
+static int check_range(const struct nvme_ns *ns, uint64_t lba, uint64_t blocks)
+{
+	uint64_t all = __atomic_load_n(&ns->info.blocks, __ATOMIC_RELAXED);
+
+	return blocks && lba < all && blocks <= all - lba ? 0 : -EINVAL;
+}
+
+static int check_copy(const struct nvme_ns *ns, const struct nvme_cmd *cmd)
+{
+	if (!ns->copy_blocks)
+		return -EOPNOTSUPP;
+	if (cmd->source < cmd->lba + cmd->blocks && cmd->lba < cmd->source + cmd->blocks)
+		return -EINVAL;
+	return check_range(ns, cmd->source, cmd->blocks);
+}
+
+static int check_raw(const struct nvme_ctrlr *c, const struct nvme_cmd *cmd)
+{
+	uint64_t len = 0;
+
+	for (int i = 0; i < cmd->iovcnt; i++) {
+		const struct iovec *v = &cmd->iov[i];
+
+		if (((uintptr_t)v->iov_base | v->iov_len) & 3 || !v->iov_len)
+			return -EINVAL;
+		if (!nvme_memory_ok(v->iov_base, v->iov_len))
+			return -EFAULT;
+		len += v->iov_len;
+	}
+	return cmd->raw && len <= c->info.max_transfer ? 0 : -EINVAL;
 }
 
 int piece_check(struct nvme_qpair *q, const struct nvme_cmd *cmd)
@@ -82,13 +120,15 @@ int piece_check(struct nvme_qpair *q, const struct nvme_cmd *cmd)
 
 	if (rc)
 		return rc;
+	if (cmd->op == NVME_RAW)
+		return check_raw(q->c, cmd);
 	rc = choose_ns(q, cmd->nsid);
 	if (rc || cmd->op == NVME_FLUSH)
 		return rc;
-	if (!cmd->blocks || cmd->lba >= q->ns->info.blocks ||
-	    cmd->blocks > q->ns->info.blocks - cmd->lba)
-		return -EINVAL;
-	return has_data(cmd->op) ? check_data(q, cmd) : 0;
+	rc = check_range(q->ns, cmd->lba, cmd->blocks);
+	if (!rc && cmd->op == NVME_COPY)
+		return check_copy(q->ns, cmd);
+	return !rc && has_data(cmd->op) ? check_data(q, cmd) : rc;
 }
 
 /* ---- pages ---- */
@@ -166,12 +206,12 @@ static bool name_two_pages(struct nvme_cmd *cmd, struct nvme_req *r, uint64_t wa
 	return true;
 }
 
-/* Names the buffers of at most *blocks blocks; fewer may be possible. */
-static int name_data(struct nvme_qpair *q, struct nvme_cmd *cmd, struct nvme_req *r,
-		     uint32_t *blocks)
+/* Names the buffers of at most *units units of 1 << shift bytes; fewer may be possible. */
+static int name_data(struct nvme_qpair *q, struct nvme_cmd *cmd, struct nvme_req *r, unsigned shift,
+		     uint32_t *units)
 {
 	struct walk w = { .list = list_of(q, r) };
-	uint64_t want = (uint64_t)*blocks << q->ns->shift, offset = cmd->iov_offset;
+	uint64_t want = (uint64_t)*units << shift, offset = cmd->iov_offset;
 
 	if (name_two_pages(cmd, r, want))
 		return 0;
@@ -182,11 +222,11 @@ static int name_data(struct nvme_qpair *q, struct nvme_cmd *cmd, struct nvme_req
 		if (name_bytes(r, &w, (const char *)v->iov_base + offset, len) < len)
 			break;
 	}
-	*blocks = (uint32_t)(w.named >> q->ns->shift);
-	if (!*blocks)
+	*units = (uint32_t)(w.named >> shift);
+	if (!*units)
 		return -EINVAL;
 	/* A page too many does no harm in a list, but PRP2 changes its meaning with the number: count again. */
-	want = (uint64_t)*blocks << q->ns->shift;
+	want = (uint64_t)*units << shift;
 	w.pages = (unsigned)div_round_up(r->prp1 % NVME_PAGE + want, NVME_PAGE);
 	r->prp2 = w.pages == 1 ? 0 : w.pages == 2 ? w.list[0] : nvme_iova(w.list);
 	advance(cmd, want);
@@ -201,7 +241,32 @@ static void name_range(struct nvme_qpair *q, struct nvme_req *r)
 	r->prp1 = nvme_iova(range);
 }
 
+static void name_source(struct nvme_qpair *q, struct nvme_req *r)
+{
+	struct nvme_copy_range *range = (void *)list_of(q, r);
+
+	*range = (struct nvme_copy_range){
+		.lba = r->cmd->source + r->cmd->issued,
+		.blocks = (uint16_t)(r->blocks - 1),
+	};
+	r->prp1 = nvme_iova(range);
+}
+
 /* ---- pieces ---- */
+
+/* All of its data at once, or not at all. */
+static int make_raw(struct nvme_qpair *q, struct nvme_cmd *cmd, struct nvme_req *r)
+{
+	uint32_t dwords = 0, named;
+	int rc = 0;
+
+	for (int i = 0; i < cmd->iovcnt; i++)
+		dwords += (uint32_t)(cmd->iov[i].iov_len / 4);
+	named = dwords;
+	if (dwords)
+		rc = name_data(q, cmd, r, 2, &named);
+	return rc ? rc : named == dwords ? PIECE_LAST : -EINVAL;
+}
 
 static uint32_t up_to_boundary(const struct nvme_ns *ns, uint64_t lba, uint32_t blocks)
 {
@@ -215,7 +280,7 @@ static uint32_t up_to_boundary(const struct nvme_ns *ns, uint64_t lba, uint32_t 
 int piece_make(struct nvme_qpair *q, struct nvme_cmd *cmd, struct nvme_req *r)
 {
 	uint64_t left = cmd->blocks - cmd->issued;
-	int rc = choose_ns(q, cmd->nsid);
+	int rc = cmd->op == NVME_RAW ? 0 : choose_ns(q, cmd->nsid);
 
 	if (rc)
 		return rc;
@@ -223,15 +288,20 @@ int piece_make(struct nvme_qpair *q, struct nvme_cmd *cmd, struct nvme_req *r)
 	r->lba = cmd->lba + cmd->issued;
 	r->prp1 = r->prp2 = 0;
 	r->blocks = 0;
+	if (cmd->op == NVME_RAW)
+		return make_raw(q, cmd, r);
 	if (cmd->op == NVME_FLUSH)
 		return PIECE_LAST;
 	if (has_data(cmd->op)) {
 		r->blocks = (uint32_t)MIN(left, (uint64_t)q->ns->max_blocks);
 		if (q->ns->info.optimal_boundary)
 			r->blocks = up_to_boundary(q->ns, r->lba, r->blocks);
-		rc = name_data(q, cmd, r, &r->blocks);
+		rc = name_data(q, cmd, r, q->ns->shift, &r->blocks);
 		if (rc)
 			return rc;
+	} else if (cmd->op == NVME_COPY) {
+		r->blocks = (uint32_t)MIN(left, (uint64_t)q->ns->copy_blocks);
+		name_source(q, r);
 	} else if (cmd->op == NVME_DEALLOCATE) {
 		r->blocks = (uint32_t)MIN(left, (uint64_t)MAX_RANGE);
 		name_range(q, r);
@@ -247,6 +317,13 @@ void piece_fill(const struct nvme_req *r, struct nvme_sqe *sqe)
 {
 	const struct nvme_cmd *cmd = r->cmd;
 
+	if (cmd->op == NVME_RAW) {
+		memcpy(sqe, cmd->raw, sizeof(*sqe));
+		sqe->cid = r->cid;
+		sqe->prp1 = r->prp1;
+		sqe->prp2 = r->prp2;
+		return;
+	}
 	*sqe = (struct nvme_sqe){
 		.opcode = (uint8_t)piece_opcode(cmd->op),
 		.cid = r->cid,
@@ -262,7 +339,7 @@ void piece_fill(const struct nvme_req *r, struct nvme_sqe *sqe)
 	}
 	sqe->cdw10 = (uint32_t)r->lba;
 	sqe->cdw11 = (uint32_t)(r->lba >> 32);
-	sqe->cdw12 = r->blocks - 1;
+	sqe->cdw12 = cmd->op == NVME_COPY ? 0 : r->blocks - 1; /* one range */
 	if (cmd->flags & NVME_FUA)
 		sqe->cdw12 |= NVME_RW_FUA;
 	if (cmd->op == NVME_WRITE_ZEROES && cmd->flags & NVME_MAY_DEALLOCATE)

@@ -20,6 +20,7 @@
 #define GENERATIONS 0xfc00u /* one less than six bits would allow: ffff is reserved */
 #define NUMBER 0x3ffu
 #define MAX_STRAYS_SAID 8u
+#define MAX_DELAY_NS 60000000000ull
 
 static inline bool epoch_is_old(const struct nvme_qpair *q)
 {
@@ -144,6 +145,7 @@ static void submit_slowly(struct nvme_qpair *q, struct nvme_cmd *cmd)
 	cmd->issued = cmd->iov_offset = 0;
 	cmd->iov_index = 0;
 	cmd->waiting = false;
+	cmd->result = 0;
 	cmd->rc = piece_check(q, cmd);
 	if (cmd->rc) {
 		finish(q, cmd);
@@ -161,8 +163,10 @@ static inline bool is_short(const struct nvme_qpair *q, const struct nvme_cmd *c
 	const struct iovec *v = cmd->iov;
 	uint64_t lba = cmd->lba, more = cmd->blocks - 1;
 
-	return cmd->op <= NVME_WRITE && cmd->nsid == ns->info.nsid && cmd->iovcnt == 1 &&
-	       more < ns->short_blocks && lba < ns->info.blocks && more < ns->info.blocks - lba &&
+	/* Of a namespace that has ended the queue pair learns in the slow way. */
+	return cmd->op <= NVME_WRITE && !ns_unusable(ns) && cmd->nsid == ns->info.nsid &&
+	       cmd->iovcnt == 1 && more < ns->short_blocks && lba < ns->info.blocks &&
+	       more < ns->info.blocks - lba &&
 	       (lba & ns->boundary_mask) + more <= ns->boundary_mask &&
 	       v->iov_len == (more + 1) << ns->shift && !((uintptr_t)v->iov_base & 3) &&
 	       (uintptr_t)v->iov_base % NVME_PAGE + v->iov_len <= 2 * NVME_PAGE &&
@@ -181,7 +185,9 @@ static inline void send_short(struct nvme_qpair *q, struct nvme_cmd *cmd)
 	new_generation(r);
 	r->cmd = cmd;
 	r->prp1 = prp1;
-	r->prp2 = two ? (prp1 | (NVME_PAGE - 1)) + 1 : 0;
+	r->prp2 = two ? nvme_iova((char *)round_down((uintptr_t)cmd->iov->iov_base, NVME_PAGE) +
+				  NVME_PAGE)
+		      : 0;
 	r->lba = cmd->lba;
 	r->blocks = (uint32_t)blocks;
 	r->tick = q->tick;
@@ -231,11 +237,27 @@ static bool may_repeat(const struct nvme_qpair *q, const struct nvme_req *r, uin
 {
 	uint16_t code = NVME_CQE_CODE(status);
 
-	if (status & NVME_CQE_DNR || r->timed_out || r->tries >= q->c->opts.retries)
+	if (status & NVME_CQE_DNR || r->cmd->op == NVME_RAW || r->timed_out ||
+	    r->tries >= q->c->opts.retries)
 		return false;
 	return code != NVME_SC_ABORT_REQUESTED && code != NVME_SC_ABORT_SQ_DELETED &&
 	       code != NVME_SC_COMPARE && code != NVME_SC_INVALID_OPCODE &&
 	       code != NVME_SC_INVALID_FIELD;
+}
+
+/* At once, or after the delay the controller has asked for, which the polls wait for. */
+static void repeat(struct nvme_qpair *q, struct nvme_req *r, unsigned crd)
+{
+	uint64_t delay_ns = crd ? q->c->crdt[crd - 1] * 100000000ull : 0;
+
+	if (!delay_ns) {
+		req_send(q, r);
+		return;
+	}
+	r->state = REQ_DELAYED;
+	r->due_ns = nvme_now_ns() + MIN(delay_ns, MAX_DELAY_NS);
+	q->delayed++;
+	q->until_check = 1;
 }
 
 static void failed(struct nvme_qpair *q, struct nvme_req *r, uint16_t status)
@@ -245,7 +267,7 @@ static void failed(struct nvme_qpair *q, struct nvme_req *r, uint16_t status)
 
 	if (may_repeat(q, r, status)) {
 		r->tries++;
-		req_send(q, r);
+		repeat(q, r, NVME_CQE_CRD(status));
 		return;
 	}
 	log_debug("%s: queue %u, block %llu: %s", q->c->info.address, q->id,
@@ -269,9 +291,11 @@ static inline struct nvme_req *request_of(struct nvme_qpair *q, uint16_t cid)
 }
 
 /* A command of one piece is called back at once. */
-static inline int succeeded(struct nvme_qpair *q, struct nvme_req *r)
+static inline int succeeded(struct nvme_qpair *q, struct nvme_req *r, uint32_t dw0)
 {
 	struct nvme_cmd *cmd = r->cmd;
+
+	cmd->result = dw0;
 
 	if (__builtin_expect(cmd->pieces != 1 || cmd->waiting, 0)) {
 		req_end(q, r, 0, 0);
@@ -298,10 +322,12 @@ static int reap(struct nvme_qpair *q, unsigned max)
 	do {
 		uint16_t status = status_at_head(q), cid;
 		struct nvme_req *r;
+		uint32_t dw0;
 
 		if ((status & NVME_CQE_PHASE) != q->phase)
 			break;
 		cid = q->cq[q->head].cid;
+		dw0 = q->cq[q->head].dw0;
 		if (++q->head == q->entries) {
 			q->head = 0;
 			q->phase ^= 1;
@@ -313,7 +339,7 @@ static int reap(struct nvme_qpair *q, unsigned max)
 		}
 		q->sent--;
 		if (__builtin_expect(!NVME_CQE_CODE(status), 1))
-			n += succeeded(q, r);
+			n += succeeded(q, r, dw0);
 		else
 			failed(q, r, status);
 	} while (--left);
@@ -382,7 +408,7 @@ void qpair_finish_all(struct nvme_qpair *q, int rc)
 	for (unsigned i = 0; i < q->depth; i++)
 		if (q->reqs[i].state != REQ_FREE)
 			req_end(q, &q->reqs[i], rc, 0);
-	q->sent = 0;
+	q->sent = q->delayed = 0;
 	while ((cmd = cmd_pop(&q->waiting))) {
 		cmd->waiting = false;
 		if (!cmd->rc)

@@ -326,7 +326,9 @@ bool nvme_qpair_arm(struct nvme_qpair *q)
 
 int nvme_poll_interval_ms(const struct nvme_qpair *q)
 {
-	/* The steps of a reset are taken by polls. */
+	/* The steps of a reset are taken by polls, and so is the end of a delay. */
+	if (q->delayed)
+		return 10;
 	if (q->outstanding && q->epoch != atomic_load(&q->c->epoch))
 		return 1;
 	return (int)MIN(MAX(q->tick_ns / 1000000, 1ull), 1000ull);

@@ -33,6 +33,8 @@ static void send_again(struct nvme_qpair *q)
 		r->aborted = false;
 		if (r->timed_out)
 			req_end(q, r, -ETIMEDOUT, 0);
+		else if (r->cmd->op == NVME_RAW)
+			req_end(q, r, -ECANCELED, 0);
 		else if (r->tries++ > q->c->opts.retries)
 			req_end(q, r, -EIO, 0);
 		else
@@ -129,12 +131,25 @@ static void tick(struct nvme_qpair *q)
 	}
 }
 
+/* Those whose time has come. */
+static void send_delayed(struct nvme_qpair *q, uint64_t now)
+{
+	for (unsigned i = 0; i < q->depth; i++) {
+		if (q->reqs[i].state != REQ_DELAYED || q->reqs[i].due_ns > now)
+			continue;
+		q->delayed--;
+		req_send(q, &q->reqs[i]);
+	}
+}
+
 void qpair_check(struct nvme_qpair *q)
 {
 	uint64_t now = nvme_now_ns();
 	bool idle = q->idle;
 
-	q->until_check = CLOCK_EVERY;
+	if (q->delayed && q->epoch == atomic_load(&q->c->epoch))
+		send_delayed(q, now);
+	q->until_check = q->delayed ? 1 : CLOCK_EVERY;
 	q->idle = true;
 	/* One that completes commands is alive. */
 	if (idle && now >= q->next_alive_ns) {

@@ -79,6 +79,8 @@ _Static_assert(offsetof(struct nvme_cqe, cid) == 12, "CID");
 /* The status half word of a completion. */
 #define NVME_CQE_PHASE 0x1u
 #define NVME_CQE_CODE(status) ((uint16_t)((status) >> 1 & 0x7ff)) /* SCT << 8 | SC */
+#define NVME_CQE_CRD(status) \
+	((unsigned)((status) >> 12 & 3)) /* which of the controller's delays; 0: none */
 #define NVME_CQE_DNR 0x8000u
 
 enum nvme_admin_opcode {
@@ -91,6 +93,9 @@ enum nvme_admin_opcode {
 	NVME_ADMIN_ABORT = 0x08,
 	NVME_ADMIN_SET_FEATURES = 0x09,
 	NVME_ADMIN_GET_FEATURES = 0x0a,
+	NVME_ADMIN_FIRMWARE_COMMIT = 0x10,
+	NVME_ADMIN_FIRMWARE_DOWNLOAD = 0x11,
+	NVME_ADMIN_FORMAT = 0x80,
 };
 
 enum nvme_nvm_opcode {
@@ -101,6 +106,7 @@ enum nvme_nvm_opcode {
 	NVME_NVM_WRITE_ZEROES = 0x08,
 	NVME_NVM_DSM = 0x09,
 	NVME_NVM_VERIFY = 0x0c,
+	NVME_NVM_COPY = 0x19,
 };
 
 #define NVME_RW_FUA (1u << 30)  /* CDW12 */
@@ -115,11 +121,26 @@ struct nvme_dsm_range {
 };
 _Static_assert(sizeof(struct nvme_dsm_range) == 16, "dataset management range");
 
-enum nvme_cns { NVME_CNS_NS = 0x00, NVME_CNS_CTRLR = 0x01, NVME_CNS_ACTIVE_NS = 0x02 };
+/* A source of Copy, descriptor format 0. */
+struct nvme_copy_range {
+	uint64_t rsvd0, lba;
+	uint16_t blocks, rsvd18; /* less one */
+	uint32_t rsvd20, eilbrt, elbat;
+};
+_Static_assert(sizeof(struct nvme_copy_range) == 32, "copy range");
+
+enum nvme_cns {
+	NVME_CNS_NS = 0x00,
+	NVME_CNS_CTRLR = 0x01,
+	NVME_CNS_ACTIVE_NS = 0x02,
+	NVME_CNS_ALLOCATED_NS = 0x10
+};
+#define NVME_IDS_OF_A_PAGE 1024u
 enum nvme_feature {
 	NVME_FEAT_TEMPERATURE = 0x04,
 	NVME_FEAT_WRITE_CACHE = 0x06,
 	NVME_FEAT_QUEUES = 0x07,
+	NVME_FEAT_HOST_BEHAVIOR = 0x16,
 };
 #define NVME_NSID_ALL 0xffffffffu
 
@@ -131,7 +152,9 @@ struct nvme_id_ctrlr {
 	uint8_t rab, ieee[3], cmic, mdts;
 	uint16_t cntlid;
 	uint32_t ver, rtd3r, rtd3e, oaes, ctratt;
-	uint8_t rsvd100[156];
+	uint8_t rsvd100[28];
+	uint16_t crdt[3]; /* of 100 ms */
+	uint8_t rsvd134[122];
 	uint16_t oacs;
 	uint8_t acl, aerl, frmw, lpa, elpe, npss, avscc, apsta;
 	uint16_t wctemp, cctemp, mtfa;
@@ -159,6 +182,7 @@ struct nvme_id_ctrlr {
 _Static_assert(sizeof(struct nvme_id_ctrlr) == 4096, "identify controller");
 _Static_assert(offsetof(struct nvme_id_ctrlr, mdts) == 77, "MDTS");
 _Static_assert(offsetof(struct nvme_id_ctrlr, ver) == 80, "VER");
+_Static_assert(offsetof(struct nvme_id_ctrlr, crdt) == 128, "CRDT");
 _Static_assert(offsetof(struct nvme_id_ctrlr, oacs) == 256, "OACS");
 _Static_assert(offsetof(struct nvme_id_ctrlr, tnvmcap) == 280, "TNVMCAP");
 _Static_assert(offsetof(struct nvme_id_ctrlr, sanicap) == 328, "SANICAP");
@@ -172,6 +196,9 @@ _Static_assert(offsetof(struct nvme_id_ctrlr, subnqn) == 768, "SUBNQN");
 #define NVME_ONCS_DSM 0x04u
 #define NVME_ONCS_WRITE_ZEROES 0x08u
 #define NVME_ONCS_VERIFY 0x80u
+#define NVME_ONCS_COPY 0x100u
+#define NVME_OACS_FORMAT 0x02u
+#define NVME_OACS_FIRMWARE 0x04u
 
 struct nvme_lbaf {
 	uint16_t ms;
@@ -184,7 +211,9 @@ struct nvme_id_ns {
 	uint16_t nawun, nawupf, nacwu, nabsn, nabo, nabspf, noiob;
 	uint64_t nvmcap[2];
 	uint16_t npwg, npwa, npdg, npda, nows;
-	uint8_t rsvd74[30];
+	uint16_t mssrl;
+	uint32_t mcl;
+	uint8_t msrc, rsvd81[23];
 	uint8_t nguid[16], eui64[8];
 	struct nvme_lbaf lbaf[16];
 	uint8_t rsvd192[3904];
@@ -194,6 +223,8 @@ _Static_assert(offsetof(struct nvme_id_ns, dlfeat) == 33, "DLFEAT");
 _Static_assert(offsetof(struct nvme_id_ns, noiob) == 46, "NOIOB");
 _Static_assert(offsetof(struct nvme_id_ns, nvmcap) == 48, "NVMCAP");
 _Static_assert(offsetof(struct nvme_id_ns, nguid) == 104, "NGUID");
+_Static_assert(offsetof(struct nvme_id_ns, mssrl) == 74, "MSSRL");
+_Static_assert(offsetof(struct nvme_id_ns, mcl) == 76, "MCL");
 _Static_assert(offsetof(struct nvme_id_ns, lbaf) == 128, "LBAF");
 
 #define NVME_NSFEAT_NSABP 0x02u
@@ -204,7 +235,13 @@ _Static_assert(offsetof(struct nvme_id_ns, lbaf) == 128, "LBAF");
 
 /* ---- log pages [5.14.1] ---- */
 
-enum nvme_log_page { NVME_LOG_ERROR = 0x01, NVME_LOG_SMART = 0x02 };
+enum nvme_log_page {
+	NVME_LOG_ERROR = 0x01,
+	NVME_LOG_SMART = 0x02,
+	NVME_LOG_FIRMWARE = 0x03,
+	NVME_LOG_CHANGED_NS = 0x04,
+	NVME_LOG_SANITIZE = 0x81,
+};
 
 struct nvme_error_entry {
 	uint64_t count; /* of errors since the controller was made; 0: the entry is unused */
@@ -273,7 +310,14 @@ enum nvme_status_code {
 	NVME_SC_ABORT_LIMIT = 0x103,
 	NVME_SC_VECTOR_INVALID = 0x108,
 	NVME_SC_LOG_PAGE_INVALID = 0x109,
+	NVME_SC_FIRMWARE_SLOT = 0x106,
+	NVME_SC_FIRMWARE_IMAGE = 0x107,
+	NVME_SC_FORMAT_INVALID = 0x10a,
+	NVME_SC_FIRMWARE_CONVENTIONAL_RESET = 0x10b,
 	NVME_SC_QUEUE_DELETION = 0x10c,
+	NVME_SC_FIRMWARE_SUBSYSTEM_RESET = 0x110,
+	NVME_SC_FIRMWARE_CONTROLLER_RESET = 0x111,
+	NVME_SC_FIRMWARE_OVERLAP = 0x114,
 	NVME_SC_ATTRIBUTES = 0x180,
 	NVME_SC_PROTECTION = 0x181,
 	NVME_SC_READ_ONLY = 0x182,

@@ -26,6 +26,8 @@ enum {
 	AWAIT_STARTED,
 	SETUP, /* what a running controller is told, by admin commands */
 	AWAIT_QUEUES,
+	BEHAVIOR,
+	AWAIT_BEHAVIOR,
 	DONE,
 };
 
@@ -175,6 +177,38 @@ static int await_queues(struct nvme_ctrlr *c)
 	if (c->granted < c->info.max_qpairs)
 		return base_err_set(&c->start.err, -EPROTO, "%s: fewer queues after the reset",
 				    c->info.address);
+	c->start.step = BEHAVIOR;
+	return 0;
+}
+
+/* Delays of retries are only asked for by a controller that was told we heed them. */
+static int behavior(struct nvme_ctrlr *c)
+{
+	struct nvme_sqe sqe = {
+		.opcode = NVME_ADMIN_SET_FEATURES,
+		.cdw10 = NVME_FEAT_HOST_BEHAVIOR,
+		.prp1 = nvme_iova(c->admin.page),
+	};
+
+	if (!c->crdt[0] && !c->crdt[1] && !c->crdt[2]) {
+		c->start.step = DONE;
+		return 0;
+	}
+	memset(c->admin.page, 0, NVME_PAGE);
+	c->admin.page[0] = 1;
+	return tell(c, &sqe, AWAIT_BEHAVIOR);
+}
+
+static int await_behavior(struct nvme_ctrlr *c)
+{
+	struct admin_answer a;
+	int rc = admin_result(c, c->start.handle, &a);
+
+	/* It may refuse: then it asks for none. */
+	if (rc == -EINPROGRESS || (rc && !a.status))
+		return rc == -EINPROGRESS ? rc
+					  : base_err_set(&c->start.err, rc, "%s: %s",
+							 c->info.address, strerror(-rc));
 	c->start.step = DONE;
 	return 0;
 }
@@ -189,10 +223,11 @@ void start_begin(struct nvme_ctrlr *c, enum start_kind kind)
 static int start_advance(struct nvme_ctrlr *c)
 {
 	static int (*const table[])(struct nvme_ctrlr *) = {
-		[LOOK] = look,   [AWAIT_READY] = await_ready,
-		[STOP] = stop,   [AWAIT_STOPPED] = await_stopped,
-		[START] = start, [AWAIT_STARTED] = await_started,
-		[SETUP] = setup, [AWAIT_QUEUES] = await_queues,
+		[LOOK] = look,         [AWAIT_READY] = await_ready,
+		[STOP] = stop,         [AWAIT_STOPPED] = await_stopped,
+		[START] = start,       [AWAIT_STARTED] = await_started,
+		[SETUP] = setup,       [AWAIT_QUEUES] = await_queues,
+		[BEHAVIOR] = behavior, [AWAIT_BEHAVIOR] = await_behavior,
 	};
 	int rc = 0;
 
@@ -281,6 +316,14 @@ void ctrlr_advance(struct nvme_ctrlr *c)
 		advance_reset(c);
 	else if (atomic_load(&c->state) == NVME_RUNNING && admin_overdue(c))
 		ctrlr_begin_reset(c, atomic_load(&c->epoch), "an abort does not come back");
+}
+
+void nvme_poll_events(struct nvme_ctrlr *c)
+{
+	if (pthread_mutex_trylock(&c->lock))
+		return;
+	ctrlr_advance(c);
+	pthread_mutex_unlock(&c->lock);
 }
 
 bool ctrlr_healthy(struct nvme_ctrlr *c)

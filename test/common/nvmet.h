@@ -24,15 +24,18 @@
 
 struct nvmet_opts {
 	uint64_t size;
-	const char *file; /* NULL: memory */
-	bool null;        /* data goes nowhere and comes from nowhere */
-	bool messages;    /* doorbells are not mapped */
-	bool write_through; /* no volatile cache */
-	uint32_t block;   /* 512 … 4096; 0: 512 */
-	uint32_t mqes;    /* as in CAP; 0: 1023 */
-	uint32_t queues;  /* 0: 64 */
-	uint32_t vectors; /* 0: 65 */
-	uint8_t mdts;     /* 0: 5, which is 128 KiB */
+	const char *file;     /* NULL: memory */
+	bool null;            /* data goes nowhere and comes from nowhere */
+	bool messages;        /* doorbells are not mapped */
+	bool write_through;   /* no volatile cache */
+	uint32_t block;       /* 512 … 4096; 0: 512 */
+	uint32_t mqes;        /* as in CAP; 0: 1023 */
+	uint32_t queues;      /* 0: 64 */
+	uint32_t vectors;     /* 0: 65 */
+	uint8_t mdts;         /* 0: 5, which is 128 KiB */
+	uint32_t namespaces;  /* each of `size`, one after another on the medium; 0: 1 */
+	uint16_t crdt;        /* of 100 ms: delay of a retry, number 1 */
+	uint16_t copy_blocks; /* of a copy; 0: 64 */
 	uint16_t noiob;
 };
 
@@ -44,7 +47,8 @@ struct nvmet_faults {
 	atomic_uint
 		wrong_cid; /* I/O completions with a command id of their own, before the right one */
 	atomic_uint fail;  /* I/O commands, with fail_status */
-	atomic_uint fail_status; /* as in the completion, shifted: SCT << 8 | SC, DNR 0x4000 */
+	atomic_uint
+		fail_status; /* as in the completion, shifted: SCT << 8 | SC, CRD 1 0x800, DNR 0x4000 */
 	atomic_bool hold;        /* while set, I/O queues stand still */
 	atomic_bool cfs;         /* fatal status, until the next reset */
 	atomic_bool all_ones;    /* while set, registers read as all ones */
@@ -57,7 +61,7 @@ struct nvmet_faults {
 };
 
 struct nvmet_counts {
-	atomic_uint commands, aborts, enables, shutdowns, flushes, fua, deallocates;
+	atomic_uint commands, aborts, enables, shutdowns, flushes, fua, deallocates, copies;
 	atomic_uint host_errors, clients;
 	atomic_uint largest; /* blocks of a read or write */
 };
@@ -106,6 +110,10 @@ struct nvmet {
 	struct nvmet_sq sqs[NVMET_MAX_QUEUES + 1];
 	bool queues_asked;
 	uint32_t write_cache, temperature;
+	bool heeds_delays;       /* the host has said so */
+	uint32_t block, formats; /* of the present format; how often it was formatted */
+	uint32_t image;          /* bytes of firmware downloaded */
+	char firmware[9], image_name[9];
 	struct {
 		uint16_t sq, cid;
 	} stuck[NVMET_MAX_STUCK];
@@ -120,6 +128,13 @@ int nvmet_listen(const char *path);
 
 /* ---- among its files ---- */
 
+/* What is less usual: nvmet_more.c. */
+uint16_t nvmet_more_admin(struct nvmet *t, const struct nvme_sqe *sqe, uint32_t *dw0);
+uint16_t nvmet_copy(struct nvmet *t, const struct nvme_sqe *sqe);
+uint16_t nvmet_put_out(struct nvmet *t, const struct nvme_sqe *sqe, const void *data, uint64_t len);
+bool nvmet_in_range(const struct nvmet *t, uint64_t lba, uint64_t blocks);
+/* Where a namespace begins on the medium. */
+uint64_t nvmet_base(const struct nvmet *t, uint32_t nsid);
 /* Memory of the client; NULL: it gave us none there. */
 void *nvmet_memory(struct nvmet *t, uint64_t iova, uint64_t len, bool write);
 /* The buffers of a command; returns how many iovecs, or -status. */

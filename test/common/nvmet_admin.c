@@ -19,15 +19,18 @@ static void identify_ctrlr(struct nvmet *t, struct nvme_id_ctrlr *id)
 	id->vid = id->ssvid = 0x1d1d;
 	put_text(id->sn, "NVMET0001", sizeof(id->sn));
 	put_text(id->mn, "BlobFS test controller", sizeof(id->mn));
-	put_text(id->fr, "1.0", sizeof(id->fr));
+	put_text(id->fr, t->firmware, sizeof(id->fr));
 	id->mdts = (uint8_t)(mdts ? mdts : t->o.mdts);
 	id->cntlid = 1;
 	id->ver = 0x10400;
 	id->acl = 3;
 	id->sqes = (uint8_t)(sqes ? sqes : 0x66);
 	id->cqes = 0x44;
-	id->nn = 1;
-	id->oncs = NVME_ONCS_COMPARE | NVME_ONCS_DSM | NVME_ONCS_WRITE_ZEROES | NVME_ONCS_VERIFY;
+	id->nn = t->o.namespaces;
+	id->crdt[0] = t->o.crdt;
+	id->oacs = NVME_OACS_FORMAT | NVME_OACS_FIRMWARE;
+	id->oncs = NVME_ONCS_COPY | NVME_ONCS_COMPARE | NVME_ONCS_DSM | NVME_ONCS_WRITE_ZEROES |
+		   NVME_ONCS_VERIFY;
 	id->vwc = !t->o.write_through;
 	put_text(id->subnqn, "nqn.2024-01.test:nvmet", 22);
 }
@@ -36,14 +39,19 @@ static void identify_ns(struct nvmet *t, struct nvme_id_ns *id)
 {
 	unsigned lbads = atomic_load(&t->f.lbads);
 
-	id->nsze = id->ncap = id->nuse = atomic_load(&t->f.no_blocks) ? 0 : t->o.size / t->o.block;
+	id->nsze = id->ncap = id->nuse = atomic_load(&t->f.no_blocks) ? 0 : t->o.size / t->block;
+	id->nlbaf = 1; /* 512 and 4096, or the one it was made with */
+	id->mssrl = t->o.copy_blocks;
+	id->mcl = t->o.copy_blocks;
 	id->dlfeat = NVME_DLFEAT_ZEROES | NVME_DLFEAT_WZ_DEAC;
 	id->noiob = t->o.noiob;
+	id->flbas = t->block != t->o.block;
 	id->lbaf[0].lbads = (uint8_t)(lbads ? lbads : (unsigned)__builtin_ctz(t->o.block));
+	id->lbaf[1].lbads = t->o.block == 4096 ? 9 : 12;
 	id->lbaf[0].ms = (uint16_t)atomic_load(&t->f.metadata);
 }
 
-static uint16_t put_out(struct nvmet *t, const struct nvme_sqe *sqe, const void *data, uint64_t len)
+uint16_t nvmet_put_out(struct nvmet *t, const struct nvme_sqe *sqe, const void *data, uint64_t len)
 {
 	struct iovec iov[NVMET_MAX_IOV];
 	int n = nvmet_buffers(t, sqe, len, true, iov);
@@ -71,18 +79,20 @@ static uint16_t identify(struct nvmet *t, const struct nvme_sqe *sqe)
 		identify_ctrlr(t, &page.ctrlr);
 		break;
 	case NVME_CNS_NS:
-		if (!sqe->nsid || sqe->nsid > 1)
+		if (!sqe->nsid || sqe->nsid > t->o.namespaces)
 			return NVME_SC_INVALID_NS;
 		identify_ns(t, &page.ns);
 		break;
 	case NVME_CNS_ACTIVE_NS:
-		if (sqe->nsid < 1 && !atomic_load(&t->f.no_namespace))
-			page.ids[0] = 1;
+	case NVME_CNS_ALLOCATED_NS:
+		for (uint32_t i = sqe->nsid, n = 0;
+		     !atomic_load(&t->f.no_namespace) && n < 1024 && i < t->o.namespaces; i++)
+			page.ids[n++] = i + 1;
 		break;
 	default:
 		return NVME_SC_INVALID_FIELD;
 	}
-	return put_out(t, sqe, &page, sizeof(page));
+	return nvmet_put_out(t, sqe, &page, sizeof(page));
 }
 
 static uint16_t get_log(struct nvmet *t, const struct nvme_sqe *sqe)
@@ -92,13 +102,15 @@ static uint16_t get_log(struct nvmet *t, const struct nvme_sqe *sqe)
 	static const uint8_t empty[4096];
 	uint8_t smart[512] = { 0 };
 
+	if (page == NVME_LOG_SANITIZE || page == NVME_LOG_CHANGED_NS || page == NVME_LOG_FIRMWARE)
+		return nvmet_more_admin(t, sqe, NULL);
 	/* Error information, of which there is none, and health. */
 	if ((page != 1 && page != 2) || len > (page == 1 ? sizeof(empty) : sizeof(smart)))
 		return page != 1 && page != 2 ? NVME_SC_LOG_PAGE_INVALID : NVME_SC_INVALID_FIELD;
 	smart[1] = 300 & 0xff; /* Kelvin */
 	smart[2] = 300 >> 8;
 	smart[3] = 100; /* spare, % */
-	return put_out(t, sqe, page == 1 ? empty : smart, len);
+	return nvmet_put_out(t, sqe, page == 1 ? empty : smart, len);
 }
 
 /* ---- queues ---- */
@@ -233,6 +245,8 @@ static uint16_t features(struct nvmet *t, const struct nvme_sqe *sqe, bool set, 
 		else
 			*dw0 = t->temperature;
 		return 0;
+	case NVME_FEAT_HOST_BEHAVIOR:
+		return nvmet_more_admin(t, sqe, dw0);
 	default:
 		return NVME_SC_INVALID_FIELD;
 	}
@@ -260,6 +274,6 @@ uint16_t nvmet_admin_command(struct nvmet *t, const struct nvme_sqe *sqe, uint32
 	case NVME_ADMIN_GET_FEATURES:
 		return features(t, sqe, false, dw0);
 	default:
-		return NVME_SC_INVALID_OPCODE;
+		return nvmet_more_admin(t, sqe, dw0);
 	}
 }

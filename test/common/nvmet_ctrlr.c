@@ -96,7 +96,8 @@ static void run(struct nvmet *t, unsigned id, const struct nvme_sqe *sqe)
 		return;
 	}
 	if (nvmet_once(&t->f.fail))
-		status = (uint16_t)atomic_load(&t->f.fail_status);
+		status = (uint16_t)(atomic_load(&t->f.fail_status) &
+				    (t->heeds_delays ? 0xffff : ~0x1800u));
 	else
 		status = nvmet_io_command(t, sqe);
 	nvmet_complete(t, id, sqe->cid, status, 0);
@@ -212,7 +213,7 @@ void nvmet_reset(struct nvmet *t)
 	t->nstuck = 0;
 	t->ready_ns = 0;
 	t->csts = 0;
-	t->queues_asked = false;
+	t->queues_asked = t->heeds_delays = false;
 }
 
 static void enable(struct nvmet *t)
@@ -303,6 +304,10 @@ int nvmet_create(const struct nvmet_opts *o, struct nvmet **out)
 	t->o.queues = o->queues ? o->queues : NVMET_MAX_QUEUES;
 	t->o.vectors = o->vectors ? o->vectors : NVMET_VECTORS;
 	t->o.mdts = o->mdts ? o->mdts : 5;
+	t->o.namespaces = o->namespaces ? o->namespaces : 1;
+	t->o.copy_blocks = o->copy_blocks ? o->copy_blocks : 64;
+	t->block = t->o.block;
+	strcpy(t->firmware, "1.0");
 	t->write_cache = 1;
 	t->client = -1;
 	memset(t->irq, 0xff, sizeof(t->irq));
@@ -314,7 +319,7 @@ int nvmet_create(const struct nvmet_opts *o, struct nvmet **out)
 		t->bar = mmap(NULL, NVMET_BAR_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, t->bar_fd,
 			      0);
 	if ((t->store < 0 && !o->null) || t->bar == MAP_FAILED || !t->scratch ||
-	    (t->store >= 0 && ftruncate(t->store, (off_t)o->size))) {
+	    (t->store >= 0 && ftruncate(t->store, (off_t)(o->size * t->o.namespaces)))) {
 		nvmet_destroy(t);
 		return -1;
 	}

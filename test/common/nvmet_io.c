@@ -106,7 +106,7 @@ static uint16_t compare(struct nvmet *t, const struct iovec *iov, int n, uint64_
 static uint16_t transfer(struct nvmet *t, const struct nvme_sqe *sqe, uint64_t lba, uint64_t blocks)
 {
 	struct iovec iov[NVMET_MAX_IOV];
-	uint64_t len = blocks * t->o.block, at = lba * t->o.block;
+	uint64_t len = blocks * t->block, at = nvmet_base(t, sqe->nsid) + lba * t->block;
 	int n = nvmet_buffers(t, sqe, len, sqe->opcode == NVME_NVM_READ, iov);
 	ssize_t got;
 
@@ -130,19 +130,19 @@ static uint16_t transfer(struct nvmet *t, const struct nvme_sqe *sqe, uint64_t l
 	return 0;
 }
 
-static bool in_range(const struct nvmet *t, uint64_t lba, uint64_t blocks)
+bool nvmet_in_range(const struct nvmet *t, uint64_t lba, uint64_t blocks)
 {
-	uint64_t all = t->o.size / t->o.block;
+	uint64_t all = t->o.size / t->block;
 
 	return lba < all && blocks <= all - lba;
 }
 
-static uint16_t punch(struct nvmet *t, uint64_t lba, uint64_t blocks)
+static uint16_t punch(struct nvmet *t, uint32_t nsid, uint64_t lba, uint64_t blocks)
 {
 	if (t->store < 0)
 		return 0;
 	if (fallocate(t->store, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-		      (off_t)(lba * t->o.block), (off_t)(blocks * t->o.block)))
+		      (off_t)(nvmet_base(t, nsid) + lba * t->block), (off_t)(blocks * t->block)))
 		return NVME_SC_WRITE_FAULT;
 	return 0;
 }
@@ -161,11 +161,11 @@ static uint16_t deallocate(struct nvmet *t, const struct nvme_sqe *sqe)
 		return NVME_SC_INTERNAL;
 	r = iov[0].iov_base;
 	for (unsigned i = 0; i < n; i++)
-		if (r[i].blocks && !in_range(t, r[i].lba, r[i].blocks))
+		if (r[i].blocks && !nvmet_in_range(t, r[i].lba, r[i].blocks))
 			return NVME_SC_LBA_RANGE;
 	for (unsigned i = 0; i < n && !status && sqe->cdw11 & NVME_DSM_AD; i++)
 		if (r[i].blocks)
-			status = punch(t, r[i].lba, r[i].blocks);
+			status = punch(t, sqe->nsid, r[i].lba, r[i].blocks);
 	atomic_fetch_add(&t->n.deallocates, 1);
 	return status;
 }
@@ -182,17 +182,17 @@ static uint16_t blocks_command(struct nvmet *t, const struct nvme_sqe *sqe)
 	uint64_t blocks = (uint64_t)(sqe->cdw12 & 0xffff) + 1;
 	uint64_t limit = (uint64_t)NVME_PAGE << t->o.mdts;
 
-	if (!in_range(t, lba, blocks))
+	if (!nvmet_in_range(t, lba, blocks))
 		return NVME_SC_LBA_RANGE;
 	switch (sqe->opcode) {
 	case NVME_NVM_WRITE_ZEROES:
-		return punch(t, lba, blocks);
+		return punch(t, sqe->nsid, lba, blocks);
 	case NVME_NVM_VERIFY:
 		return 0;
 	default:
 		break;
 	}
-	if (blocks * t->o.block > limit) {
+	if (blocks * t->block > limit) {
 		nvmet_host_error(t, "more than MDTS");
 		return NVME_SC_INVALID_FIELD;
 	}
@@ -205,9 +205,11 @@ static uint16_t blocks_command(struct nvmet *t, const struct nvme_sqe *sqe)
 
 uint16_t nvmet_io_command(struct nvmet *t, const struct nvme_sqe *sqe)
 {
-	if (sqe->opcode == NVME_NVM_FLUSH && (sqe->nsid == 1 || sqe->nsid == NVME_NSID_ALL))
+	bool ours = sqe->nsid && sqe->nsid <= t->o.namespaces;
+
+	if (sqe->opcode == NVME_NVM_FLUSH && (ours || sqe->nsid == NVME_NSID_ALL))
 		return flush(t);
-	if (sqe->nsid != 1)
+	if (!ours)
 		return NVME_SC_INVALID_NS;
 	if (sqe->cdw2 || sqe->cdw3)
 		nvmet_host_error(t, "reserved fields are set");
@@ -220,6 +222,8 @@ uint16_t nvmet_io_command(struct nvmet *t, const struct nvme_sqe *sqe)
 		return blocks_command(t, sqe);
 	case NVME_NVM_DSM:
 		return deallocate(t, sqe);
+	case NVME_NVM_COPY:
+		return nvmet_copy(t, sqe);
 	default:
 		return NVME_SC_INVALID_OPCODE;
 	}

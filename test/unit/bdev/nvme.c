@@ -9,6 +9,7 @@
 
 #include "base/dma.h"
 #include "base/log.h"
+#include "base/util.h"
 #include "test/unit/bdev/devices.h"
 #include "test/unit/nvme/peer.h"
 
@@ -136,4 +137,41 @@ TEST(bdev_nvme, the_descriptor_is_quiet_after_the_controller_has_gone)
 	bdev_channel_destroy(ch);
 	dev_close(&t);
 	base_log_set_sink(NULL, NULL);
+}
+
+TEST(bdev_nvme, namespaces_of_one_controller_are_open_at_once)
+{
+	struct nvmet_opts o = { .size = 16 * MiB, .namespaces = 2 };
+	struct bdev_channel *ch[2];
+	struct bdev *dev[2];
+	struct base_err err;
+	char name[200], *buf;
+	struct peer p;
+
+	peer_start(&p, &o);
+	for (unsigned i = 0; i < 2; i++) {
+		snprintf(name, sizeof(name), "nvme:%s/%u", p.address, i + 1);
+		ASSERT_OK(bdev_open(name, NULL, &dev[i], &err));
+		ASSERT_OK(bdev_channel_create(dev[i], &ch[i]));
+	}
+	EXPECT_EQ_INT(1, atomic_load(&p.t->n.clients));
+	buf = dma_alloc(8192, 4096);
+	ASSERT_TRUE(buf);
+	for (unsigned i = 0; i < 2; i++) {
+		memset(buf, 'a' + (int)i, 4096);
+		EXPECT_OK(bdev_io_sync(ch[i], BDEV_WRITE, buf, 4096, 4096, 0));
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		EXPECT_OK(bdev_io_sync(ch[i], BDEV_READ, buf, 4096, 4096, 0));
+		EXPECT_EQ_INT('a' + (int)i, buf[4095]);
+	}
+	/* One that goes leaves the other. */
+	bdev_channel_destroy(ch[0]);
+	bdev_close(dev[0]);
+	EXPECT_OK(bdev_io_sync(ch[1], BDEV_READ, buf, 4096, 4096, 0));
+	bdev_channel_destroy(ch[1]);
+	bdev_close(dev[1]);
+	EXPECT_EQ_INT(1, atomic_load(&p.t->n.shutdowns));
+	dma_free(buf);
+	peer_stop(&p);
 }

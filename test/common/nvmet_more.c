@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What controllers do more seldom: copying, formatting, firmware, sanitizing. */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "test/common/nvmet.h"
+
+uint64_t nvmet_base(const struct nvmet *t, uint32_t nsid)
+{
+	return (nsid - 1) * t->o.size;
+}
+
+/* The data of a command, in one piece. */
+static uint16_t take_in(struct nvmet *t, const struct nvme_sqe *sqe, void *to, uint64_t len)
+{
+	struct iovec iov[NVMET_MAX_IOV];
+	int n = nvmet_buffers(t, sqe, len, false, iov);
+
+	if (n < 0)
+		return (uint16_t)-n;
+	for (int i = 0; i < n; i++) {
+		memcpy(to, iov[i].iov_base, iov[i].iov_len);
+		to = (char *)to + iov[i].iov_len;
+	}
+	return 0;
+}
+
+static uint16_t copy_range(struct nvmet *t, uint32_t nsid, uint64_t from, uint64_t to,
+			   uint64_t blocks)
+{
+	for (uint64_t i = 0; i < blocks && t->store >= 0; i++) {
+		uint64_t base = nvmet_base(t, nsid);
+
+		if (pread(t->store, t->scratch, t->block, (off_t)(base + (from + i) * t->block)) !=
+		    (ssize_t)t->block)
+			return NVME_SC_READ_ERROR;
+		if (pwrite(t->store, t->scratch, t->block, (off_t)(base + (to + i) * t->block)) !=
+		    (ssize_t)t->block)
+			return NVME_SC_WRITE_FAULT;
+	}
+	return 0;
+}
+
+uint16_t nvmet_copy(struct nvmet *t, const struct nvme_sqe *sqe)
+{
+	uint64_t to = sqe->cdw10 | (uint64_t)sqe->cdw11 << 32, blocks;
+	struct nvme_copy_range r;
+	uint16_t status = take_in(t, sqe, &r, sizeof(r));
+
+	if (status)
+		return status;
+	blocks = r.blocks + 1u;
+	if (sqe->cdw12 & 0xfff || r.rsvd0 || r.rsvd18 || r.rsvd20)
+		nvmet_host_error(t, "a copy of more than one range, or reserved fields are set");
+	if (blocks > t->o.copy_blocks) {
+		nvmet_host_error(t, "a copy of more than MSSRL");
+		return NVME_SC_INVALID_FIELD;
+	}
+	if (!nvmet_in_range(t, to, blocks) || !nvmet_in_range(t, r.lba, blocks))
+		return NVME_SC_LBA_RANGE;
+	atomic_fetch_add(&t->n.copies, 1);
+	return copy_range(t, sqe->nsid, r.lba, to, blocks);
+}
+
+/* ---- administration ---- */
+
+static uint16_t format(struct nvmet *t, const struct nvme_sqe *sqe)
+{
+	unsigned f = sqe->cdw10 & 0xf;
+
+	if (f > 1 || sqe->cdw10 >> 12 || (sqe->cdw10 >> 5 & 7))
+		return NVME_SC_FORMAT_INVALID;
+	if (!sqe->nsid || (sqe->nsid > t->o.namespaces && sqe->nsid != NVME_NSID_ALL))
+		return NVME_SC_INVALID_NS;
+	/* All namespaces have the same one here, as the specification allows. */
+	t->block = !f ? t->o.block : t->o.block == 4096 ? 512 : 4096;
+	t->formats++;
+	if (t->store >= 0 &&
+	    (ftruncate(t->store, 0) || ftruncate(t->store, (off_t)(t->o.size * t->o.namespaces))))
+		return NVME_SC_WRITE_FAULT;
+	return 0;
+}
+
+/* An image begins with its name, eight letters. */
+static uint16_t download(struct nvmet *t, const struct nvme_sqe *sqe)
+{
+	uint64_t len = ((uint64_t)sqe->cdw10 + 1) * 4, at = (uint64_t)sqe->cdw11 * 4;
+	uint16_t status;
+
+	if (len > (uint64_t)NVME_PAGE << t->o.mdts)
+		return NVME_SC_INVALID_FIELD;
+	if (at != t->image && at)
+		return NVME_SC_FIRMWARE_OVERLAP;
+	status = take_in(t, sqe, t->scratch, len);
+	if (status)
+		return status;
+	if (!at)
+		memcpy(t->image_name, t->scratch, MIN(len, 8u));
+	t->image = (uint32_t)(at + len);
+	return 0;
+}
+
+static uint16_t commit(struct nvmet *t, const struct nvme_sqe *sqe)
+{
+	unsigned action = sqe->cdw10 >> 3 & 7;
+
+	if ((sqe->cdw10 & 7) > 1)
+		return NVME_SC_FIRMWARE_SLOT;
+	if (!t->image)
+		return NVME_SC_FIRMWARE_IMAGE;
+	memcpy(t->firmware, t->image_name, 8);
+	return action == 3 ? 0 : NVME_SC_FIRMWARE_CONTROLLER_RESET;
+}
+
+static uint16_t more_logs(struct nvmet *t, const struct nvme_sqe *sqe)
+{
+	uint64_t len = ((uint64_t)(sqe->cdw10 >> 16 | (sqe->cdw11 & 0xffff) << 16) + 1) * 4;
+	uint8_t log[4096] = { 0 };
+
+	if (len > sizeof(log))
+		return NVME_SC_INVALID_FIELD;
+	if ((sqe->cdw10 & 0xff) == NVME_LOG_SANITIZE) {
+		log[0] = log[1] = 0xff;
+		log[2] = 1;
+		log[3] = 1;
+	}
+	return nvmet_put_out(t, sqe, log, len);
+}
+
+static uint16_t host_behavior(struct nvmet *t, const struct nvme_sqe *sqe)
+{
+	uint8_t data[512];
+	uint16_t status = take_in(t, sqe, data, sizeof(data));
+
+	if (!status)
+		t->heeds_delays = data[0] == 1;
+	return status;
+}
+
+uint16_t nvmet_more_admin(struct nvmet *t, const struct nvme_sqe *sqe, uint32_t *dw0)
+{
+	(void)dw0;
+	switch (sqe->opcode) {
+	case NVME_ADMIN_FORMAT:
+		return format(t, sqe);
+	case NVME_ADMIN_FIRMWARE_DOWNLOAD:
+		return download(t, sqe);
+	case NVME_ADMIN_FIRMWARE_COMMIT:
+		return commit(t, sqe);
+	case NVME_ADMIN_GET_LOG:
+		return more_logs(t, sqe);
+	case NVME_ADMIN_SET_FEATURES:
+		return host_behavior(t, sqe);
+	default:
+		return NVME_SC_INVALID_OPCODE;
+	}
+}
