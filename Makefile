@@ -292,4 +292,4 @@ distclean:
 help:
 	@sed -n '2,6s/^# //p' Makefile
 
--include $(all_objs:.o=.d) $(mutated_objs:.o=.d)
+-include $(all_objs:.o=.d) $(mutated_objs:.o=.d) $(patsubst %.o,%.d,$(call obj,nvme/example.c $(wildcard bench/*.c)))

@@ -72,13 +72,15 @@ static int open_retry(const char *name, int flags, struct file *f)
 
 	do {
 		fd = open(name, flags | (f->direct ? O_DIRECT : 0), 0644);
-	} while (fd < 0 && errno == EBUSY && be_patient(name, &tries));
-	if (fd < 0 && errno == EINVAL && f->direct) {
+		fd = fd < 0 ? -errno : fd; /* patience changes errno */
+	} while (fd == -EBUSY && be_patient(name, &tries));
+	if (fd == -EINVAL && f->direct) {
 		log_info("%s: direct I/O is refused, using the page cache", name);
 		f->direct = false;
 		fd = open(name, flags & ~O_EXCL, 0644);
+		fd = fd < 0 ? -errno : fd;
 	}
-	return fd < 0 ? -errno : fd;
+	return fd;
 }
 
 static int open_fd(const char *name, const struct bdev_opts *opts, struct file *f, bool *created)

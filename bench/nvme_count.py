@@ -71,6 +71,7 @@ def serve(options, directory):
         if os.path.exists(path):
             break
         time.sleep(0.05)
+    time.sleep(0.3)  # bound, and by now it listens
     return server, "vfio-user:" + path
 
 
