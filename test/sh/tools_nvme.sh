@@ -46,6 +46,85 @@ run blobfs-nvme errors --json "$dev"
 has errors_json "j['errors'] == []"
 end_of_target keeps_to_the_specification
 
+# ---- how fast ----
+serve --size 64M --file img
+refused perf_of_nothing 1 'No such file' blobfs-nvme perf "$tmp/none"
+refused perf_odd_size 2 'out of the question' blobfs-nvme perf "$dev" -o 1000
+refused perf_no_pattern 2 'dance is out of the question' blobfs-nvme perf "$dev" -w dance
+refused perf_too_deep 1 'a queue takes' blobfs-nvme perf "$dev" -q 4096
+refused perf_too_wide 1 'has 64 queue pairs' blobfs-nvme perf "$dev" -c 100
+refused perf_too_large 1 'no room' blobfs-nvme perf "$dev" -o 16M -c 5
+sane="j['iops'] > 100 and abs(j['mb_per_s'] - j['iops'] * j['io_size'] / 1e6) < 0.01 + j['mb_per_s'] / 100 and 0 < j['latency_us']['p50'] <= j['latency_us']['p99'] <= j['latency_us']['p99.9'] <= j['latency_us']['max'] and j['cycles_per_io'] > 10 and 0.3 <= j['seconds'] < 20"
+for w in randread read randwrite write randrw rw; do
+	run blobfs-nvme perf "$dev" -w $w -t 0.3 -q 4 -o 8K --json
+	case $w in
+	*read) what="j['read']['ios'] == j['ios'] > 0" ;;
+	*write) what="j['write']['ios'] == j['ios'] > 0" ;;
+	*) what="j['read']['ios'] and j['write']['ios'] and j['read']['ios'] + j['write']['ios'] == j['ios']" ;;
+	esac
+	has "perf_$w" "$sane and $what and 0 < j['busy_cycles_per_io'] <= j['cycles_per_io']"
+done
+run blobfs-nvme perf "$dev" -c 3 -q 2 -t 0.5 --json
+has perf_three_channels "$sane and j['channels'] == 3"
+is perf_for_people 0 'IOPS .*MB/s .*p99.9' blobfs-nvme perf "$dev" -t 0.3
+is perf_512 0 'read' blobfs-nvme perf "$dev/1" -t 0.3 -o 512 -q 1
+end_of_target perf_keeps_to_the_specification
+run blobfs-nvme perf img -w randwrite -t 0.3 -q 4 --json
+has perf_of_a_file "$sane and j['write']['ios'] == j['ios']"
+run blobfs-nvme perf img -w randrw -t 0.3 -q 1 -c 2 --json
+has perf_of_a_file_one_by_one "$sane"
+run blobfs-nvme perf ram:64M -t 0.3 --json
+has perf_of_memory "$sane"
+
+# Nothing is written over what is somebody's.
+mkfs.ext4 -q -F -E nodiscard img
+unchanged perf_spares_ext4 img blobfs-nvme perf img -w write -t 0.3
+refused perf_says_ext4 1 'holds a ext4 signature' blobfs-nvme perf img -w randrw
+serve --size 64M --file img
+refused perf_spares_ext4_on_nvme 1 'holds a ext4 signature' blobfs-nvme perf "$dev" -w randwrite
+refused mkfs_spares_ext4_on_nvme 8 'holds a ext4 signature' mkfs.blobfs "$dev"
+is perf_reads_it 0 IOPS blobfs-nvme perf "$dev" -t 0.3
+is mkfs_over_ext4 0 'Made BlobFS' mkfs.blobfs -f "$dev"
+refused perf_spares_blobfs 1 'holds a BlobFS file system' blobfs-nvme perf "$dev" -w rw
+refused mkfs_spares_blobfs 8 'holds a BlobFS file system' mkfs.blobfs "$dev"
+is fsck_after_that 0 clean fsck.blobfs -n -f "$dev"
+is perf_destroys 0 IOPS blobfs-nvme perf "$dev" -w write -t 1 -o 1M --destroy
+is destroyed 8 '' fsck.blobfs -n -f "$dev"
+end_of_target guard_keeps_to_the_specification
+# A signature at the end: the superblock of a RAID (version 1.0) lies there, on a medium that is zero before.
+rm img && truncate -s 512M img
+python3 -c "
+import struct
+at = 512 << 20 >> 9
+at = at - 16 & ~7
+b = bytearray(4096)
+struct.pack_into('<II', b, 0, 0xa92b4efc, 1)
+b[16:32] = bytes(range(16))
+struct.pack_into('<Q', b, 144, at)
+with open('img', 'r+b') as f: f.seek(at * 512); f.write(b)
+"
+serve --size 512M --file img
+refused perf_sees_the_end 1 'holds a linux_raid_member signature' blobfs-nvme perf "$dev" -w write
+is mkfs_wipes_the_end 0 'Made BlobFS' mkfs.blobfs -f "$dev"
+end_of_target end_keeps_to_the_specification
+blkid -p img >.out 2>&1 && bad the_end_is_wiped 'a signature is left' || ok the_end_is_wiped
+
+# Stopped early it says what it has found.
+serve --size 64M --null
+blobfs-nvme perf "$dev" -t 50 >.out 2>.err &
+perf=$!
+sleep 1
+kill -INT $perf
+wait $perf && grep -q IOPS .out && ok perf_interrupted || bad perf_interrupted 'no result'
+# A controller that dies ends it.
+blobfs-nvme perf "$dev" -t 50 >.out 2>.err &
+perf=$!
+sleep 1
+kill -KILL $target
+wait $target 2>/dev/null
+wait $perf
+[ $? = 1 ] && grep -q 'No such device' .err && ok perf_of_a_dying_controller || bad perf_of_a_dying_controller "exit code $?"
+
 # ---- the machine ----
 # made DRIVER GROUPS HUGE: a machine of paper with a controller at 0000:01:00.0
 made() {

@@ -169,16 +169,35 @@ static int look_at_kind(const struct request *rq, const struct stat *st)
 	return 0;
 }
 
+/* Says what must not be overwritten, or that it cannot be told; rc: tool_probe's. */
+static int judge_content(const struct request *rq, const char *what, const struct base_err *err, int rc)
+{
+	if (rc < 0) {
+		tool_error_of(rq->device, base_err_text(err, rc));
+		return EXIT_OPERATION;
+	}
+	if (rc > 0 && !rq->force) {
+		tool_error("%s holds %s; use -f to overwrite it", rq->device, what);
+		return EXIT_OPERATION;
+	}
+	return 0;
+}
+
 /* Everything that can be found out without writing. */
 static int look_first(const struct request *rq)
 {
+	struct base_err err = { "" };
 	char what[PATH_MAX + 64];
 	struct stat st;
 	uint64_t size;
 	int rc;
 
-	if (!tool_is_path(rq->device))
+	if (strncmp(rq->device, "ram:", 4) == 0)
 		return 0;
+	if (!tool_is_path(rq->device)) {
+		rc = tool_probe_any(rq->device, what, sizeof(what), &err);
+		return judge_content(rq, what, &err, rc);
+	}
 	if (stat(rq->device, &st)) {
 		if (errno == ENOENT)
 			return look_for_place(rq);
@@ -192,15 +211,10 @@ static int look_first(const struct request *rq)
 		tool_error("%s is in use: %s", rq->device, what);
 		return EXIT_OPERATION;
 	}
-	rc = tool_probe(rq->device, what, sizeof(what));
-	if (rc < 0) {
-		tool_error("%s: cannot look for file systems: %s", rq->device, strerror(-rc));
-		return EXIT_OPERATION;
-	}
-	if (rc > 0 && !rq->force) {
-		tool_error("%s holds %s; use -f to overwrite it", rq->device, what);
-		return EXIT_OPERATION;
-	}
+	rc = tool_probe_any(rq->device, what, sizeof(what), &err);
+	rc = judge_content(rq, what, &err, rc);
+	if (rc)
+		return rc;
 	rc = image_device_size(rq->device, &size);
 	if (rc == 0 && !rq->size && size < BS_MIN_SIZE) {
 		tool_error("%s has %llu bytes: a file system needs at least %uM%s", rq->device, (unsigned long long)size,
@@ -237,8 +251,8 @@ static int make(const struct request *rq, uint64_t *size)
 	}
 	*size = bdev_info(dev)->size;
 	/* Only now, as nobody else can have it open any more. */
-	if (tool_is_path(rq->device) && rq->force)
-		rc = tool_wipe(rq->device);
+	if (rq->force && strncmp(rq->device, "ram:", 4))
+		rc = tool_is_path(rq->device) ? tool_wipe(rq->device) : tool_wipe_bdev(dev);
 	if (rc) {
 		tool_error("%s: cannot remove old signatures: %s", rq->device, strerror(-rc));
 	} else {

@@ -11,10 +11,7 @@
 #include "tools/nvme/verb.h"
 
 static const struct verb *const verbs[] = {
-	&verb_list,
-	&verb_identify,
-	&verb_smart,
-	&verb_errors,
+	&verb_list, &verb_identify, &verb_smart, &verb_errors, &verb_perf,
 };
 
 static void usage(FILE *to)
