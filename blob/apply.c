@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "blob/internal.h"
+#include "blob/share.h"
 
 /* Blobs that records in replay named and that are not there: deleted later in the log, or the log
  * is wrong. */
@@ -109,12 +109,17 @@ static uint32_t chunks_for(const struct bs *bs, const struct bs_rec *rec)
 
 	if (rec->op == BS_REC_DEL_BLOB)
 		return 1;
+	if (rec->kind == BS_KIND_SHARE)
+		return BS_SHARE_CHUNKS;
 	if (rec->kind != BS_KIND_RUN)
 		return 0;
 	if (bs->recovering)
 		return rec->op == BS_REC_PUT ? n : 1;
 	if (rec->op == BS_REC_DEL)
 		return 4; /* a split, a handed over map, or two chunks of extents and the open one */
+	/* Shared runs go where nothing is mapped, in order: a full chunk splits in two with room in both. */
+	if (d->flags & BS_RUN_SHARED)
+		return n / (BS_CHUNK_RUNS / 2) + 3;
 	for (uint32_t i = 0; i < n; i++) {
 		struct bs_run run;
 
@@ -122,6 +127,24 @@ static uint32_t chunks_for(const struct bs *bs, const struct bs_rec *rec)
 		extents += (uint32_t)MIN((uint64_t)run.count, 2 * BS_CHUNK_RUNS + 2);
 	}
 	return n + extents / BS_CHUNK_RUNS + 1;
+}
+
+/* Counting them must not fail either. */
+static int prep_shared(struct bs *bs, const struct bs_rec *rec)
+{
+	const struct bs_run_disk *d = rec->value;
+	int rc = 0;
+
+	if (bs->recovering || rec->op != BS_REC_PUT || rec->kind != BS_KIND_RUN)
+		return 0;
+	for (uint32_t i = 0; i < rec->len / sizeof(*d) && !rc; i++) {
+		struct bs_run run;
+
+		bs_run_from_disk(&d[i], &run);
+		if (run.flags & BS_RUN_SHARED)
+			rc = bs_share_prepare(bs, bs_run_phys(&run), run.count);
+	}
+	return rc;
 }
 
 static int prep_header(struct bs *bs, const struct bs_rec *rec, struct bs_blob *made,
@@ -170,12 +193,15 @@ int bs_prep_make_blob(struct bs *bs, const struct bs_rec *rec, struct bs_blob *b
 
 	memset(prep, 0, sizeof(*prep));
 	prep->chunks = chunks_for(bs, rec);
-	if (prep->chunks)
+	if (prep->chunks) {
 		rc = bs_spare_fill(&bs->spare, bs->spare_want + prep->chunks);
-	else if (rec->op == BS_REC_PUT && rec->kind == BS_KIND_HEADER)
+		if (!rc)
+			rc = prep_shared(bs, rec);
+	} else if (rec->op == BS_REC_PUT && rec->kind == BS_KIND_HEADER) {
 		rc = prep_header(bs, rec, blob, prep);
-	else if (rec->op == BS_REC_PUT)
+	} else if (rec->op == BS_REC_PUT) {
 		rc = prep_item(rec, prep);
+	}
 	if (rc)
 		bs_prep_drop(prep);
 	return rc;
@@ -197,11 +223,11 @@ struct apply_sink {
 	uint64_t lsn;
 };
 
-static void sink_extent(struct bs_sink *sink, uint64_t phys, uint64_t count)
+static void sink_extent(struct bs_sink *sink, uint64_t phys, uint64_t count, unsigned flags)
 {
 	struct apply_sink *s = container_of(sink, struct apply_sink, sink);
 
-	bs_space_unmapped(s->bs, phys, count, s->lsn);
+	bs_space_unmapped(s->bs, phys, count, flags, s->lsn);
 }
 
 static void sink_chunk(struct bs_sink *sink, struct bs_chunk *chunk)
@@ -227,6 +253,7 @@ static void apply_header(struct bs *bs, const struct bs_rec *rec, uint64_t lsn,
 	bs->meta_bytes += bs_rec_size(rec->len);
 	pthread_rwlock_wrlock(bs_maplock(bs, rec->blob));
 	blob->size = le64_get(h->size);
+	blob->sealed = le32_get(h->flags) & BS_HEADER_SEALED;
 	blob->user_len = (uint8_t)(rec->len - sizeof(*h));
 	old = blob->user;
 	blob->user = prep->user;
@@ -251,6 +278,8 @@ static void put_runs(struct bs *bs, const struct bs_rec *rec, struct bs_blob *bl
 		struct bs_run run;
 
 		bs_run_from_disk(d, &run);
+		if ((run.flags & BS_RUN_SHARED) && !bs->recovering)
+			bs_share_inc(bs, bs_run_phys(&run), run.count);
 		bs_runmap_put(&blob->map, &run, &bs->spare, sink);
 	}
 }
@@ -280,7 +309,9 @@ static void apply_runs(struct bs *bs, const struct bs_rec *rec, uint64_t lsn, st
 	bs->n_unwritten -= blob->map.unwritten;
 	bs->meta_bytes -= bs_runs_bytes(blob->map.runs);
 	pthread_rwlock_wrlock(bs_maplock(bs, blob->id));
-	if (rec->op == BS_REC_PUT)
+	if (rec->kind == BS_KIND_SHARE)
+		bs_runmap_share(&blob->map, rec->key, le64_get(*(const le64 *)rec->value), &bs->spare);
+	else if (rec->op == BS_REC_PUT)
 		put_runs(bs, rec, blob, sink);
 	else
 		del_runs(bs, rec, lsn, blob, sink);
@@ -348,7 +379,7 @@ int bs_apply(struct bs *bs, const struct bs_rec *rec, uint64_t lsn, struct bs_pr
 	}
 	if (!blob)
 		return orphan_add(bs, rec->blob, lsn);
-	if (rec->kind == BS_KIND_RUN)
+	if (rec->kind == BS_KIND_RUN || rec->kind == BS_KIND_SHARE)
 		apply_runs(bs, rec, lsn, blob);
 	else
 		apply_item(bs, rec, lsn, blob, prep);

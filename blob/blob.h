@@ -41,7 +41,7 @@ enum bs_kind {
 	BS_KIND_HEADER = 0,
 	BS_KIND_RUN = 1,
 	BS_KIND_LOGDATA = 2, /* reserved: bytes carried in the log */
-	BS_KIND_SHARE = 3,   /* reserved: snapshot and clone bookkeeping */
+	BS_KIND_SHARE = 3,   /* a range of runs that became shared */
 	BS_KIND_SUM = 4,     /* reserved: data checksums */
 	BS_KIND_USER = 16,
 	BS_KIND_MAX = 63
@@ -100,7 +100,8 @@ struct bs_stat {
 	uint64_t blocks;         /* of the device, 4 KiB */
 	uint64_t free_blocks;    /* not owned by anything */
 	uint64_t avail_blocks;   /* free_blocks less reservations and what checkpoint and log may need */
-	uint64_t used_blocks;    /* mapped by runs */
+	uint64_t used_blocks;    /* mapped by runs, shared ones once */
+	uint64_t saved_blocks;   /* what more would be used if nothing were shared */
 	uint64_t pending_blocks; /* freed, not yet allowed to be used again */
 	uint64_t meta_bytes;     /* size of all items as a checkpoint would hold them */
 	uint64_t blobs, runs, items;
@@ -141,6 +142,7 @@ struct bs_blob_info {
 	uint32_t user_len;
 	uint8_t user[BS_USER_MAX];
 	bool deleted;
+	bool sealed;              /* see bs_txn_seal */
 };
 BLOBFS_API void bs_blob_get_info(struct bs_blob *blob, struct bs_blob_info *out);
 /* Calls fn for every blob in order of id; fn's non-zero return ends it and is returned. fn may begin no transaction; it
@@ -201,12 +203,61 @@ BLOBFS_API int bs_txn_put(struct bs_txn *txn, struct bs_blob *blob, unsigned kin
 BLOBFS_API int bs_txn_del(struct bs_txn *txn, struct bs_blob *blob, unsigned kind, uint64_t key);
 /* Unmaps blocks [block, block + count); count UINT64_MAX: to the end. Writes in flight there will not be published. */
 BLOBFS_API int bs_txn_unmap(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, uint64_t count);
-/* Makes mapped blocks of the range read as zeroes without I/O (unwritten), leaves holes as holes. */
+/* Makes mapped blocks of the range read as zeroes without I/O: unwritten, or holes where they are shared; leaves holes as holes. */
 BLOBFS_API int bs_txn_zero(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, uint64_t count);
-/* Maps every hole of the range to unwritten blocks. All or -ENOSPC. */
+/* Maps every hole of the range to unwritten blocks. All or -ENOSPC. What is shared stays so: writing there may still find no space. */
 BLOBFS_API int bs_txn_prealloc(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, uint64_t count, enum bs_stream stream);
 /* Deletes the blob with all its items and runs. */
 BLOBFS_API int bs_txn_delete(struct bs_txn *txn, struct bs_blob *blob);
+
+/* ---- sharing: snapshots, clones, reflinks ---- */
+
+/*
+ * Blobs can have blocks in common: a write to such a block goes to a new place, a block is free when the last blob lets it go. A
+ * clone is a new blob that shares everything, a snapshot is one that is sealed besides, a group snapshot is many of them in one
+ * transaction, a rollback is sharing back. What is unwritten is not shared: it is a hole in the copy.
+ *
+ * Writes that go over old blocks while a copy is made would be seen in it. So before a transaction shares data of a blob:
+ *   bs_share_begin  bs_map_lookup says BS_RUN_SHARED of all that is written, so that who writes later reserves space;
+ *                   write home now what is waiting without such a reservation;
+ *   bs_share_hold   from here on nothing of the blob is overwritten in place; then wait (bs_share_wait_start) for the
+ *                   writes that were on their way: with that, a write is in the copy if it was published before the transaction;
+ *   bs_share_end    after it.
+ * Each is counted, and takes no time. A sealed blob needs none of this. bs_share_quiesce is all of it for many blobs.
+ */
+BLOBFS_API void bs_share_begin(struct bs_blob *blob);
+BLOBFS_API void bs_share_hold(struct bs_blob *blob);
+/* held: it was held, too. */
+BLOBFS_API void bs_share_end(struct bs_blob *blob, bool held);
+/* As a child of op: done when every read and write that was under way is over. -ENOMEM. Nobody who still has to poll for one of these
+ * may wait for this. */
+BLOBFS_API void bs_share_wait_start(struct bs *bs, struct op *op);
+/* Begins and holds all of them, and waits. Not inside a poll. After an error none is held. */
+BLOBFS_API int bs_share_quiesce(struct bs *bs, struct bs_blob *const *blob, uint64_t n);
+/*
+ * Maps to's blocks [to_block, + count) to what from maps at from_block; holes and unwritten blocks become holes, and what was there is
+ * unmapped. count UINT64_MAX: to the end of both. Sizes are the caller's. The two may be one blob if the ranges do not overlap.
+ * -EAGAIN: from is not held, or the wait is not over; -EROFS: to is sealed; -EINVAL: from's runs were changed in this transaction
+ * already, or the ranges overlap; -E2BIG: more runs than a transaction takes (some sixty thousand on stores of a GiB or more):
+ * share ranges one by one; -EOPNOTSUPP: a store made before there was this.
+ */
+BLOBFS_API int bs_txn_share(struct bs_txn *txn, struct bs_blob *from, uint64_t from_block, struct bs_blob *to, uint64_t to_block,
+			    uint64_t count);
+/* As bs_txn_header, and from then on the blob's data and size cannot be changed (-EROFS), only its user bytes, its items, and it can be
+ * deleted. */
+BLOBFS_API int bs_txn_seal(struct bs_txn *txn, struct bs_blob *blob, uint64_t size, const void *user, uint32_t user_len);
+/*
+ * Copies of n blobs with their headers, items and data, in one transaction, of one instant: their ids in ids. sealed: as snapshots.
+ * Blocking. Durable with the next commit. -E2BIG: see bs_txn_share.
+ */
+BLOBFS_API int bs_snapshot(struct bs *bs, struct bs_blob *const *blob, uint64_t n, bool sealed, uint64_t *ids);
+
+struct bs_usage {
+	uint64_t exclusive; /* blocks that are freed with this blob, unwritten ones included */
+	uint64_t shared;    /* blocks that some other run has, too */
+};
+/* Looks at every shared run: the store's lock is held for some hundred of them at a time. */
+BLOBFS_API void bs_blob_get_usage(struct bs_blob *blob, struct bs_usage *out);
 
 /* Space for data to be written later (cached writes): clusters. -ENOSPC; see bs_reclaim_start. */
 BLOBFS_API int bs_reserve(struct bs *bs, uint64_t clusters);

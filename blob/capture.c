@@ -41,6 +41,7 @@ static bool emit_header(struct page *p, const struct bs_blob *blob)
 
 	memset(&value, 0, sizeof(value));
 	value.head.size = le64_make(blob->size);
+	value.head.flags = le32_make(blob->sealed ? BS_HEADER_SEALED : 0);
 	value.head.user_len = le32_make(blob->user_len);
 	if (blob->user_len)
 		memcpy(value.user, blob->user, blob->user_len);

@@ -144,7 +144,7 @@ static int load_leaf(struct load *l, const struct bs_page_disk *p)
 		struct bs_rec rec;
 		int size = bs_rec_decode(at, left, l->bs->blocks, &rec);
 
-		if (size < 0 || rec.op != BS_REC_PUT)
+		if (size < 0 || rec.op != BS_REC_PUT || rec.kind == BS_KIND_SHARE)
 			return complain(l, "page-record", block, "a record of this page is malformed");
 		key = (struct bs_cursor){ .blob = rec.blob, .key = rec.key, .kind = rec.kind };
 		if (l->any && compare(&l->last, &key) >= 0)

@@ -21,8 +21,9 @@
 #define BS_MAGIC_FRAME 0x4d524642u     /* "BFRM" */
 #define BS_MAGIC_PAGE 0x47415042u      /* "BPAG" */
 
-/* Feature bits: a reader that does not know an incompat bit refuses; a ro_compat bit: read-only; a compat bit: ignores it.
- * Known today: none. */
+/* Feature bits: a reader that does not know an incompat bit refuses; a ro_compat bit: read-only; a compat bit: ignores it. */
+#define BS_INCOMPAT_SHARE ((uint64_t)1 << 1) /* runs may be shared, blobs sealed */
+#define BS_INCOMPAT_KNOWN BS_INCOMPAT_SHARE
 
 /* The superblock: block 0 and BS_SB_COPY_BLOCK; the valid copy with the higher generation counts. */
 struct bs_sb_disk {
@@ -102,17 +103,18 @@ struct bs_rec_disk {
 	uint8_t flags;
 	uint8_t zero;
 	le64 blob;
-	le64 key;      /* HEADER: 0. RUN: first logical block; a DEL of RUN has the value {le64 count} */
+	le64 key;      /* HEADER: 0. RUN, SHARE: first logical block; a DEL of RUN, a PUT of SHARE have the value {le64 count} */
 	/* value, then zeroes to a multiple of 8 */
 } __attribute__((packed));
 static_assert(sizeof(struct bs_rec_disk) == 24, "record header");
 /* Largest record: a value of BS_VALUE_MAX. */
 #define BS_REC_MAX (sizeof(struct bs_rec_disk) + BS_VALUE_MAX)
 
+enum bs_header_flags { BS_HEADER_SEALED = 1 /* data and size never change */ };
 /* Value of HEADER: this, then user bytes. */
 struct bs_header_disk {
 	le64 size;
-	le32 flags; /* 0 */
+	le32 flags; /* enum bs_header_flags */
 	le32 user_len;
 } __attribute__((packed));
 static_assert(sizeof(struct bs_header_disk) == 16, "blob header");

@@ -178,6 +178,7 @@ void bs_blob_get_info(struct bs_blob *blob, struct bs_blob_info *out)
 	if (blob->user_len)
 		memcpy(out->user, blob->user, blob->user_len);
 	out->deleted = blob->deleted;
+	out->sealed = blob->sealed;
 	pthread_rwlock_unlock(lock);
 }
 
@@ -187,6 +188,8 @@ void bs_map_lookup(struct bs_blob *blob, uint64_t block, uint64_t max, struct bs
 
 	pthread_rwlock_rdlock(lock);
 	bs_runmap_lookup(&blob->map, block, max, out);
+	if (blob->sharers && !(out->flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN)))
+		out->flags |= BS_RUN_SHARED;
 	pthread_rwlock_unlock(lock);
 }
 

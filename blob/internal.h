@@ -34,7 +34,7 @@
 
 /* ---- record.c: encoding, decoding, validation, text ----
  * Decoding refuses: blob 0 or over BS_ID_MAX; a DEL of RUN that reaches over 2^40 blocks (to unmap "to the end" write count
- * 2^40 - key); run flags other than UNWRITTEN; a header's size over 2^52; the reserved kinds. */
+ * 2^40 - key); run flags other than UNWRITTEN or SHARED, and both; a header's size over 2^52; the reserved kinds. */
 #define BS_ID_MAX (UINT64_MAX >> 1)
 
 struct bs_rec { /* a record in memory; value points into somebody's buffer */
@@ -81,6 +81,7 @@ struct bs_runmap {
 	struct bs_chunk_tree chunks;
 	uint64_t runs, blocks; /* number of runs, of blocks mapped */
 	uint64_t unwritten;    /* of these blocks, how many are unwritten */
+	uint64_t shared;       /* and how many lie in runs flagged shared */
 };
 /* Whole chunks set aside so that changes of maps cannot fail: one for each run put, one for each range deleted, and
  * those that take up what becomes unmapped. The store keeps one such pool, under bs->lock. */
@@ -98,13 +99,17 @@ void bs_runmap_free(struct bs_runmap *map);
 void bs_runmap_lookup(const struct bs_runmap *map, uint64_t block, uint64_t max, struct bs_extent *out);
 /* Where what becomes unmapped goes. NULL: nowhere. */
 struct bs_sink {
-	void (*extent)(struct bs_sink *sink, uint64_t phys, uint64_t count);
+	void (*extent)(struct bs_sink *sink, uint64_t phys, uint64_t count, unsigned flags);
 	void (*chunk)(struct bs_sink *sink, struct bs_chunk *chunk); /* takes over a whole one */
 };
 /* Maps a run over whatever was there; merges with neighbours. Takes at most one chunk of the pool. */
 void bs_runmap_put(struct bs_runmap *map, const struct bs_run *run, struct bs_spare *spare, struct bs_sink *sink);
 /* Unmaps a range; at most one chunk of the pool. */
 void bs_runmap_del(struct bs_runmap *map, uint64_t block, uint64_t count, struct bs_spare *spare, struct bs_sink *sink);
+/* Flags what is mapped and written in a range as shared; at most BS_SHARE_CHUNKS chunks of the pool. */
+#define BS_SHARE_CHUNKS 4u
+void bs_runmap_share(struct bs_runmap *map, uint64_t block, uint64_t count, struct bs_spare *spare);
+bool bs_runmap_all_shared(const struct bs_runmap *map, uint64_t block, uint64_t count);
 /* Takes some chunk out of a map that is only to be freed; NULL when it is empty. Counts are not kept. */
 struct bs_chunk *bs_runmap_pop(struct bs_runmap *map);
 uint64_t bs_runmap_end(const struct bs_runmap *map); /* block after the last one mapped */
@@ -153,6 +158,11 @@ struct bs_blob {
 	uint8_t user_len;
 	bool deleted;
 	bool dying;                     /* deleted by the open transaction */
+	bool sealed;                    /* its data and its size never change */
+	uint32_t runs_txn;              /* low bits of the number of the last transaction that changes its runs */
+	uint16_t sharers;               /* bs_share_begin without bs_share_end; lookups say shared */
+	uint16_t holds;                 /* of these, how many keep writes from going over old blocks */
+	uint32_t hold_epoch;            /* low bits of the epoch when the first of them did */
 };
 RB_HEAD(bs_blob_tree, bs_blob);
 
@@ -228,6 +238,7 @@ struct bs_space {
 	struct bs_batch open, ring[BS_BATCHES];
 	unsigned first, closed;       /* of the ring */
 	uint64_t pending;             /* blocks in all batches, and in those being released */
+	uint64_t pending_shared;      /* of these, how many others may have */
 	unsigned releasing;           /* batches taken out of the ring and not yet free */
 	LIST_HEAD(, bs_drain_waiter) drain;
 };
@@ -257,13 +268,15 @@ void bs_space_unreserve(struct bs *bs, uint64_t clusters);
 /* A reservation that was consumed and whose space is about to be given back: it holds again. */
 void bs_space_rereserve(struct bs *bs, uint64_t clusters);
 uint64_t bs_space_avail(struct bs *bs); /* clusters nobody owns or has reserved */
-/* R3: what the record with this LSN unmapped: usable again once it is durable, the epoch has passed, and it is discarded. bs->lock
- * held; chunks to keep extents in come from bs->spare. */
-void bs_space_unmapped(struct bs *bs, uint64_t block, uint64_t count, uint64_t lsn);
+/* R3: what the record with this LSN unmapped: usable again once it is durable, the epoch has passed, and it is discarded, and if no
+ * other run has it (flags: of the run). bs->lock held; chunks to keep extents in come from bs->spare. */
+void bs_space_unmapped(struct bs *bs, uint64_t block, uint64_t count, unsigned flags, uint64_t lsn);
 void bs_space_unmapped_chunk(struct bs *bs, struct bs_chunk *chunk, uint64_t lsn);
 /* Same for a whole run map of a deleted blob: takes it over, in constant time. */
 void bs_space_unmapped_map(struct bs *bs, struct bs_runmap *map, uint64_t lsn);
-/* Releases what has become usable; returns blocks released. Called by the service, and before ENOSPC. */
+/* Of what was unmapped, so many blocks stay owned because others have them; so many of all were shared. */
+void bs_space_kept(struct bs *bs, uint64_t blocks, uint64_t shared);
+/* Releases what has become usable; returns blocks released. Called by the service, and before ENOSPC. bs->lock not held. */
 uint64_t bs_space_release(struct bs *bs);
 /* The same with discards (BS_DISCARD), as a child of op on ch: the service's way. */
 void bs_space_release_start(struct bs *bs, struct bdev_channel *ch, struct op *op);
@@ -340,6 +353,13 @@ void bs_txn_destroy_store(struct bs *bs);
 /* Maps runs, ascending. alloc: their space is new and given back by a cancel. */
 #define BS_PUT_RUNS 256u
 int bs_txn_put_runs(struct bs_txn *txn, struct bs_blob *blob, const struct bs_run *run, uint32_t n, bool alloc);
+/* For records of other files (share_txn.c): one more; how many there are; back to so many. */
+int bs_txn_add(struct bs_txn *txn, const struct bs_rec *rec, uint64_t grows);
+uint32_t bs_txn_mark(const struct bs_txn *txn);
+void bs_txn_rewind(struct bs_txn *txn, uint32_t n);
+/* May this transaction change the blob's data? Then it does. */
+int bs_txn_check_data(struct bs_txn *txn, struct bs_blob *blob);
+bool bs_can_share(const struct bs *bs); /* the store has that feature */
 /* Blocking, not inside a poll: what bs_reclaim_start does. */
 int bs_reclaim(struct bs *bs);
 
@@ -395,7 +415,9 @@ struct bs {
 	_Atomic int frozen;        /* negative errno: why */
 	_Atomic uint64_t data_gen; /* data writes completed */
 	struct bs_txn *txn;        /* the one transaction there can be; under lock */
+	uint64_t txn_number;       /* of the open transaction, or the last */
 	struct bs_epochs *epochs;
+	struct bs_shares *shares;  /* share.h; under lock */
 	struct bs_space *space;
 	struct bs_meta *meta;
 	struct bs_log *log;

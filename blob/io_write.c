@@ -70,7 +70,10 @@ static enum bs_slice_kind kind_of(const struct bs_io *io, const struct bs_extent
 {
 	/* Not even unwritten blocks: a write beside this one might publish them while ours is still
 	 * on its way. */
-	if ((e->flags & (BS_RUN_HOLE | BS_RUN_SHARED | BS_RUN_SUM)) || ((io->flags & BS_IO_NEW) && !BS_MUTATE(in_place_new)))
+	if ((e->flags & (BS_RUN_HOLE | BS_RUN_SUM)) || ((io->flags & BS_IO_NEW) && !BS_MUTATE(in_place_new)))
+		return BS_SLICE_NEW;
+	/* Shared, or about to be: then what is overwritten after this would be in the snapshot. What is unwritten is in none. */
+	if (((e->flags & BS_RUN_SHARED) || (io->blob->holds && !(e->flags & BS_RUN_UNWRITTEN))) && !BS_MUTATE(shared_in_place))
 		return BS_SLICE_NEW;
 	return e->flags & BS_RUN_UNWRITTEN ? BS_SLICE_UNWRITTEN : BS_SLICE_INPLACE;
 }

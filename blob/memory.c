@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "blob/internal.h"
+#include "blob/share.h"
 
 int bs_memory_init(struct bs *bs)
 {
@@ -21,6 +21,8 @@ int bs_memory_init(struct bs *bs)
 	if (!rc)
 		rc = bs_txn_create_store(bs);
 	if (!rc)
+		rc = bs_share_create(bs);
+	if (!rc)
 		rc = bs_space_create(bs);
 	if (rc)
 		bs_memory_destroy(bs);
@@ -37,6 +39,7 @@ void bs_memory_destroy(struct bs *bs)
 	bs_orphans_free(bs);
 	bs_spare_trim(&bs->spare, 0);
 	bs_space_destroy(bs);
+	bs_share_destroy(bs);
 	bs_txn_destroy_store(bs);
 	bs_epoch_destroy(bs);
 	for (unsigned i = 0; i < BS_MAPLOCKS; i++)
@@ -64,8 +67,10 @@ void bs_get_stat(struct bs *bs, struct bs_stat *st)
 	st->runs = bs->n_runs;
 	st->items = bs->n_items;
 	st->next_id = bs->next_id;
-	st->used_blocks = bs->n_mapped;
 	bs_space_get_stat(bs, st);
+	/* What was unmapped and may be somebody else's counts until that is known. */
+	st->used_blocks = bs->n_mapped + bs->space->pending_shared - bs->shares->extra;
+	st->saved_blocks = bs->shares->extra;
 	pthread_mutex_unlock(&bs->lock);
 	bs_epoch_get_stat(bs, st);
 	bs_device_get_stat(bs, st);

@@ -18,6 +18,8 @@
 	X(free_durable, "freed blocks are used again before their freeing is durable") \
 	X(publish_first, "a write is published before its data is written") \
 	X(in_place_new, "new data goes over the old, though it is to go to a new place") \
+	X(shared_in_place, "a shared block is overwritten where it is") \
+	X(shared_free, "a block is free when one of those that share it lets it go") \
 	X(open_txn, "half a transaction is applied") \
 	X(recovery_flush, "neither recovery nor the mark of the mount flushes")
 

@@ -11,6 +11,7 @@
 
 #include "blob/device.h"
 #include "blob/mutation.h"
+#include "blob/share.h"
 
 #define LOG_COMPONENT "blob"
 #include "base/log.h"
@@ -155,7 +156,12 @@ static int claim_blob(struct bs *bs, struct bs_blob *blob, struct base_err *err)
 		for (unsigned i = 0; i < n; i++) {
 			struct bs_place place = { .pass = "space", .code = "run-overlap", .blob = blob->id };
 			uint64_t bad = bs_run_phys(&runs[i]);
-			int rc = bs_space_claim(bs, bs_run_phys(&runs[i]), runs[i].count, &bad);
+			int rc;
+
+			if (runs[i].flags & BS_RUN_SHARED)
+				rc = bs_share_note(bs, blob, &runs[i]);
+			else
+				rc = bs_space_claim(bs, bad, runs[i].count, &bad);
 
 			place.block = bad;
 			if (rc == -EUCLEAN)
@@ -186,6 +192,8 @@ static int step_space(struct bs *bs, struct base_err *err)
 		rc = claim_unit(bs, err, BS_META_LOG, bs->log->next->block);
 	for (blob = bs_index_next(bs, 0); blob && !rc; blob = bs_index_next(bs, blob->id + 1))
 		rc = claim_blob(bs, blob, err);
+	if (!rc)
+		rc = bs_share_settle(bs, err);
 	bs->recovering = false;
 	return rc;
 }

@@ -53,8 +53,8 @@ static bool fill_from_map(struct bs *bs, struct bs_blob *blob, uint64_t block, u
 
 	for (; b < end; b += e.count) {
 		bs_runmap_lookup(&blob->map, b, end - b, &e);
-		if (!(e.flags & (BS_RUN_HOLE | BS_RUN_SHARED)) &&
-		    try_fill(bs, block, b, e.phys, phys))
+		/* A shared cluster's empty places are whoever's comes first: the map of used blocks decides. */
+		if (!(e.flags & BS_RUN_HOLE) && try_fill(bs, block, b, e.phys, phys))
 			return true;
 	}
 	return false;

@@ -12,7 +12,11 @@
 #include "blob/internal.h"
 
 #define BLOCK_LIMIT (1ull << BS_RUN_BITS)
-#define RUN_FLAGS ((unsigned)BS_RUN_UNWRITTEN) /* the others come with a feature bit */
+/* What is unwritten has nothing to share. */
+static bool run_flags_ok(unsigned flags)
+{
+	return !flags || flags == BS_RUN_UNWRITTEN || flags == BS_RUN_SHARED;
+}
 
 static uint64_t get40(const uint8_t *p)
 {
@@ -75,7 +79,7 @@ static bool header_put_ok(const struct bs_rec *rec, uint64_t blocks)
 	(void)blocks;
 	if (rec->key || rec->len < sizeof(*h))
 		return false;
-	return le64_get(h->size) <= BLOCK_LIMIT * BS_BLOCK && !le32_get(h->flags) &&
+	return le64_get(h->size) <= BLOCK_LIMIT * BS_BLOCK && !(le32_get(h->flags) & ~(uint32_t)BS_HEADER_SEALED) &&
 	       le32_get(h->user_len) <= BS_USER_MAX && rec->len == sizeof(*h) + le32_get(h->user_len);
 }
 
@@ -89,7 +93,7 @@ static bool run_put_ok(const struct bs_rec *rec, uint64_t blocks)
 	for (; n; n--, d++) {
 		uint64_t logical = get40(d->logical), phys = get40(d->phys), count = get40(d->count);
 
-		if (logical < next || !count || count > BLOCK_LIMIT - logical || (d->flags & ~RUN_FLAGS))
+		if (logical < next || !count || count > BLOCK_LIMIT - logical || !run_flags_ok(d->flags))
 			return false;
 		if (!phys || phys >= blocks || count > blocks - phys)
 			return false;
@@ -98,7 +102,7 @@ static bool run_put_ok(const struct bs_rec *rec, uint64_t blocks)
 	return true;
 }
 
-static bool run_del_ok(const struct bs_rec *rec, uint64_t blocks)
+static bool run_range_ok(const struct bs_rec *rec, uint64_t blocks)
 {
 	uint64_t count;
 
@@ -129,14 +133,15 @@ static bool blob_del_ok(const struct bs_rec *rec, uint64_t blocks)
 
 typedef bool (*shape_fn)(const struct bs_rec *rec, uint64_t blocks);
 
-/* The reserved kinds (logged data, sharing, sums) have no shape: whoever writes them sets a feature bit. */
+/* The reserved kinds (logged data, sums) have no shape: whoever writes them sets a feature bit. */
 static const struct {
 	uint8_t op, kind_first, kind_last;
 	shape_fn ok;
 } shapes[] = {
 	{ BS_REC_PUT, BS_KIND_HEADER, BS_KIND_HEADER, header_put_ok },
 	{ BS_REC_PUT, BS_KIND_RUN, BS_KIND_RUN, run_put_ok },
-	{ BS_REC_DEL, BS_KIND_RUN, BS_KIND_RUN, run_del_ok },
+	{ BS_REC_DEL, BS_KIND_RUN, BS_KIND_RUN, run_range_ok },
+	{ BS_REC_PUT, BS_KIND_SHARE, BS_KIND_SHARE, run_range_ok },
 	{ BS_REC_PUT, BS_KIND_USER, BS_KIND_MAX, item_put_ok },
 	{ BS_REC_DEL, BS_KIND_USER, BS_KIND_MAX, empty_ok },
 	{ BS_REC_DEL_BLOB, BS_KIND_HEADER, BS_KIND_HEADER, blob_del_ok },
@@ -190,7 +195,8 @@ static size_t run_text(const struct bs_rec *rec, char *buf, size_t len)
 	for (uint32_t i = 0; i < n && used < len; i++, d++)
 		used += (size_t)snprintf(buf + used, len - used, "%s%" PRIu64 "+%" PRIu64 " → %" PRIu64 "%s", i ? ", " : "",
 					 get40(d->logical), get40(d->count), get40(d->phys),
-					 (d->flags & BS_RUN_UNWRITTEN) ? " unwritten" : "");
+					 d->flags == BS_RUN_UNWRITTEN ? " unwritten" :
+					 d->flags == BS_RUN_SHARED    ? " shared" : "");
 	return used;
 }
 
@@ -206,8 +212,13 @@ void bs_rec_text(const struct bs_rec *rec, char *buf, size_t len)
 	if (rec->kind == BS_KIND_HEADER && rec->len >= sizeof(struct bs_header_disk)) {
 		const struct bs_header_disk *h = rec->value;
 
-		snprintf(buf, len, "%s header %" PRIu64 ": size %" PRIu64 ", %u user bytes", verb, rec->blob,
-			 le64_get(h->size), le32_get(h->user_len));
+		snprintf(buf, len, "%s header %" PRIu64 ": size %" PRIu64 ", %u user bytes%s", verb, rec->blob,
+			 le64_get(h->size), le32_get(h->user_len), le32_get(h->flags) & BS_HEADER_SEALED ? ", sealed" : "");
+		return;
+	}
+	if (rec->kind == BS_KIND_SHARE && rec->len == sizeof(le64)) {
+		snprintf(buf, len, "share %" PRIu64 ": %" PRIu64 "+%" PRIu64, rec->blob, rec->key,
+			 le64_get(*(const le64 *)rec->value));
 		return;
 	}
 	if (rec->kind != BS_KIND_RUN) {

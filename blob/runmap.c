@@ -225,6 +225,8 @@ static void account_out(struct bs_runmap *map, const struct bs_run *r, uint64_t 
 	map->blocks -= count;
 	if (r->flags & BS_RUN_UNWRITTEN)
 		map->unwritten -= count;
+	if (r->flags & BS_RUN_SHARED)
+		map->shared -= count;
 }
 
 static void sink_part(struct bs_runmap *map, const struct bs_run *r, uint64_t from, uint64_t count,
@@ -232,7 +234,7 @@ static void sink_part(struct bs_runmap *map, const struct bs_run *r, uint64_t fr
 {
 	account_out(map, r, count);
 	if (sink)
-		sink->extent(sink, bs_run_phys(r) + (from - r->logical), count);
+		sink->extent(sink, bs_run_phys(r) + (from - r->logical), count, r->flags);
 }
 
 static void cut_head(struct bs_run *r, uint64_t n)
@@ -430,15 +432,15 @@ struct put_sink {
 	uint64_t lo, hi; /* physical blocks of the new run */
 };
 
-static void put_extent(struct bs_sink *sink, uint64_t phys, uint64_t count)
+static void put_extent(struct bs_sink *sink, uint64_t phys, uint64_t count, unsigned flags)
 {
 	struct put_sink *p = container_of(sink, struct put_sink, sink);
 	uint64_t end = phys + count;
 
 	if (phys < MIN(end, p->lo))
-		p->to->extent(p->to, phys, MIN(end, p->lo) - phys);
+		p->to->extent(p->to, phys, MIN(end, p->lo) - phys, flags);
 	if (MAX(phys, p->hi) < end)
-		p->to->extent(p->to, MAX(phys, p->hi), end - MAX(phys, p->hi));
+		p->to->extent(p->to, MAX(phys, p->hi), end - MAX(phys, p->hi), flags);
 }
 
 /* The same within a chunk; what is left is still sorted, and at most one run falls into two. */
@@ -453,7 +455,7 @@ static void put_chunk(struct bs_sink *sink, struct bs_chunk *c)
 		if (end <= p->lo || phys >= p->hi)
 			c->run[n++] = c->run[i];
 		else
-			put_extent(sink, phys, end - phys);
+			put_extent(sink, phys, end - phys, c->run[i].flags);
 	}
 	c->n = (uint16_t)n;
 	if (n)
@@ -475,4 +477,83 @@ void bs_runmap_put(struct bs_runmap *map, const struct bs_run *run, struct bs_sp
 	map->blocks += run->count;
 	if (run->flags & BS_RUN_UNWRITTEN)
 		map->unwritten += run->count;
+	if (run->flags & BS_RUN_SHARED)
+		map->shared += run->count;
+}
+
+/* ---- sharing ---- */
+
+static bool to_be_shared(const struct bs_run *r)
+{
+	return !(r->flags & (BS_RUN_UNWRITTEN | BS_RUN_SHARED));
+}
+
+/* If the run at `at` reaches out of [block, end), the part of it that is inside gets shared. */
+static void share_part(struct bs_runmap *map, uint64_t at, uint64_t block, uint64_t end,
+		       struct bs_spare *spare)
+{
+	struct bs_chunk *c;
+	unsigned i;
+	struct bs_run *r = map_after(map, at, &c, &i), part;
+	uint64_t first, to;
+
+	if (!r || r->logical >= end || !to_be_shared(r))
+		return;
+	first = MAX(r->logical, block);
+	to = MIN(run_end(r), end);
+	if (first == r->logical && to == run_end(r))
+		return;
+	bs_run_set(&part, first, bs_run_phys(r) + (first - r->logical), to - first,
+		   r->flags | BS_RUN_SHARED);
+	bs_runmap_put(map, &part, spare, NULL);
+}
+
+/* Takes the run at i into the one before it if that goes on with it. */
+static bool join_previous(struct bs_runmap *map, struct bs_chunk *c, unsigned i)
+{
+	struct bs_chunk *pc = i ? c : RB_PREV(bs_chunk_tree, &map->chunks, c);
+	struct bs_run *prev = i ? &c->run[i - 1] : pc ? &pc->run[pc->n - 1] : NULL;
+
+	if (!prev || !continues(prev, &c->run[i]))
+		return false;
+	prev->count += c->run[i].count;
+	run_remove(map, c, i, 1);
+	return true;
+}
+
+void bs_runmap_share(struct bs_runmap *map, uint64_t block, uint64_t count, struct bs_spare *spare)
+{
+	uint64_t end = count > UINT64_MAX - block ? UINT64_MAX : block + count, at;
+	struct bs_chunk *c;
+	struct bs_run *r;
+	unsigned i;
+
+	/* The two runs that may reach out of the range, then all within it. */
+	share_part(map, block, block, end, spare);
+	share_part(map, end - 1, block, end, spare);
+	for (at = block; (r = map_after(map, at, &c, &i)) && r->logical < end; at = run_end(r)) {
+		if (!to_be_shared(r) || r->logical < block || run_end(r) > end)
+			continue;
+		r->flags = (r->flags | BS_RUN_SHARED) & 0xff;
+		map->shared += r->count;
+	}
+	for (at = block; (r = map_after(map, at, &c, &i)) && r->logical <= end;) {
+		uint64_t next = run_end(r);
+
+		join_previous(map, c, i);
+		at = next;
+	}
+}
+
+bool bs_runmap_all_shared(const struct bs_runmap *map, uint64_t block, uint64_t count)
+{
+	uint64_t end = count > UINT64_MAX - block ? UINT64_MAX : block + count;
+	struct bs_chunk *c;
+	unsigned i;
+	const struct bs_run *r = map_after(map, block, &c, &i);
+
+	for (; r && r->logical < end; r = map_after(map, run_end(r), &c, &i))
+		if (to_be_shared(r))
+			return false;
+	return true;
 }

@@ -16,25 +16,27 @@
 
 #include "blob/internal.h"
 #include "blob/mutation.h"
+#include "blob/share.h"
 
 #define DISCARDS 8u /* in flight */
 
 /* ---- gathering ---- */
 
-static void gathered(struct bs_space *s, uint64_t blocks, uint64_t lsn)
+static void gathered(struct bs_space *s, uint64_t blocks, uint64_t shared, uint64_t lsn)
 {
 	s->open.blocks += blocks;
+	s->pending_shared += shared;
 	s->open.lsn = MAX(s->open.lsn, lsn);
 	s->pending += blocks;
 }
 
-void bs_space_unmapped(struct bs *bs, uint64_t block, uint64_t count, uint64_t lsn)
+void bs_space_unmapped(struct bs *bs, uint64_t block, uint64_t count, unsigned flags, uint64_t lsn)
 {
 	struct bs_space *s = bs->space;
 	struct bs_chunk *c;
 
 	pthread_mutex_lock(&s->lock);
-	if (BS_MUTATE(free_durable)) {
+	if (BS_MUTATE(free_durable) && !(flags & BS_RUN_SHARED)) {
 		bs_space_clear(s, block, count);
 		pthread_mutex_unlock(&s->lock);
 		return;
@@ -45,18 +47,21 @@ void bs_space_unmapped(struct bs *bs, uint64_t block, uint64_t count, uint64_t l
 		c->next = s->open.chunks;
 		s->open.chunks = c;
 	}
-	bs_run_set(&c->run[c->n++], 0, block, count, 0);
-	gathered(s, count, lsn);
+	bs_run_set(&c->run[c->n++], 0, block, count, flags & BS_RUN_SHARED);
+	gathered(s, count, flags & BS_RUN_SHARED ? count : 0, lsn);
 	pthread_mutex_unlock(&s->lock);
 }
 
 void bs_space_unmapped_chunk(struct bs *bs, struct bs_chunk *chunk, uint64_t lsn)
 {
 	struct bs_space *s = bs->space;
-	uint64_t blocks = 0;
+	uint64_t blocks = 0, shared = 0;
 
-	for (unsigned i = 0; i < chunk->n; i++)
+	for (unsigned i = 0; i < chunk->n; i++) {
 		blocks += chunk->run[i].count;
+		if (chunk->run[i].flags & BS_RUN_SHARED)
+			shared += chunk->run[i].count;
+	}
 	pthread_mutex_lock(&s->lock);
 	/* Behind the first one, which has room. */
 	if (s->open.chunks) {
@@ -66,7 +71,7 @@ void bs_space_unmapped_chunk(struct bs *bs, struct bs_chunk *chunk, uint64_t lsn
 		chunk->next = NULL;
 		s->open.chunks = chunk;
 	}
-	gathered(s, blocks, lsn);
+	gathered(s, blocks, shared, lsn);
 	pthread_mutex_unlock(&s->lock);
 }
 
@@ -85,7 +90,7 @@ void bs_space_unmapped_map(struct bs *bs, struct bs_runmap *map, uint64_t lsn)
 	static_assert(sizeof(map->chunks) <= sizeof(c->run[0]),
 		      "a run's place holds a tree's root");
 	memcpy(&c->run[c->n++], &map->chunks, sizeof(map->chunks));
-	gathered(s, map->blocks, lsn);
+	gathered(s, map->blocks, map->shared, lsn);
 	pthread_mutex_unlock(&s->lock);
 	bs_runmap_init(map);
 }
@@ -118,6 +123,41 @@ static struct bs_chunk *batch_pop(struct bs_batch *b)
 		c->n--;
 	}
 	return NULL;
+}
+
+void bs_space_kept(struct bs *bs, uint64_t blocks, uint64_t shared)
+{
+	struct bs_space *s = bs->space;
+
+	pthread_mutex_lock(&s->lock);
+	s->pending -= blocks;
+	s->pending_shared -= shared;
+	pthread_mutex_unlock(&s->lock);
+}
+
+static bool any_shared(const struct bs_chunk *c)
+{
+	for (unsigned i = 0; i < c->n; i++)
+		if (c->run[i].flags & BS_RUN_SHARED)
+			return true;
+	return false;
+}
+
+/* The same, without what others still have. */
+static struct bs_chunk *batch_next(struct bs *bs, struct bs_batch *b)
+{
+	struct bs_chunk *c, *last;
+
+	while ((c = batch_pop(b)) && any_shared(c)) {
+		c = bs_share_drop(bs, c);
+		for (last = c; last && last->next; last = last->next)
+			;
+		if (!last)
+			continue;
+		last->next = b->chunks;
+		b->chunks = c;
+	}
+	return c;
 }
 
 void bs_space_drop_batches(struct bs_space *s)
@@ -210,14 +250,14 @@ static uint64_t free_chunk(struct bs_space *s, struct bs_chunk *c)
 	return blocks;
 }
 
-static uint64_t free_batch(struct bs_space *s, struct bs_batch *b)
+static uint64_t free_batch(struct bs *bs, struct bs_batch *b)
 {
 	struct bs_chunk *c;
 	uint64_t blocks = 0;
 
-	while ((c = batch_pop(b)))
-		blocks += free_chunk(s, c);
-	batch_done(s);
+	while ((c = batch_next(bs, b)))
+		blocks += free_chunk(bs->space, c);
+	batch_done(bs->space);
 	return blocks;
 }
 
@@ -227,7 +267,7 @@ uint64_t bs_space_release(struct bs *bs)
 	uint64_t blocks = 0;
 
 	while (take_ready(bs, &b))
-		blocks += free_batch(bs->space, &b);
+		blocks += free_batch(bs, &b);
 	return blocks;
 }
 
@@ -285,7 +325,7 @@ static enum op_next release_step(struct op *op)
 	case TAKE:
 		if (!take_ready(r->bs, &r->batch))
 			return op_finish(op);
-		r->chunk = batch_pop(&r->batch);
+		r->chunk = batch_next(r->bs, &r->batch);
 		r->next = 0;
 		return op_goto(op, DISCARD);
 	case DISCARD:
@@ -299,7 +339,7 @@ static enum op_next release_step(struct op *op)
 		if (r->next < r->chunk->n)
 			return op_goto(op, DISCARD);
 		free_chunk(r->bs->space, r->chunk);
-		r->chunk = batch_pop(&r->batch);
+		r->chunk = batch_next(r->bs, &r->batch);
 		r->next = 0;
 		return op_goto(op, DISCARD);
 	}

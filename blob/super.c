@@ -132,9 +132,9 @@ static int check_version(const struct bs_sb_disk *sb, const struct bdev *dev, bo
 	if (le16_get(sb->version_major) != BS_VERSION_MAJOR)
 		return base_err_set(err, -ENOTSUP, "%s: superblock: version %u.%u; this program reads version %u", name,
 				    le16_get(sb->version_major), le16_get(sb->version_minor), BS_VERSION_MAJOR);
-	if (le64_get(sb->incompat))
+	if (le64_get(sb->incompat) & ~BS_INCOMPAT_KNOWN)
 		return base_err_set(err, -ENOTSUP, "%s: superblock: unknown incompatible features 0x%" PRIx64, name,
-				    le64_get(sb->incompat));
+				    le64_get(sb->incompat) & ~BS_INCOMPAT_KNOWN);
 	if (writable && le64_get(sb->ro_compat))
 		return base_err_set(err, -ENOTSUP, "%s: superblock: features 0x%" PRIx64
 				    " are unknown: it can be opened read-only only", name, le64_get(sb->ro_compat));

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "blob/internal.h"
+#include "blob/share.h"
 
 #define KEEP_BYTES (256u * 1024) /* a larger buffer is not kept */
 #define KEEP_CHUNKS 320u         /* for the longest publication */
@@ -76,6 +76,7 @@ int bs_txn_try(struct bs *bs, uint32_t flags, struct bs_txn **out)
 	}
 	txn->flags = flags;
 	txn->open = true;
+	bs->txn_number++;
 	txn->bytes = 0;
 	txn->n = 0;
 	txn->grows = 0;
@@ -113,6 +114,7 @@ static void txn_close(struct bs_txn *txn)
 	txn->open = false;
 	bs->spare_want = 0;
 	bs_spare_trim(&bs->spare, KEEP_CHUNKS);
+	bs_share_forget(bs);
 	pthread_mutex_unlock(&bs->lock);
 }
 
@@ -170,7 +172,7 @@ static void entry_undo(struct bs_txn *txn, struct entry *e)
 }
 
 /* Undoes all after the first n entries. */
-static void txn_rewind(struct bs_txn *txn, uint32_t n)
+void bs_txn_rewind(struct bs_txn *txn, uint32_t n)
 {
 	while (txn->n > n) {
 		struct entry *e = &txn->entry[--txn->n];
@@ -193,7 +195,7 @@ void bs_txn_cancel(struct bs_txn *txn)
 		if (e->flags & ENTRY_CREATE)
 			bs_blob_put(e->prep.blob);
 	}
-	txn_rewind(txn, 0);
+	bs_txn_rewind(txn, 0);
 	txn_close(txn);
 }
 
@@ -262,7 +264,7 @@ static int check_blob(const struct bs_txn *txn, const struct bs_blob *blob)
 	return blob->deleted || blob->dying ? -ENOENT : 0;
 }
 
-static int put_header(struct bs_txn *txn, uint64_t id, uint64_t size, const void *user,
+static int put_header(struct bs_txn *txn, uint64_t id, uint64_t size, uint32_t flags, const void *user,
 		      uint32_t user_len, struct bs_blob *made, uint32_t old_size)
 {
 	struct {
@@ -278,6 +280,7 @@ static int put_header(struct bs_txn *txn, uint64_t id, uint64_t size, const void
 		return user_len > BS_USER_MAX ? -EINVAL : -EFBIG;
 	memset(&value.head, 0, sizeof(value.head));
 	value.head.size = le64_make(size);
+	value.head.flags = le32_make(flags);
 	value.head.user_len = le32_make(user_len);
 	if (user_len)
 		memcpy(value.user, user, user_len);
@@ -300,7 +303,7 @@ int bs_txn_create(struct bs_txn *txn, uint64_t id_hint, const void *user, uint32
 	blob = bs_blob_new(txn->bs, id);
 	if (!blob)
 		return -ENOMEM;
-	rc = put_header(txn, id, 0, user, user_len, blob, 0);
+	rc = put_header(txn, id, 0, 0, user, user_len, blob, 0);
 	if (rc) {
 		bs_blob_put(blob);
 		return rc;
@@ -316,9 +319,26 @@ int bs_txn_header(struct bs_txn *txn, struct bs_blob *blob, uint64_t size, const
 {
 	int rc = check_blob(txn, blob);
 
+	if (!rc && blob->sealed && size != blob->size)
+		rc = -EROFS;
 	if (rc)
 		return rc;
-	return put_header(txn, blob->id, size, user, user_len, NULL,
+	return put_header(txn, blob->id, size, blob->sealed ? BS_HEADER_SEALED : 0, user, user_len, NULL,
+			  bs_rec_size((uint32_t)sizeof(struct bs_header_disk) + blob->user_len));
+}
+
+int bs_txn_seal(struct bs_txn *txn, struct bs_blob *blob, uint64_t size, const void *user,
+		uint32_t user_len)
+{
+	int rc = check_blob(txn, blob);
+
+	if (!rc && !bs_can_share(blob->bs))
+		rc = -EOPNOTSUPP;
+	if (!rc && blob->sealed && size != blob->size)
+		rc = -EROFS;
+	if (rc)
+		return rc;
+	return put_header(txn, blob->id, size, BS_HEADER_SEALED, user, user_len, NULL,
 			  bs_rec_size((uint32_t)sizeof(struct bs_header_disk) + blob->user_len));
 }
 
@@ -372,6 +392,28 @@ int bs_txn_delete(struct bs_txn *txn, struct bs_blob *blob)
 
 /* ---- runs ---- */
 
+int bs_txn_check_data(struct bs_txn *txn, struct bs_blob *blob)
+{
+	int rc = check_blob(txn, blob);
+
+	if (rc)
+		return rc;
+	if (blob->sealed)
+		return -EROFS;
+	blob->runs_txn = (uint32_t)txn->bs->txn_number;
+	return 0;
+}
+
+int bs_txn_add(struct bs_txn *txn, const struct bs_rec *rec, uint64_t grows)
+{
+	return txn_add(txn, rec, grows, NULL, 0);
+}
+
+uint32_t bs_txn_mark(const struct bs_txn *txn)
+{
+	return txn->n;
+}
+
 int bs_txn_unmap(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, uint64_t count)
 {
 	uint64_t limit = 1ull << BS_RUN_BITS;
@@ -382,7 +424,7 @@ int bs_txn_unmap(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, uint6
 			      .blob = blob->id,
 			      .key = block,
 			      .value = &value };
-	int rc = check_blob(txn, blob);
+	int rc = bs_txn_check_data(txn, blob);
 
 	if (rc || !count || block >= limit)
 		return rc;
@@ -401,7 +443,7 @@ int bs_txn_put_runs(struct bs_txn *txn, struct bs_blob *blob, const struct bs_ru
 	/* An unwritten block may become a run of its own when it is written, and that must not
 	 * fail: it counts as one now. */
 	uint64_t grows = alloc ? bs_runs_bytes(2 * n) : 0;
-	int rc = check_blob(txn, blob);
+	int rc = bs_txn_check_data(txn, blob);
 
 	assert(n && n <= BS_PUT_RUNS);
 	if (rc)
@@ -448,19 +490,22 @@ int bs_txn_zero(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, uint64
 	struct run_batch b = { .txn = txn, .blob = blob };
 	uint32_t mark = txn->n;
 	struct bs_extent e;
-	int rc = check_blob(txn, blob);
+	int rc = bs_txn_check_data(txn, blob);
 
 	if (count < end - MIN(block, end))
 		end = block + count;
 	for (; !rc && block < end; block += e.count) {
 		bs_runmap_lookup(&blob->map, block, end - block, &e);
-		if (!(e.flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN)))
+		/* Others still have what is shared: it becomes a hole. */
+		if (e.flags & BS_RUN_SHARED)
+			rc = bs_txn_unmap(txn, blob, e.block, e.count);
+		else if (!(e.flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN)))
 			rc = batch_add(&b, e.block, e.phys, e.count);
 	}
 	if (!rc)
 		rc = batch_flush(&b);
 	if (rc)
-		txn_rewind(txn, mark);
+		bs_txn_rewind(txn, mark);
 	return rc;
 }
 
@@ -479,7 +524,7 @@ int bs_txn_prealloc(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, ui
 	};
 	uint32_t mark = txn->n;
 	struct bs_extent e;
-	int rc = check_blob(txn, blob);
+	int rc = bs_txn_check_data(txn, blob);
 
 	if (rc || !count)
 		return rc;
@@ -499,6 +544,6 @@ int bs_txn_prealloc(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, ui
 	/* What is in no record yet is given back here, the rest by its record. */
 	for (uint32_t i = 0; i < b.n; i++)
 		bs_space_free_now(txn->bs, bs_run_phys(&b.run[i]), b.run[i].count);
-	txn_rewind(txn, mark);
+	bs_txn_rewind(txn, mark);
 	return rc;
 }

@@ -141,12 +141,33 @@ TEST(blob_record, malformed_headers_are_refused)
 	encode(BS_REC_PUT, BS_KIND_HEADER, 3, 0, longer, sizeof(longer));
 	EXPECT_ERR(-EUCLEAN, decode(&rec));
 	h.user_len = le32_make(0);
-	h.flags = le32_make(1);
+	h.flags = le32_make(2);
 	encode(BS_REC_PUT, BS_KIND_HEADER, 3, 0, &h, sizeof(h));
 	EXPECT_ERR(-EUCLEAN, decode(&rec));
 	h.flags = le32_make(0);
 	h.size = le64_make((1ull << 52) + 1);
 	encode(BS_REC_PUT, BS_KIND_HEADER, 3, 0, &h, sizeof(h));
+	EXPECT_ERR(-EUCLEAN, decode(&rec));
+}
+
+TEST(blob_record, a_range_that_gets_shared_has_a_length_within_bounds)
+{
+	le64 count = le64_make(7);
+	struct bs_rec rec;
+	char text[64];
+
+	encode(BS_REC_PUT, BS_KIND_SHARE, 3, 9, &count, sizeof(count));
+	ASSERT_GT_INT(decode(&rec), 0);
+	bs_rec_text(&rec, text, sizeof(text));
+	EXPECT_STREQ("share 3: 9+7", text);
+	encode(BS_REC_PUT, BS_KIND_SHARE, 3, (1ull << 40) - 6, &count, sizeof(count));
+	EXPECT_ERR(-EUCLEAN, decode(&rec));
+	count = le64_make(0);
+	encode(BS_REC_PUT, BS_KIND_SHARE, 3, 9, &count, sizeof(count));
+	EXPECT_ERR(-EUCLEAN, decode(&rec));
+	encode(BS_REC_PUT, BS_KIND_SHARE, 3, 9, &count, 4);
+	EXPECT_ERR(-EUCLEAN, decode(&rec));
+	encode(BS_REC_DEL, BS_KIND_SHARE, 3, 9, NULL, 0);
 	EXPECT_ERR(-EUCLEAN, decode(&rec));
 }
 
@@ -163,7 +184,8 @@ TEST(blob_record, runs_outside_the_store_or_out_of_order_are_refused)
 		{ 5, 5, (1ull << 40) - 1, (1ull << 40) - 1, 0, false },
 		{ (1ull << 40) - 1, (1ull << 40) - 1, 100, 1, 0, true },
 		{ (1ull << 40) - 1, (1ull << 40) - 1, 100, 2, 0, false },
-		{ 5, 5, 100, 1, BS_RUN_SHARED, false },            /* needs a feature bit */
+		{ 5, 5, 100, 1, BS_RUN_SHARED, true },
+		{ 5, 5, 100, 1, BS_RUN_SHARED | BS_RUN_UNWRITTEN, false },
 		{ 5, 5, 100, 1, BS_RUN_SUM, false },
 		{ 5, 5, 100, 1, 0x80, false },
 	};

@@ -12,7 +12,7 @@ struct model {
 	uint32_t phys[BLOCKS]; /* 0: hole */
 	uint8_t flags[BLOCKS];
 	uint8_t gone[PHYS]; /* physical blocks the sink has got */
-	uint64_t sunk;
+	uint64_t sunk, sunk_shared;
 };
 
 struct sink {
@@ -20,25 +20,28 @@ struct sink {
 	struct model *m;
 };
 
-static void sink_extent(struct bs_sink *sink, uint64_t phys, uint64_t count)
+static void sink_extent(struct bs_sink *sink, uint64_t phys, uint64_t count, unsigned flags)
 {
 	struct model *m = container_of(sink, struct sink, sink)->m;
 
 	for (uint64_t i = 0; i < count; i++)
 		m->gone[phys + i]++;
 	m->sunk += count;
+	if (flags & BS_RUN_SHARED)
+		m->sunk_shared += count;
 }
 
 static void sink_chunk(struct bs_sink *sink, struct bs_chunk *chunk)
 {
 	for (unsigned i = 0; i < chunk->n; i++)
-		sink_extent(sink, bs_run_phys(&chunk->run[i]), chunk->run[i].count);
+		sink_extent(sink, bs_run_phys(&chunk->run[i]), chunk->run[i].count,
+			    chunk->run[i].flags);
 	free(chunk);
 }
 
 static void compare(const struct bs_runmap *map, const struct model *m)
 {
-	uint64_t blocks = 0, unwritten = 0, runs = 0;
+	uint64_t blocks = 0, unwritten = 0, shared = 0, runs = 0;
 	struct bs_run all[BLOCKS];
 	struct bs_extent e;
 
@@ -51,14 +54,21 @@ static void compare(const struct bs_runmap *map, const struct model *m)
 			ASSERT_EQ_INT(m->phys[b] ? e.phys + i : 0, m->phys[b + i]);
 		blocks += m->phys[b] != 0;
 		unwritten += m->phys[b] && (m->flags[b] & BS_RUN_UNWRITTEN);
+		shared += m->phys[b] && (m->flags[b] & BS_RUN_SHARED);
 	}
 	ASSERT_EQ_INT(blocks, map->blocks);
 	ASSERT_EQ_INT(unwritten, map->unwritten);
+	ASSERT_EQ_INT(shared, map->shared);
 	runs = bs_runmap_copy(map, 0, all, BLOCKS);
 	ASSERT_EQ_INT(runs, map->runs);
-	for (uint64_t i = 1; i < runs; i++)
-		ASSERT_LE_INT((uint64_t)all[i - 1].logical + all[i - 1].count,
-			      (uint64_t)all[i].logical);
+	for (uint64_t i = 1; i < runs; i++) {
+		uint64_t end = (uint64_t)all[i - 1].logical + all[i - 1].count;
+
+		ASSERT_LE_INT(end, (uint64_t)all[i].logical);
+		/* What could be one run is one: a map read from a checkpoint is the same map. */
+		ASSERT_FALSE(end == all[i].logical && all[i - 1].flags == all[i].flags &&
+			     bs_run_phys(&all[i - 1]) + all[i - 1].count == bs_run_phys(&all[i]));
+	}
 }
 
 /* A random change of map and model. */
@@ -69,7 +79,7 @@ static void change(struct bs_runmap *map, struct model *m, struct bs_spare *spar
 		 count = 1 + kit_rand(seed, kit_rand(seed, 8) ? 8 : 500);
 	uint32_t flags = kit_rand(seed, 2) ? BS_RUN_UNWRITTEN : 0,
 		 phys = 1 + kit_rand(seed, PHYS - 600);
-	uint64_t before = m->sunk, had = 0;
+	uint64_t before = m->sunk, before_shared = m->sunk_shared, had = 0, had_shared = 0;
 	bool put = kit_rand(seed, 3);
 	struct bs_run run;
 
@@ -86,8 +96,12 @@ static void change(struct bs_runmap *map, struct model *m, struct bs_spare *spar
 	if (phys + count > PHYS)
 		phys = 1 + kit_rand(seed, PHYS - 600);
 	/* A put keeps what it maps itself. */
-	for (uint32_t i = 0; i < count; i++)
-		had += m->phys[block + i] && !(put && m->phys[block + i] - phys < count);
+	for (uint32_t i = 0; i < count; i++) {
+		bool gone = m->phys[block + i] && !(put && m->phys[block + i] - phys < count);
+
+		had += gone;
+		had_shared += gone && (m->flags[block + i] & BS_RUN_SHARED);
+	}
 	if (put) {
 		bs_run_set(&run, block, phys, count, flags);
 		bs_runmap_put(map, &run, spare, &s.sink);
@@ -96,6 +110,7 @@ static void change(struct bs_runmap *map, struct model *m, struct bs_spare *spar
 		phys = 0;
 	}
 	ASSERT_EQ_INT(had, m->sunk - before);
+	ASSERT_EQ_INT(had_shared, m->sunk_shared - before_shared);
 	for (uint32_t i = 0; i < count; i++) {
 		if (m->phys[block + i])
 			ASSERT_EQ_INT(!phys || m->phys[block + i] - phys >= count,
@@ -103,6 +118,23 @@ static void change(struct bs_runmap *map, struct model *m, struct bs_spare *spar
 		m->phys[block + i] = phys ? phys + i : 0;
 		m->flags[block + i] = (uint8_t)flags;
 	}
+}
+
+static void share(struct bs_runmap *map, struct model *m, struct bs_spare *spare, uint64_t *seed)
+{
+	uint32_t block = kit_rand(seed, BLOCKS), count = 1 + kit_rand(seed, kit_rand(seed, 3) ? 20 : 900);
+	bool all = true;
+
+	count = MIN(count, BLOCKS - block);
+	for (uint32_t i = block; i < block + count; i++) {
+		if (!m->phys[i] || (m->flags[i] & BS_RUN_UNWRITTEN))
+			continue;
+		all &= (m->flags[i] & BS_RUN_SHARED) != 0;
+		m->flags[i] |= BS_RUN_SHARED;
+	}
+	ASSERT_EQ_INT(all, bs_runmap_all_shared(map, block, count));
+	bs_runmap_share(map, block, count, spare);
+	ASSERT_TRUE(bs_runmap_all_shared(map, block, count));
 }
 
 static void random_changes(bool short_of_memory)
@@ -114,11 +146,17 @@ static void random_changes(bool short_of_memory)
 
 	bs_runmap_init(&map);
 	for (int i = 0; i < 6000; i++) {
-		ASSERT_OK(bs_spare_fill(&spare, 1));
-		/* One chunk is all a change may take from the pool. */
+		bool sharing = !kit_rand(&seed, 6);
+
+		/* One chunk is all a change may take from the pool, a few if it shares. */
+		bs_spare_trim(&spare, 1);
+		ASSERT_OK(bs_spare_fill(&spare, sharing ? BS_SHARE_CHUNKS : 1));
 		if (short_of_memory)
 			base_fail_alloc_after(1 + kit_rand(&seed, 2));
-		change(&map, m, &spare, &seed);
+		if (sharing)
+			share(&map, m, &spare, &seed);
+		else
+			change(&map, m, &spare, &seed);
 		base_fail_alloc_after(0);
 		if (i % 100 == 0)
 			compare(&map, m);
