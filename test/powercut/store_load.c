@@ -9,26 +9,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "test/powercut/store_model.h"
+#include "test/powercut/store_load.h"
 
-#define ALIVE 10u    /* blobs at once */
 #define PARALLEL 4u  /* writes in flight together */
 #define RUN_MAX 8u   /* blocks of one write */
 #define FILLER_AT 1024u /* its first block */
 #define NEED 34u     /* clusters that any operation may want */
-
-struct load {
-	struct run *run;
-	struct bs *bs;
-	struct bdev_channel *ch;
-	struct store_model m;
-	struct bs_blob *blob[ALIVE]; /* open, with its model */
-	struct model_blob *model[ALIVE];
-	unsigned alive;
-	uint64_t value;
-	uint64_t filler, filler_end; /* blob, block; 0: none */
-	uint32_t *owner;     /* of each device block, who wrote it last */
-};
 
 struct write {
 	struct bs_io io;
@@ -46,7 +32,7 @@ struct batch {
 	unsigned n;
 };
 
-static struct bs_txn *begin(struct load *l, uint32_t flags)
+struct bs_txn *store_begin(struct load *l, uint32_t flags)
 {
 	struct bs_txn *txn;
 	int rc = bs_txn_begin(l->bs, flags, &txn);
@@ -56,13 +42,13 @@ static struct bs_txn *begin(struct load *l, uint32_t flags)
 	return txn;
 }
 
-static void must(struct load *l, const char *what, int rc)
+void store_must(struct load *l, const char *what, int rc)
 {
 	if (rc)
 		call_failed(l->run, what, rc);
 }
 
-static uint64_t end(struct load *l, struct bs_txn *txn)
+uint64_t store_end(struct load *l, struct bs_txn *txn)
 {
 	/* Asked for first: the service may have it on its way before this thread goes on. */
 	uint64_t issued = bdev_powercut_mark(l->run->dev), lsn = bs_txn_end(txn);
@@ -70,6 +56,26 @@ static uint64_t end(struct load *l, struct bs_txn *txn)
 	if (lsn)
 		sm_txn(&l->m, lsn, issued, false);
 	return lsn;
+}
+
+/* One that is not sealed; there are three at least. */
+unsigned store_pick(struct load *l)
+{
+	unsigned i;
+
+	do
+		i = (unsigned)rng_below(&l->run->rng, l->alive);
+	while (l->model[i]->sealed);
+	return i;
+}
+
+static unsigned store_writable(const struct load *l)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < l->alive; i++)
+		n += !l->model[i]->sealed;
+	return n;
 }
 
 /* ---- opening, and filling ---- */
@@ -88,7 +94,7 @@ static void open_store(struct load *l)
 		bdev_close(l->run->dev);
 		call_failed(l->run, base_err_text(&err, rc), rc);
 	}
-	must(l, "channel", bdev_channel_create(l->run->dev, &l->ch));
+	store_must(l, "channel", bdev_channel_create(l->run->dev, &l->ch));
 }
 
 /* What the store did since it was opened. */
@@ -123,8 +129,8 @@ static void fill(struct load *l)
 	bs_get_stat(l->bs, &st);
 	/* Metadata may take a few units yet. */
 	keep = NEED + rng_below(&l->run->rng, 12) + 64 * BS_BLOCK / st.cluster_size;
-	txn = begin(l, 0);
-	must(l, "create", bs_txn_create(txn, 0, &user, sizeof(user), &blob));
+	txn = store_begin(l, 0);
+	store_must(l, "create", bs_txn_create(txn, 0, &user, sizeof(user), &blob));
 	/* What is available to data may be less than it seems, by what metadata takes for so long a map. */
 	while (avail > keep) {
 		int rc = bs_txn_prealloc(txn, blob, FILLER_AT, (avail - keep) * (st.cluster_size / BS_BLOCK), BS_STREAM_LONG);
@@ -132,10 +138,10 @@ static void fill(struct load *l)
 		if (!rc)
 			break;
 		if (rc != -ENOSPC)
-			must(l, "fill", rc);
+			store_must(l, "fill", rc);
 		keep += 32;
 	}
-	lsn = end(l, txn);
+	lsn = store_end(l, txn);
 	b = sm_new_blob(&l->m, bs_blob_id(blob), lsn);
 	b->filler = true;
 	l->filler = b->id;
@@ -169,7 +175,7 @@ static void reclaim(struct load *l)
 
 	op_init(&r.op, "reclaim", reclaim_step, bdev_channel_driver(l->ch), NULL, NULL);
 	op_start(&r.op);
-	must(l, "reclaim", op_wait(&r.op));
+	store_must(l, "reclaim", op_wait(&r.op));
 }
 
 /* The filler gives some space back: metadata has taken what was left. */
@@ -183,9 +189,9 @@ static bool shrink_filler(struct load *l)
 		return false;
 	}
 	l->filler_end = MAX(l->filler_end, FILLER_AT + 160u) - 160;
-	txn = begin(l, BS_TXN_FREES);
-	must(l, "unmap", bs_txn_unmap(txn, blob, l->filler_end, UINT64_MAX));
-	end(l, txn);
+	txn = store_begin(l, BS_TXN_FREES);
+	store_must(l, "unmap", bs_txn_unmap(txn, blob, l->filler_end, UINT64_MAX));
+	store_end(l, txn);
 	bs_blob_put(blob);
 	return true;
 }
@@ -209,7 +215,7 @@ static bool want_log(struct load *l)
 
 	bs_get_stat(l->bs, &st);
 	if (!l->run->service && st.log_bytes + 2 * MiB > st.log_limit)
-		must(l, "checkpoint", bs_checkpoint(l->bs));
+		store_must(l, "checkpoint", bs_checkpoint(l->bs));
 	return true;
 }
 
@@ -234,7 +240,7 @@ static void *load_begin(struct run *run)
 	sm_txn(&l->m, bs_lsn(l->bs), 0, false);
 	if (rng_chance(&run->rng, 60)) {
 		fill(l);
-		must(l, "commit", bs_commit(l->bs, 0));
+		store_must(l, "commit", bs_commit(l->bs, 0));
 	}
 	sm_ack(&l->m, bs_lsn(l->bs), bdev_powercut_mark(run->dev));
 	return l;
@@ -243,7 +249,7 @@ static void *load_begin(struct run *run)
 /* One to three new blobs in one transaction, with items. */
 static void create(struct load *l)
 {
-	struct bs_txn *txn = begin(l, 0);
+	struct bs_txn *txn = store_begin(l, 0);
 	unsigned n = 1 + (unsigned)rng_below(&l->run->rng, 3), first = l->alive;
 	uint64_t user[3], values[3], lsn;
 	uint8_t bytes[512];
@@ -251,10 +257,10 @@ static void create(struct load *l)
 	for (unsigned i = 0; i < n && l->alive < ALIVE; i++, l->alive++) {
 		user[i] = rng_next(&l->run->rng);
 		values[i] = ++l->value;
-		must(l, "create", bs_txn_create(txn, 0, &user[i], sizeof(user[i]), &l->blob[l->alive]));
-		must(l, "put", bs_txn_put(txn, l->blob[l->alive], SM_KIND, 0, bytes, sm_item_bytes(values[i], bytes)));
+		store_must(l, "create", bs_txn_create(txn, 0, &user[i], sizeof(user[i]), &l->blob[l->alive]));
+		store_must(l, "put", bs_txn_put(txn, l->blob[l->alive], SM_KIND, 0, bytes, sm_item_bytes(values[i], bytes)));
 	}
-	lsn = end(l, txn);
+	lsn = store_end(l, txn);
 	for (unsigned i = first; i < l->alive; i++) {
 		l->model[i] = sm_new_blob(&l->m, bs_blob_id(l->blob[i]), lsn);
 		sm_header(l->model[i], lsn, 0, user[i - first]);
@@ -264,11 +270,11 @@ static void create(struct load *l)
 
 static void delete(struct load *l)
 {
-	struct bs_txn *txn = begin(l, BS_TXN_FREES);
+	struct bs_txn *txn = store_begin(l, BS_TXN_FREES);
 	unsigned i = (unsigned)rng_below(&l->run->rng, l->alive);
 
-	must(l, "delete", bs_txn_delete(txn, l->blob[i]));
-	l->model[i]->died = end(l, txn);
+	store_must(l, "delete", bs_txn_delete(txn, l->blob[i]));
+	l->model[i]->died = store_end(l, txn);
 	bs_blob_put(l->blob[i]);
 	l->alive--;
 	l->blob[i] = l->blob[l->alive];
@@ -279,7 +285,7 @@ static void delete(struct load *l)
 static void change_items(struct load *l)
 {
 	struct { unsigned blob, key; uint64_t value; } did[8];
-	struct bs_txn *txn = begin(l, 0);
+	struct bs_txn *txn = store_begin(l, 0);
 	unsigned n = 1 + (unsigned)rng_below(&l->run->rng, 8);
 	uint64_t size[8], user[8], lsn;
 	uint8_t bytes[512];
@@ -289,20 +295,22 @@ static void change_items(struct load *l)
 		did[i].key = (unsigned)rng_below(&l->run->rng, SM_ITEMS + 1);
 		did[i].value = rng_chance(&l->run->rng, 25) ? 0 : ++l->value;
 		size[i] = rng_below(&l->run->rng, SM_BLOCKS * BS_BLOCK);
+		if (l->model[did[i].blob]->sealed)
+			size[i] = sm_size(l->model[did[i].blob]);
 		user[i] = rng_next(&l->run->rng);
 		if (did[i].key == SM_ITEMS)
-			must(l, "header", bs_txn_header(txn, l->blob[did[i].blob], size[i], &user[i], sizeof(user[i])));
+			store_must(l, "header", bs_txn_header(txn, l->blob[did[i].blob], size[i], &user[i], sizeof(user[i])));
 		else if (did[i].value)
-			must(l, "put", bs_txn_put(txn, l->blob[did[i].blob], SM_KIND, did[i].key, bytes,
+			store_must(l, "put", bs_txn_put(txn, l->blob[did[i].blob], SM_KIND, did[i].key, bytes,
 						  sm_item_bytes(did[i].value, bytes)));
 		else
-			must(l, "del", bs_txn_del(txn, l->blob[did[i].blob], SM_KIND, did[i].key));
+			store_must(l, "del", bs_txn_del(txn, l->blob[did[i].blob], SM_KIND, did[i].key));
 	}
 	if (rng_chance(&l->run->rng, 10)) {
 		bs_txn_cancel(txn);
 		return;
 	}
-	lsn = end(l, txn);
+	lsn = store_end(l, txn);
 	for (unsigned i = 0; i < n; i++) {
 		if (did[i].key == SM_ITEMS)
 			sm_header(l->model[did[i].blob], lsn, size[i], user[i]);
@@ -315,7 +323,7 @@ static void change_items(struct load *l)
 static void long_txn(struct load *l)
 {
 	unsigned blob = (unsigned)rng_below(&l->run->rng, l->alive), n = 4;
-	struct bs_txn *txn = begin(l, 0);
+	struct bs_txn *txn = store_begin(l, 0);
 	static uint8_t bytes[SM_VALUE_MAX];
 	uint64_t first = l->value + 1, lsn, issued;
 	int rc = 0;
@@ -324,7 +332,7 @@ static void long_txn(struct load *l)
 		rc = bs_txn_put(txn, l->blob[blob], SM_KIND, i, bytes, sm_item_bytes(++l->value | SM_LONG, bytes));
 	if (rc) { /* metadata may not grow any more on a full store */
 		if (rc != -ENOSPC && rc != -E2BIG)
-			must(l, "long put", rc);
+			store_must(l, "long put", rc);
 		bs_txn_cancel(txn);
 		return;
 	}
@@ -395,7 +403,7 @@ static bool was_zeroed(const struct model_blob *b, uint64_t block)
 {
 	const struct block_history *h = &b->blocks[block];
 
-	return h->n && h->c[h->n - 1].what == B_ZERO;
+	return h->n && (h->c[h->n - 1].what == B_ZERO || h->c[h->n - 1].what == B_UNDER_ZERO);
 }
 
 /* A block that was mapped and written before is overwritten in place; all others are published. */
@@ -436,7 +444,7 @@ static void write_data(struct load *l)
 		return;
 	b.n = 1 + (unsigned)rng_below(&l->run->rng, PARALLEL);
 	for (unsigned i = 0; i < b.n; i++) {
-		unsigned blob = (unsigned)rng_below(&l->run->rng, l->alive);
+		unsigned blob = store_pick(l);
 		uint64_t first = next[blob] + rng_below(&l->run->rng, 12);
 
 		if (first + 1 >= SM_BLOCKS)
@@ -451,7 +459,8 @@ static void write_data(struct load *l)
 			struct bs_extent ext;
 
 			bs_map_lookup(l->blob[blob], first + k, 1, &ext);
-			in_place[i][k] = !(ext.flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN)) && !(b.w[i].io.flags & BS_IO_NEW);
+			in_place[i][k] = !(ext.flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN | BS_RUN_SHARED)) && !(b.w[i].io.flags & BS_IO_NEW);
+			l->run->coverage.unshared += (ext.flags & BS_RUN_SHARED) != 0;
 		}
 	}
 	op_init(&b.op, "batch", batch_step, bdev_channel_driver(l->ch), NULL, NULL);
@@ -470,43 +479,44 @@ static void write_data(struct load *l)
 		free(order[i]->data);
 	}
 	if (rc != -ENOSPC)
-		must(l, "write", rc);
+		store_must(l, "write", rc);
 }
 
 static void unmap_or_zero(struct load *l)
 {
-	unsigned i = (unsigned)rng_below(&l->run->rng, l->alive), what = (unsigned)rng_below(&l->run->rng, 3);
+	unsigned i = store_pick(l), what = (unsigned)rng_below(&l->run->rng, 3);
 	uint64_t block = rng_below(&l->run->rng, SM_BLOCKS), count = 1 + rng_below(&l->run->rng, SM_BLOCKS - block), lsn;
-	bool mapped[SM_BLOCKS];
+	bool mapped[SM_BLOCKS], shared[SM_BLOCKS];
 	struct bs_txn *txn;
 	int rc = 0;
 
 	if (what == 2 && !want_space(l, NEED))
 		return;
-	txn = begin(l, what == 2 ? 0 : BS_TXN_FREES);
+	txn = store_begin(l, what == 2 ? 0 : BS_TXN_FREES);
 
 	for (uint64_t k = 0; k < count; k++) {
 		struct bs_extent ext;
 
 		bs_map_lookup(l->blob[i], block + k, 1, &ext);
 		mapped[k] = !(ext.flags & BS_RUN_HOLE);
+		shared[k] = ext.flags & BS_RUN_SHARED;
 	}
 	if (what == 0)
-		must(l, "unmap", bs_txn_unmap(txn, l->blob[i], block, block + count == SM_BLOCKS ? UINT64_MAX : count));
+		store_must(l, "unmap", bs_txn_unmap(txn, l->blob[i], block, block + count == SM_BLOCKS ? UINT64_MAX : count));
 	else if (what == 1)
-		must(l, "zero", bs_txn_zero(txn, l->blob[i], block, count));
+		store_must(l, "zero", bs_txn_zero(txn, l->blob[i], block, count));
 	else
 		rc = bs_txn_prealloc(txn, l->blob[i], block, count, BS_STREAM_LONG);
 	if (rc == -ENOSPC) { /* the service's checkpoint may have taken what there was */
 		bs_txn_cancel(txn);
 		return;
 	}
-	must(l, "prealloc", rc);
-	lsn = end(l, txn);
+	store_must(l, "prealloc", rc);
+	lsn = store_end(l, txn);
 	trace(l->run, "%s blob %" PRIu64 ": blocks %" PRIu64 " + %" PRIu64 ", LSN %" PRIu64,
 	      what == 0 ? "unmap" : what == 1 ? "zero" : "preallocate", l->model[i]->id, block, count, lsn);
 	for (uint64_t k = 0; lsn && k < count; k++) {
-		if (what == 0)
+		if (what == 0 || (what == 1 && shared[k]))
 			sm_block(l->model[i], block + k, B_UNMAP, 0, lsn, 0);
 		else if (what == 1 ? mapped[k] : !mapped[k])
 			sm_block(l->model[i], block + k, B_ZERO, 0, lsn, 0);
@@ -518,7 +528,7 @@ static void commit(struct load *l)
 	uint64_t lsn = bs_lsn(l->bs);
 
 	trace(l->run, "commit %" PRIu64, lsn);
-	must(l, "commit", bs_commit(l->bs, 0));
+	store_must(l, "commit", bs_commit(l->bs, 0));
 	sm_ack(&l->m, lsn, bdev_powercut_mark(l->run->dev));
 }
 
@@ -563,7 +573,7 @@ static void reopen(struct load *l)
 	else
 		rc = bs_close(l->bs);
 	l->bs = NULL;
-	must(l, "close", rc);
+	store_must(l, "close", rc);
 	open_store(l);
 	sm_forget_after(&l->m, bs_lsn(l->bs));
 	/* What recovery answers from is durable. */
@@ -583,7 +593,11 @@ static void load_step(void *w)
 			long_txn(l);
 		return;
 	}
-	if (l->alive < 3 || (dice < 6 && l->alive + 3 < ALIVE))
+	if (l->alive >= 3 && rng_chance(&l->run->rng, 12)) {
+		store_share(l);
+		return;
+	}
+	if (store_writable(l) < 3 || (dice < 6 && l->alive + 3 < ALIVE))
 		create(l);
 	else if (dice < 9)
 		delete(l);
@@ -596,11 +610,11 @@ static void load_step(void *w)
 	else if (dice < 94)
 		commit(l);
 	else if (dice < 96)
-		must(l, "checkpoint", bs_checkpoint(l->bs));
+		store_must(l, "checkpoint", bs_checkpoint(l->bs));
 	else if (dice < 98 && l->run->service)
 		usleep(2000);
 	else if (dice < 98)
-		must(l, "service", bs_service_step(l->bs));
+		store_must(l, "service", bs_service_step(l->bs));
 	else
 		reopen(l);
 }

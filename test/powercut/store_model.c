@@ -72,8 +72,48 @@ struct block_change *sm_block(struct model_blob *b, uint64_t block, enum block_e
 	struct block_history *h = &b->blocks[block];
 
 	GROW(h->c, h->n, h->cap);
-	h->c[h->n] = (struct block_change){ what, counter, lsn, submitted, UINT64_MAX };
+	h->c[h->n] = (struct block_change){ what, counter, b->id, block, lsn, submitted, UINT64_MAX };
 	return &h->c[h->n++];
+}
+
+static bool is_zeroed(const struct block_change *c)
+{
+	return c->what == B_ZERO || c->what == B_UNDER_ZERO;
+}
+
+static struct block_change *copy_change(struct model_blob *b, uint64_t block, const struct block_change *c, uint64_t lsn)
+{
+	struct block_change *new = sm_block(b, block, B_PUBLISH, c->counter, lsn, 0);
+
+	new->blob = c->blob;
+	new->block = c->block;
+	return new;
+}
+
+void sm_share(struct model_blob *from, uint64_t block, struct model_blob *to, uint64_t to_block, uint64_t lsn)
+{
+	const struct block_history *h = &from->blocks[block];
+	struct block_change last;
+
+	if (!h->n || h->c[h->n - 1].what == B_UNMAP || is_zeroed(&h->c[h->n - 1])) {
+		sm_block(to, to_block, B_UNMAP, 0, lsn, 0);
+		return;
+	}
+	last = h->c[h->n - 1];
+	copy_change(from, block, &last, lsn);
+	copy_change(to, to_block, &last, lsn);
+}
+
+uint64_t sm_size(const struct model_blob *b)
+{
+	return b->n_headers ? b->headers[b->n_headers - 1].size : 0;
+}
+
+uint64_t sm_value(const struct model_blob *b, unsigned key)
+{
+	const struct item_history *h = &b->items[key];
+
+	return h->n ? h->c[h->n - 1].value : 0;
 }
 
 void sm_txn(struct store_model *m, uint64_t lsn, uint64_t event, bool spans)
@@ -102,7 +142,7 @@ void sm_ack(struct store_model *m, uint64_t lsn, uint64_t event)
 
 /*
  * Changes above lsn never happened, but what was written over a block's own place did: that of a block zeroed above lsn too, whose
- * publication then becomes a write in place of the old version.
+ * publication then becomes a write in place of the old version. If the zeroing is kept, they are still old bytes for a cut before it.
  */
 static void forget_block(struct block_history *h, uint64_t lsn)
 {
@@ -119,6 +159,10 @@ static void forget_block(struct block_history *h, uint64_t lsn)
 		if (c.lsn > lsn && c.what == B_PUBLISH && zeroed && !dead && out &&
 		    (h->c[out - 1].what == B_PUBLISH || h->c[out - 1].what == B_IN_PLACE)) {
 			c.what = B_IN_PLACE;
+			c.lsn = 0;
+		}
+		if (c.lsn > lsn && c.what == B_PUBLISH && !dead && out && is_zeroed(&h->c[out - 1])) {
+			c.what = B_UNDER_ZERO;
 			c.lsn = 0;
 		}
 		dead |= c.lsn > lsn;
@@ -203,14 +247,19 @@ static bool verify_lsn(const struct store_model *m, struct run *run, uint64_t ls
  * Which versions a sector may hold at this cut: the base (last publication within the LSN) and what went over the same blocks
  * in place after it and was on its way; none older than the newest that is durable for certain.
  */
-static bool sector_allowed(const struct block_history *h, size_t base, uint64_t event, uint64_t counter)
+static bool is_version(const struct block_change *c, const struct tag *t)
 {
-	bool allowed = h->c[base].counter == counter;
+	return c->counter == t->counter && c->blob == t->blob && c->block == t->block;
+}
+
+static bool sector_allowed(const struct block_history *h, size_t base, uint64_t event, const struct tag *t)
+{
+	bool allowed = is_version(&h->c[base], t);
 
 	for (size_t i = base + 1; i < h->n; i++) {
 		const struct block_change *c = &h->c[i];
 
-		if (c->what == B_UNMAP || (c->what == B_PUBLISH && h->c[i - 1].what != B_ZERO))
+		if (c->what == B_UNMAP || (c->what == B_PUBLISH && !is_zeroed(&h->c[i - 1])))
 			break;
 		if (c->what == B_ZERO)
 			continue;
@@ -218,7 +267,7 @@ static bool sector_allowed(const struct block_history *h, size_t base, uint64_t 
 			break;
 		if (c->durable <= event)
 			allowed = false;
-		allowed |= c->counter == counter;
+		allowed |= is_version(c, t);
 	}
 	return allowed;
 }
@@ -232,10 +281,13 @@ static bool verify_sectors(struct run *run, const struct model_blob *b, uint64_t
 		for (unsigned i = 1; i < SECTOR / sizeof(*t); i++)
 			if (memcmp(&t[i], t, sizeof(*t)) != 0)
 				return finding(run, "blob %" PRIu64 " block %" PRIu64 " sector %u is torn within", b->id, block, s);
-		if (t->blob != b->id || t->block != block || t->check != tag_check(t, s))
+		const struct block_change *own = &b->blocks[block].c[base];
+
+		if (((t->blob != b->id || t->block != block) && (t->blob != own->blob || t->block != own->block)) ||
+		    t->check != tag_check(t, s))
 			return finding(run, "blob %" PRIu64 " block %" PRIu64 " sector %u holds foreign bytes (blob %" PRIu64
 				       " block %" PRIu64 " version %" PRIu64 ")", b->id, block, s, t->blob, t->block, t->counter);
-		if (!sector_allowed(&b->blocks[block], base, event, t->counter))
+		if (!sector_allowed(&b->blocks[block], base, event, t))
 			return finding(run, "blob %" PRIu64 " block %" PRIu64 " sector %u holds version %" PRIu64
 				       ", which it must not (published: %" PRIu64 ")", b->id, block, s, t->counter,
 				       b->blocks[block].c[base].counter);

@@ -10,11 +10,14 @@
 #define SM_ITEMS 6u
 #define SM_KIND (BS_KIND_USER + 3)
 
-/* What happened to a block. lsn is that of the record; 0: overwritten in place. */
-enum block_event { B_PUBLISH, B_IN_PLACE, B_UNMAP, B_ZERO };
+/* What happened to a block. lsn is that of the record; 0: overwritten in place. A block that is shared is published anew where it came from
+ * and where it went: all that was written over it before is durable with the record. */
+enum block_event { B_PUBLISH, B_IN_PLACE, B_UNMAP, B_ZERO,
+		   B_UNDER_ZERO /* written over the old bytes of a zeroed block, and lost before it was published */ };
 struct block_change {
 	enum block_event what;
 	uint64_t counter;   /* PUBLISH, IN_PLACE: what was written */
+	uint64_t blob, block; /* and by whom, as which */
 	uint64_t lsn;
 	uint64_t submitted; /* event before which it was not on its way to the device */
 	uint64_t durable;   /* event at which a commit that covers it had been acknowledged; UINT64_MAX: none */
@@ -37,6 +40,7 @@ struct item_history {
 struct model_blob {
 	uint64_t id, born, died; /* LSNs; died UINT64_MAX: alive */
 	bool filler;             /* only takes space */
+	bool sealed;
 	struct header_change *headers;
 	size_t n_headers, headers_cap;
 	struct item_history items[SM_ITEMS];
@@ -62,6 +66,11 @@ void sm_header(struct model_blob *b, uint64_t lsn, uint64_t size, uint64_t user)
 void sm_item(struct model_blob *b, unsigned key, uint64_t lsn, uint64_t value);
 struct block_change *sm_block(struct model_blob *b, uint64_t block, enum block_event what, uint64_t counter, uint64_t lsn,
 			      uint64_t submitted);
+/* A block of one blob gets what a block of another has. */
+void sm_share(struct model_blob *from, uint64_t block, struct model_blob *to, uint64_t to_block, uint64_t lsn);
+/* The size, and an item's value, as last put; 0: no such item. */
+uint64_t sm_size(const struct model_blob *b);
+uint64_t sm_value(const struct model_blob *b, unsigned key);
 void sm_txn(struct store_model *m, uint64_t lsn, uint64_t event, bool spans);
 /* A commit of everything was acknowledged at `event`. */
 void sm_ack(struct store_model *m, uint64_t lsn, uint64_t event);

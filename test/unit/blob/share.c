@@ -326,7 +326,7 @@ TEST(blob_share, what_does_not_fit_into_a_transaction_is_refused_and_changes_not
 	uint64_t id, n = 20000; /* runs: 320 KB, in a transaction of at most 256 KiB */
 	struct kit kit;
 
-	kit_open(&kit, &(struct kit_opts){ .cluster_size = 4096, .size = 160 * MiB });
+	kit_open(&kit, &(struct kit_opts){ .cluster_size = 4096, .size = 160 * MiB, .checkpoint_bytes = 1 });
 	a = kit_create(kit.bs);
 	for (uint64_t i = 0; i < n; i++)
 		ASSERT_OK(kit_write(a, 2 * i, 1, 1, 0));

@@ -11,7 +11,7 @@
 
 #define WRITERS 4u
 #define BLOCKS 64u
-#define STEPS 400
+#define STEPS 120
 
 struct race {
 	struct kit kit;
