@@ -7,6 +7,8 @@
  *                             refused)
  *     ram:SIZE                memory, gone when closed; ram:SIZE,name=N keeps it for the process by
  *                             name
+ *     nvme:0000:01:00.0[/NSID]  an NVMe controller of this machine (nvme:pcie:0000:01:00.0), bound to
+ *                             vfio-pci; the namespace, or its first
  *     nvme:vfio-user:SOCKET[/NSID]  an NVMe controller that a process serves over vfio-user; the
  *                             namespace, or its first
  * Wrappers are stacked by the program, not by the name (see bdev/wrap.h).

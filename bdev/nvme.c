@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * nvme: a controller's namespace as a device, a queue pair for each channel: nvme:ADDRESS[/NSID], the first usable namespace if
- * none is named.
+ * none is named. The driver says what an address is.
  *
  * The queue pair is touched under the channel's lock only. Who waits polls for a while, if not too many of the process do, then
  * sleeps on the interrupt, with a look every now and then, since the driver's timeouts need one. The controller's going
@@ -66,37 +66,48 @@ struct parts {
 static int parse(const char *name, struct parts *out, struct base_err *err)
 {
 	const char *text = name + strlen(PREFIX);
+	char address[sizeof(out->address)];
 	struct stat st;
 	char *slash, *end;
 	unsigned long n;
+	int rc;
 
 	out->nsid = 0;
-	if (snprintf(out->address, sizeof(out->address), "%s", text) >= (int)sizeof(out->address))
+	if (snprintf(address, sizeof(address), "%s", text) >= (int)sizeof(address))
 		return base_err_set(err, -ENAMETOOLONG, "%.40s…: the name is too long", name);
-	if (strncmp(text, PATH_PREFIX, strlen(PATH_PREFIX)))
-		return base_err_set(err, -EINVAL,
-				    "%s: not a controller: nvme:" PATH_PREFIX "SOCKET[/NSID]",
-				    name);
-	slash = strrchr(out->address, '/');
-	if (!stat(out->address + strlen(PATH_PREFIX), &st) || !slash ||
-	    !isdigit((unsigned char)slash[1]))
-		return 0;
-	n = strtoul(slash + 1, &end, 10);
-	if (*end || !n || n >= UINT32_MAX)
-		return *end ? 0
-			    : base_err_set(err, -EINVAL, "%s: there is no such namespace", name);
-	*slash = '\0';
-	out->nsid = (uint32_t)n;
-	return 0;
+	slash = strrchr(address, '/');
+	if (slash && isdigit((unsigned char)slash[1]) &&
+	    (strncmp(text, PATH_PREFIX, strlen(PATH_PREFIX)) ||
+	     stat(address + strlen(PATH_PREFIX), &st))) {
+		n = strtoul(slash + 1, &end, 10);
+		if (!*end && (!n || n >= UINT32_MAX))
+			return base_err_set(err, -EINVAL, "%s: there is no such namespace", name);
+		if (!*end) {
+			*slash = '\0';
+			out->nsid = (uint32_t)n;
+		}
+	}
+	rc = nvme_normal_address(address, out->address, sizeof(out->address));
+	return rc ? base_err_set(
+			    err, rc,
+			    "%s: not a controller: nvme:0000:01:00.0[/NSID] or nvme:" PATH_PREFIX
+			    "SOCKET[/NSID]",
+			    name)
+		  : 0;
 }
 
+/* The same controller by whatever name: a socket is known by its inode. */
 void nvme_identify_name(const char *name, char *key, size_t len)
 {
 	struct parts p;
 	struct stat st;
 
 	*key = '\0';
-	if (!parse(name, &p, NULL) && !stat(p.address + strlen(PATH_PREFIX), &st))
+	if (parse(name, &p, NULL))
+		return;
+	if (strncmp(p.address, PATH_PREFIX, strlen(PATH_PREFIX)))
+		snprintf(key, len, "nvme:%s/%u", p.address, p.nsid);
+	else if (!stat(p.address + strlen(PATH_PREFIX), &st))
 		snprintf(key, len, "nvme:%llx:%llx/%u", (unsigned long long)st.st_dev,
 			 (unsigned long long)st.st_ino, p.nsid);
 }
@@ -231,7 +242,7 @@ static int make_descriptors(struct nvme_channel *c, struct nvme_ctrlr *ctrlr)
 	if (!rc)
 		rc = watch(c, nvme_qpair_fd(c->q), EPOLLIN);
 	if (!rc)
-		rc = watch(c, nvme_gone_fd(ctrlr), EPOLLRDHUP);
+		rc = watch(c, nvme_gone_fd(ctrlr), (uint32_t)nvme_gone_events(ctrlr));
 	c->gone_watched = !rc;
 	return rc;
 }
@@ -469,7 +480,7 @@ static void nvme_io_wait(struct bdev_channel *ch)
 	struct pollfd p[3] = { { .fd = c->bell.fd, .events = POLLIN },
 			       { .fd = nvme_qpair_fd(c->q), .events = POLLIN },
 			       { .fd = nvme_failed(n->c) ? -1 : nvme_gone_fd(n->c),
-				 .events = POLLRDHUP } };
+				 .events = nvme_gone_events(n->c) } };
 	bool come;
 	int ms;
 

@@ -223,11 +223,12 @@ int admin_run(struct nvme_ctrlr *c, struct nvme_sqe *sqe, uint32_t timeout_ms, u
 static void point_at(struct nvme_sqe *sqe, void *buf, uint32_t len, uint64_t *list)
 {
 	uint32_t pages = (uint32_t)div_round_up(len, NVME_PAGE);
+	char *page = buf;
 
-	sqe->prp1 = pages ? nvme_iova(buf) : 0;
-	sqe->prp2 = pages == 2 ? nvme_iova(buf) + NVME_PAGE : pages > 2 ? nvme_iova(list) : 0;
+	sqe->prp1 = pages ? nvme_iova(page) : 0;
+	sqe->prp2 = pages == 2 ? nvme_iova(page + NVME_PAGE) : pages > 2 ? nvme_iova(list) : 0;
 	for (uint32_t i = 1; pages > 2 && i < pages; i++)
-		list[i - 1] = nvme_iova(buf) + (uint64_t)i * NVME_PAGE;
+		list[i - 1] = nvme_iova(page + (size_t)i * NVME_PAGE);
 }
 
 /* Asking twice does no harm. */

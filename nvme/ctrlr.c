@@ -16,7 +16,7 @@
 #define DEFAULT_RETRIES 4u
 #define MAX_SHUTDOWN_MS 60000u
 
-static const struct nvme_transport *const transports[] = { &nvme_vfio_user };
+static const struct nvme_transport *const transports[] = { &nvme_vfio_user, &nvme_pcie };
 
 /* ---- registers ---- */
 
@@ -47,13 +47,6 @@ void ctrlr_ring_slowly(struct nvme_ctrlr *c, unsigned qid, bool cq, uint32_t val
 }
 
 /* ---- the steps of bring-up ---- */
-
-static int step_memory(struct nvme_ctrlr *c, struct base_err *err)
-{
-	int rc = nvme_pool_use();
-
-	return rc ? base_err_set(err, rc, "%s: no memory for DMA", c->info.address) : 0;
-}
 
 static int step_open(struct nvme_ctrlr *c, struct base_err *err)
 {
@@ -195,10 +188,9 @@ struct step {
 };
 
 static const struct step steps[] = {
-	{ step_memory, NULL },        { step_open, undo_open },
-	{ step_capabilities, NULL },  { step_admin_queue, admin_free },
-	{ step_enable, undo_enable }, { step_identify, NULL },
-	{ step_setup, NULL },         { step_namespaces, NULL },
+	{ step_open, undo_open },     { step_capabilities, NULL }, { step_admin_queue, admin_free },
+	{ step_enable, undo_enable }, { step_identify, NULL },     { step_setup, NULL },
+	{ step_namespaces, NULL },
 };
 
 static int bring_up(struct nvme_ctrlr *c, struct base_err *err)
@@ -242,24 +234,42 @@ static const struct nvme_transport *transport_of(const char *address)
 	return NULL;
 }
 
+int nvme_normal_address(const char *address, char *out, size_t len)
+{
+	const char *prefix = nvme_pcie.prefix;
+	char bdf[16];
+	int n;
+
+	if (pcie_normal(address, bdf) || (!strncmp(address, prefix, strlen(prefix)) &&
+					  pcie_normal(address + strlen(prefix), bdf)))
+		n = snprintf(out, len, "%s%s", prefix, bdf);
+	else if (transport_of(address) && transport_of(address) != &nvme_pcie)
+		n = snprintf(out, len, "%s", address);
+	else
+		return -EINVAL;
+	return n < (int)len ? 0 : -ENAMETOOLONG;
+}
+
 int nvme_attach(const char *address, const struct nvme_opts *opts, struct nvme_ctrlr **out,
 		struct base_err *err)
 {
-	const struct nvme_transport *t = transport_of(address);
 	struct nvme_ctrlr *c;
 	int rc;
 
 	if (err)
 		err->text[0] = '\0';
-	if (!t)
-		return base_err_set(err, -EINVAL, "%s: not the address of a controller", address);
-	if (strlen(address) >= sizeof(c->info.address))
-		return base_err_set(err, -ENAMETOOLONG, "%.40s…: too long", address);
 	c = base_calloc(1, sizeof(*c));
 	if (!c)
 		return base_err_set(err, -ENOMEM, "%s: out of memory", address);
-	c->transport = t;
-	strcpy(c->info.address, address);
+	rc = nvme_normal_address(address, c->info.address, sizeof(c->info.address));
+	if (rc) {
+		free(c);
+		if (rc == -EINVAL)
+			return base_err_set(err, rc, "%s: not the address of a controller",
+					    address);
+		return base_err_set(err, rc, "%.40s…: too long", address);
+	}
+	c->transport = transport_of(c->info.address);
 	default_opts(c, opts);
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_mutex_init(&c->table_lock, NULL);
@@ -329,4 +339,9 @@ bool nvme_failed(const struct nvme_ctrlr *c)
 int nvme_gone_fd(const struct nvme_ctrlr *c)
 {
 	return c->transport->gone_fd(c);
+}
+
+short nvme_gone_events(const struct nvme_ctrlr *c)
+{
+	return c->transport->gone_events;
 }

@@ -58,7 +58,7 @@ int main(int argc, char **argv)
 
 	if (argc < 2 || nvme_attach(argv[1], NULL, &c, &err)) {
 		fprintf(stderr, "%s\n",
-			argc < 2 ? "usage: example vfio-user:SOCKET [BLOCK]" : err.text);
+			argc < 2 ? "usage: example 0000:01:00.0|vfio-user:SOCKET [BLOCK]" : err.text);
 		return 1;
 	}
 	rc = nvme_ns_next(c, 0, &ns);

@@ -41,8 +41,11 @@ struct nvme_transport {
 	/* False: the controller is gone. Cheap, any thread. */
 	bool (*alive)(struct nvme_ctrlr *c);
 	int (*gone_fd)(const struct nvme_ctrlr *c);
+	short gone_events; /* what poll says of gone_fd then: POLLRDHUP or POLLIN */
+	/* From its return on the controller changes no memory of ours. NULL: it cannot anyway. Any thread. */
+	void (*cut_off)(struct nvme_ctrlr *c);
 };
-extern const struct nvme_transport nvme_vfio_user;
+extern const struct nvme_transport nvme_vfio_user, nvme_pcie;
 
 struct nvme_ns {
 	struct nvme_ns_info info;
@@ -211,18 +214,49 @@ static inline uint64_t nvme_mmio_ready(const struct nvme_ctrlr *c)
 }
 
 /* ---- memory.c ---- */
+#define NVME_GRANULE (2 * MiB) /* of memory that an IOMMU is told of; a huge page */
 struct nvme_pool {
 	char *base;
 	uint64_t size;
-	int fd;
+	uint64_t plain;     /* so much of it, at its beginning, is ordinary pages */
+	uint64_t *physical; /* by granule; NULL: addresses for controllers are a subtraction */
+	int fd;             /* the ordinary pages */
+	int huge_fd;        /* the huge pages, or -1 */
 };
 #define NVME_IOVA_BASE (4 * GiB) /* where a pool begins for controllers; low enough for 39 bits */
 extern struct nvme_pool nvme_pool;
-/* Makes the pool; NULL when memory is short. */
-int nvme_pool_use(void);
-static inline uint64_t nvme_iova(const void *p)
+
+enum nvme_reach_kind {
+	NVME_REACH_FILE,     /* the transport hands the files of the pool on */
+	NVME_REACH_IOMMU,    /* an IOMMU is told where a granule is */
+	NVME_REACH_PHYSICAL, /* addresses are physical; huge pages only, as others may move */
+};
+
+/* How the controllers of a transport reach the pool. */
+struct nvme_reach {
+	enum nvme_reach_kind kind;
+	/* IOMMU: from now on len bytes at va have this address, and stay where they are. */
+	int (*map)(void *va, uint64_t iova, uint64_t len);
+	/* PHYSICAL */
+	int (*physical)(const void *p, uint64_t *address);
+};
+/*
+ * Makes the pool, if there is none, such that it can be reached in this way, and what is taken of it known. One unuse for each
+ * use by an IOMMU. -ENOMEM, -EBUSY: the process has memory that cannot be reached so, -EPERM, -ENOSPC: no huge pages.
+ */
+int nvme_pool_use(const struct nvme_reach *r);
+void nvme_pool_unuse(const struct nvme_reach *r);
+static inline uint64_t nvme_iova_linear(const void *p)
 {
 	return (uint64_t)((const char *)p - nvme_pool.base) + NVME_IOVA_BASE;
+}
+static inline uint64_t nvme_iova(const void *p)
+{
+	uint64_t at = (uint64_t)((const char *)p - nvme_pool.base);
+
+	if (__builtin_expect(nvme_pool.physical != NULL, 0))
+		return nvme_pool.physical[at / NVME_GRANULE] + at % NVME_GRANULE;
+	return nvme_iova_linear(p);
 }
 static inline bool nvme_reachable(const void *p, size_t len)
 {
@@ -230,6 +264,26 @@ static inline bool nvme_reachable(const void *p, size_t len)
 
 	return at < nvme_pool.size && len <= nvme_pool.size - at;
 }
+
+/* How much of len bytes at p has addresses for controllers without a gap. */
+static inline uint64_t nvme_contiguous(const void *p, uint64_t len)
+{
+	if (__builtin_expect(nvme_pool.physical != NULL, 0))
+		return MIN(len, NVME_GRANULE - (uintptr_t)p % NVME_GRANULE);
+	return len;
+}
+
+/* ---- backing.c: under the pool's lock ---- */
+/* The window and its files. Huge pages: -ENOSPC if there are none and they must be. */
+int backing_make(const struct nvme_reach *r);
+int backing_reach(const struct nvme_reach *r);
+void backing_unreach(const struct nvme_reach *r);
+/* Sees to it that the bytes are there and that controllers reach them. -ENOMEM, -EPERM */
+int backing_hold(uint64_t at, uint64_t len);
+/* Pages of a free span, which it may give back to the system. */
+void backing_release(uint64_t at, uint64_t len);
+/* In a forked child: what it sees of the pool becomes its own, and the pool no pool. */
+void backing_forked(void);
 /* CLOCK_MONOTONIC, which a fake clock does not stop. */
 uint64_t nvme_now_ns(void);
 void nvme_sleep_us(unsigned us);
@@ -243,12 +297,34 @@ void ctrlr_ring_slowly(struct nvme_ctrlr *c, unsigned qid, bool cq, uint32_t val
 static inline void ctrlr_ring(struct nvme_ctrlr *c, volatile uint32_t *db, unsigned qid, bool cq,
 			      uint32_t value)
 {
-	/* What the queue holds is there before its doorbell rings. */
+	atomic_thread_fence(memory_order_release);
 	if (__builtin_expect(db != NULL, 1))
-		__atomic_store_n(db, value, __ATOMIC_RELEASE);
+		*db = value;
 	else
 		ctrlr_ring_slowly(c, qid, cq, value);
 }
+
+/* ---- pcie_find.c ---- */
+enum pcie_driver { PCIE_VFIO, PCIE_UIO };
+
+/* A controller in this machine, and whose driver gives it to us. */
+struct pcie_place {
+	char bdf[16];
+	enum pcie_driver driver;
+	int group; /* IOMMU's */
+	int uio;
+};
+/* "0000:01:00.0" from what people write for it. False: it is no such address. */
+bool pcie_normal(const char *text, char bdf[16]);
+/* Finds it, or says what is wrong and what to do about it. held: this process has its IOMMU group already. */
+int pcie_find(const char *text, bool (*held)(int group), struct pcie_place *out,
+	      struct base_err *err);
+/* For tests: stands before /sys and /dev. */
+extern const char *pcie_root;
+
+/* ---- eal.c ---- */
+/* Starts DPDK's environment, once for the process. -EPERM in a process forked from one that had; -EIO. Any thread. */
+int nvme_eal_start(const char *name, struct base_err *err);
 
 /* ---- ns.c ---- */
 int ns_read_all(struct nvme_ctrlr *c, struct base_err *err);

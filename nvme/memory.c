@@ -1,30 +1,21 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Memory that controllers reach: one large, sparse, shared file in memory, mapped once by us and once by each
- * server, so that an address for the controller is a subtraction. Spans of it, free and taken, lie in a tree by
- * address; a free span is merged with its neighbours, and large ones go back to the system.
+ * Memory that controllers reach: a window of addresses, so that an address for the controller is a subtraction. Spans
+ * of it, free and taken, lie in a tree by address; a free span is merged with its neighbours. What the window is made
+ * of, and how controllers get to know of it, is the backing's (backing.c).
  *
  * A forked child must not write into its parent's memory: there the pages become private, and a new pool is made
  * when the child attaches a controller itself.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <bsd/sys/tree.h>
 
 #include "base/dma.h"
 #include "nvme/internal.h"
-
-/* Address space, not memory. Where there is less of it (a limit, a debugger), half will do, and so on. */
-#define POOL_MOST (64 * GiB)
-#define POOL_LEAST (256 * MiB)
-#define POOL_ALIGN (2 * MiB)
-#define GIVE_BACK (256 * KiB)
 
 struct span {
 	RB_ENTRY(span) node;
@@ -41,7 +32,7 @@ RB_HEAD(spans, span);
 /* RB_GENERATE_STATIC of libbsd needs a macro that glibc has not. */
 RB_GENERATE_INTERNAL(spans, span, node, compare, static __attribute__((unused)))
 
-struct nvme_pool nvme_pool = { .fd = -1 };
+struct nvme_pool nvme_pool = { .fd = -1, .huge_fd = -1 };
 static struct spans spans = RB_INITIALIZER(&spans);
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -77,14 +68,11 @@ static void after_fork_child(void)
 	struct span *s;
 
 	if (nvme_pool.base) {
-		mmap(nvme_pool.base, nvme_pool.size, PROT_READ | PROT_WRITE,
-		     MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, nvme_pool.fd, 0);
-		close(nvme_pool.fd);
+		backing_forked();
 		while ((s = RB_ROOT(&spans))) {
 			RB_REMOVE(spans, &spans, s);
 			free(s);
 		}
-		nvme_pool = (struct nvme_pool){ .fd = -1 };
 	}
 	pthread_mutex_unlock(&lock);
 }
@@ -96,48 +84,24 @@ __attribute__((constructor)) static void watch_forks(void)
 	pthread_atfork(before_fork, after_fork_parent, after_fork_child);
 }
 
-/* Aligned, so that a server may use large pages for it. */
-static char *map_pool(int fd, uint64_t size)
+/* Ordinary pages and huge ones are spans of their own, which are never merged. */
+static int pool_make(const struct nvme_reach *r)
 {
-	uint64_t before;
-	char *p = mmap(NULL, size + POOL_ALIGN, PROT_NONE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	struct span *plain = base_malloc(sizeof(*plain)), *huge = base_malloc(sizeof(*huge));
+	int rc = plain && huge ? backing_make(r) : -ENOMEM;
 
-	if (p == MAP_FAILED)
-		return NULL;
-	before = round_up((uintptr_t)p, POOL_ALIGN) - (uintptr_t)p;
-	if (before)
-		munmap(p, before);
-	munmap(p + before + size, POOL_ALIGN - before);
-	p += before;
-	if (mmap(p, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd, 0) !=
-	    MAP_FAILED)
-		return p;
-	munmap(p, size);
-	return NULL;
-}
-
-static int pool_make(void)
-{
-	struct span *all = base_malloc(sizeof(*all));
-	int fd = all ? memfd_create("nvme", MFD_CLOEXEC) : -1;
-	uint64_t size = POOL_MOST * 2;
-	char *base = NULL;
-
-	while (fd >= 0 && !base && size > POOL_LEAST) {
-		size /= 2;
-		if (!ftruncate(fd, (off_t)size))
-			base = map_pool(fd, size);
+	if (rc) {
+		free(plain);
+		free(huge);
+		return rc;
 	}
-	if (!base) {
-		if (fd >= 0)
-			close(fd);
-		free(all);
-		return -ENOMEM;
-	}
-	*all = (struct span){ .len = size };
-	RB_INSERT(spans, &spans, all);
-	nvme_pool = (struct nvme_pool){ base, size, fd };
+	*plain = (struct span){ .len = nvme_pool.plain };
+	*huge = (struct span){ .at = nvme_pool.plain, .len = nvme_pool.size - nvme_pool.plain };
+	RB_INSERT(spans, &spans, plain);
+	if (huge->len)
+		RB_INSERT(spans, &spans, huge);
+	else
+		free(huge);
 	return 0;
 }
 
@@ -159,7 +123,8 @@ static int cut(struct span *s, uint64_t len)
 	return 0;
 }
 
-static struct span *take(uint64_t size, uint64_t align)
+/* The first free span that begins at `from` or later and ends by `to`. */
+static struct span *take(uint64_t from, uint64_t to, uint64_t size, uint64_t align)
 {
 	struct span *s;
 	uint64_t skip;
@@ -167,7 +132,8 @@ static struct span *take(uint64_t size, uint64_t align)
 	RB_FOREACH(s, spans, &spans)
 	{
 		skip = round_up(s->at, align) - s->at;
-		if (s->taken || s->len < skip || s->len - skip < size)
+		if (s->taken || s->at < from || s->at >= to || s->len < skip ||
+		    s->len - skip < size)
 			continue;
 		if (skip) {
 			if (cut(s, skip))
@@ -186,28 +152,55 @@ static void merge_with_next(struct span *s)
 {
 	struct span *next = s ? RB_NEXT(spans, &spans, s) : NULL;
 
-	if (!next || s->taken || next->taken)
+	if (!next || s->taken || next->taken || next->at == nvme_pool.plain)
 		return;
 	s->len += next->len;
 	RB_REMOVE(spans, &spans, next);
 	free(next);
 }
 
+static void give(struct span *s)
+{
+	s->taken = false;
+	merge_with_next(s);
+	merge_with_next(RB_PREV(spans, &spans, s));
+}
+
+static void *take_held(uint64_t from, uint64_t to, uint64_t size, uint64_t align)
+{
+	struct span *s = take(from, to, size, align);
+
+	if (s && backing_hold(s->at, s->len)) {
+		give(s);
+		s = NULL;
+	}
+	/* The base is aligned to a granule only. */
+	return s ? nvme_pool.base + s->at : NULL;
+}
+
+static uint64_t pow2_above(uint64_t n)
+{
+	return n > 1 ? 1ull << (64 - __builtin_clzll(n - 1)) : 1;
+}
+
 static void *pool_alloc(size_t size, size_t align)
 {
-	struct span *s = NULL;
+	static const struct nvme_reach any = { .kind = NVME_REACH_FILE };
 	void *p = NULL;
 
-	if (!size || size > POOL_MOST || align > POOL_ALIGN)
+	if (!size || size > SIZE_MAX / 4 || align > NVME_GRANULE)
 		return NULL;
 	size = round_up(size, NVME_PAGE);
 	align = MAX(align, (size_t)NVME_PAGE);
 	pthread_mutex_lock(&lock);
-	if (nvme_pool.base || !pool_make())
-		s = take(size, align);
-	/* The base is aligned to 2 MiB only. */
-	if (s)
-		p = nvme_pool.base + s->at;
+	if (nvme_pool.base || !pool_make(&any)) {
+		/* Queues must not cross a granule then, and are smaller than one. */
+		if (nvme_pool.physical && size <= NVME_GRANULE)
+			align = MAX(align, pow2_above(size));
+		p = take_held(nvme_pool.plain, nvme_pool.size, size, align);
+		if (!p && !nvme_pool.physical)
+			p = take_held(0, nvme_pool.plain, size, align);
+	}
 	pthread_mutex_unlock(&lock);
 	return p;
 }
@@ -222,27 +215,55 @@ static void pool_free(void *p, size_t size)
 	s = nvme_pool.base ? RB_FIND(spans, &spans, &key) : NULL;
 	/* In a forked child it may be the parent's, which the child just forgets. */
 	if (s && s->taken) {
-		if (s->len >= GIVE_BACK)
-			madvise(p, s->len, MADV_REMOVE);
-		s->taken = false;
-		merge_with_next(s);
-		merge_with_next(RB_PREV(spans, &spans, s));
+		backing_release(s->at, s->len);
+		give(s);
 	}
 	pthread_mutex_unlock(&lock);
 }
 
 static const struct dma_ops pool_ops = { "nvme", pool_alloc, pool_free };
 
-int nvme_pool_use(void)
+/* What was taken before, or while nobody used it in this way, gets known to the IOMMU. */
+static int hold_taken(void)
+{
+	struct span *s;
+	int rc;
+
+	RB_FOREACH(s, spans, &spans)
+	{
+		rc = s->taken ? backing_hold(s->at, s->len) : 0;
+		if (rc)
+			return rc;
+	}
+	return 0;
+}
+
+int nvme_pool_use(const struct nvme_reach *r)
 {
 	int rc;
 
 	pthread_mutex_lock(&lock);
-	rc = nvme_pool.base ? 0 : pool_make();
+	rc = nvme_pool.base ? 0 : pool_make(r);
+	if (!rc && (r->kind == NVME_REACH_PHYSICAL) != (nvme_pool.physical != NULL))
+		rc = -EBUSY;
+	if (!rc)
+		rc = backing_reach(r);
+	if (!rc) {
+		rc = hold_taken();
+		if (rc)
+			backing_unreach(r);
+	}
 	pthread_mutex_unlock(&lock);
 	if (!rc)
 		dma_set_ops(&pool_ops);
 	return rc;
+}
+
+void nvme_pool_unuse(const struct nvme_reach *r)
+{
+	pthread_mutex_lock(&lock);
+	backing_unreach(r);
+	pthread_mutex_unlock(&lock);
 }
 
 void *nvme_alloc(size_t size, size_t align)

@@ -24,7 +24,8 @@ static void set_limits(struct nvme_ctrlr *c, struct nvme_ns *ns, const struct nv
 	/* Two pages need no list; what is no power of two wants a division. */
 	ns->short_blocks = MIN(ns->max_blocks, 2 * NVME_PAGE >> ns->shift);
 	ns->boundary_mask = id->noiob ? id->noiob - 1u : UINT64_MAX;
-	if (id->noiob && !is_pow2(id->noiob))
+	/* Physical addresses of two pages need not follow each other. */
+	if ((id->noiob && !is_pow2(id->noiob)) || nvme_pool.physical)
 		ns->short_blocks = 0;
 	ns->copy_blocks = MIN((uint32_t)id->mssrl, id->mcl);
 }

@@ -2,8 +2,11 @@
 /*
  * nvme: a polled NVMe driver in user space, usable without the rest of BlobFS (nvme/example.c).
  *
- * A controller is named by its address: "vfio-user:/path/to.sock", a controller that another process serves over
- * the vfio-user protocol. Commands go through queue pairs. A queue pair belongs to one thread at a time
+ * A controller is named by its address:
+ *     pcie:0000:01:00.0        one in this machine, given to us by vfio-pci (or uio_pci_generic where no IOMMU translates);
+ *                              0000:01:00.0 for short
+ *     vfio-user:/path/to.sock  one that another process serves over the vfio-user protocol
+ * Commands go through queue pairs. A queue pair belongs to one thread at a time
  * (there is no lock inside): the caller orders submit and poll. Callbacks run inside nvme_poll, and
  * inside nvme_qpair_free, only.
  */
@@ -37,12 +40,17 @@ struct nvme_opts {
 /*
  * Resets, enables and identifies the controller. One that misreports (no queue entries, a page size other than
  * 4 KiB is the least, no namespace, a block size out of range …) is refused with a sentence in err.
- * opts may be NULL. -ENOENT, -EACCES, -EBUSY, -ENODEV, -ETIMEDOUT, -EPROTO, -ENOTSUP, -ENOMEM. Any thread.
+ * opts may be NULL. -ENOENT, -EACCES, -EPERM, -EBUSY, -ENODEV, -ETIMEDOUT, -EPROTO, -ENOTSUP, -ENOMEM. Any thread.
+ *
+ * The first controller of this machine (pcie:) starts DPDK's environment, once for the process, which takes a fifth of
+ * a second. Memory for DMA comes from huge pages of 2 MiB while there are any, and stays the process's.
  */
 BLOBFS_API int nvme_attach(const char *address, const struct nvme_opts *opts,
 			   struct nvme_ctrlr **out, struct base_err *err);
 /* Shuts the controller down, lets go. Every queue pair must have been freed. */
 BLOBFS_API void nvme_detach(struct nvme_ctrlr *c);
+/* The one way to write an address: "01:00.0" becomes "pcie:0000:01:00.0". -EINVAL: it is none; -ENAMETOOLONG. */
+BLOBFS_API int nvme_normal_address(const char *address, char *out, size_t len);
 /* In the child of a fork, in place of detaching and of everything else: closes what both processes hold. */
 BLOBFS_API void nvme_forked(struct nvme_ctrlr *c);
 
@@ -161,8 +169,10 @@ BLOBFS_API bool nvme_pending(const struct nvme_qpair *q);
  * poll already. Who sleeps arms first. */
 BLOBFS_API int nvme_qpair_fd(const struct nvme_qpair *q);
 BLOBFS_API bool nvme_qpair_arm(struct nvme_qpair *q);
-/* A descriptor that hangs up (POLLHUP, POLLIN) when the controller is gone, or -1. Not to be read. */
+/* A descriptor of which poll says nvme_gone_events (and may say POLLHUP) when the controller is gone, or is asked for by
+ * somebody who removes it; -1: there is none. Not to be read. */
 BLOBFS_API int nvme_gone_fd(const struct nvme_ctrlr *c);
+BLOBFS_API short nvme_gone_events(const struct nvme_ctrlr *c);
 
 /* ---- administration, synchronous, any thread ---- */
 

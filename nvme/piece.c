@@ -177,6 +177,20 @@ static uint64_t name_bytes(struct nvme_req *r, struct walk *w, const char *p, ui
 	return done;
 }
 
+/* False: not all of it could be named. */
+static bool name_all(struct nvme_req *r, struct walk *w, const char *p, uint64_t len)
+{
+	while (len) {
+		uint64_t part = nvme_contiguous(p, len);
+
+		if (name_bytes(r, w, p, part) < part)
+			return false;
+		p += part;
+		len -= part;
+	}
+	return true;
+}
+
 static void advance(struct nvme_cmd *cmd, uint64_t bytes)
 {
 	cmd->iov_offset += bytes;
@@ -194,6 +208,9 @@ static bool name_two_pages(struct nvme_cmd *cmd, struct nvme_req *r, uint64_t wa
 	uint64_t at = nvme_iova(v->iov_base) + cmd->iov_offset;
 	uint64_t end = at % NVME_PAGE + want;
 
+	/* Physical addresses of the two need not follow each other. */
+	if (__builtin_expect(nvme_pool.physical != NULL, 0))
+		return false;
 	if (end > 2 * NVME_PAGE || v->iov_len - cmd->iov_offset < want)
 		return false;
 	r->prp1 = at;
@@ -219,7 +236,7 @@ static int name_data(struct nvme_qpair *q, struct nvme_cmd *cmd, struct nvme_req
 		const struct iovec *v = &cmd->iov[i];
 		uint64_t len = MIN(v->iov_len - offset, want - w.named);
 
-		if (name_bytes(r, &w, (const char *)v->iov_base + offset, len) < len)
+		if (!name_all(r, &w, (const char *)v->iov_base + offset, len))
 			break;
 	}
 	*units = (uint32_t)(w.named >> shift);

@@ -178,7 +178,7 @@ static inline void send_short(struct nvme_qpair *q, struct nvme_cmd *cmd)
 {
 	struct nvme_req *r = &q->reqs[q->free_req];
 	uint64_t *w = (uint64_t *)(void *)next_entry(q);
-	uint64_t prp1 = nvme_iova(cmd->iov->iov_base), blocks = cmd->blocks;
+	uint64_t prp1 = nvme_iova_linear(cmd->iov->iov_base), blocks = cmd->blocks;
 	bool two = prp1 % NVME_PAGE + cmd->iov->iov_len > NVME_PAGE;
 
 	q->free_req = r->next_free;

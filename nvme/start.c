@@ -277,6 +277,9 @@ static void wake_all(struct nvme_ctrlr *c)
 
 void ctrlr_fail(struct nvme_ctrlr *c, const char *why)
 {
+	/* Once it has failed, buffers go back to their owners. */
+	if (c->transport->cut_off && !nvme_failed(c))
+		c->transport->cut_off(c);
 	if (atomic_exchange(&c->state, NVME_FAILED) == NVME_FAILED)
 		return;
 	log_err("%s: %s; the controller is given up", c->info.address, why);

@@ -449,19 +449,39 @@ static int find_registers(struct vu *v, const char *path, struct base_err *err)
 	return 0;
 }
 
-static int share_memory(struct vu *v, const char *path, struct base_err *err)
+static const struct nvme_reach file_reach = { .kind = NVME_REACH_FILE };
+
+static int share_file(struct vu *v, int fd, uint64_t at, uint64_t len)
 {
 	struct vu_dma_map m = {
 		.argsz = sizeof(m),
 		.flags = VU_DMA_READABLE | VU_DMA_WRITABLE,
-		.address = NVME_IOVA_BASE,
-		.size = nvme_pool.size,
+		.address = NVME_IOVA_BASE + at,
+		.size = len,
 	};
 	struct iovec part[2] = { { &m, sizeof(m) }, { NULL, 0 } };
 	struct answer a;
-	int rc = ask(v, VU_DMA_MAP, part, nvme_pool.fd, &a, 0);
+	int rc = ask(v, VU_DMA_MAP, part, fd, &a, 0);
 
 	drop_fds(&a);
+	return rc;
+}
+
+static int share_memory(struct vu *v, const char *path, struct base_err *err)
+{
+	uint64_t plain;
+	int rc = nvme_pool_use(&file_reach);
+
+	if (rc == -EBUSY)
+		return base_err_set(err, rc,
+				    "%s: this process uses physical addresses for DMA, which no server can reach",
+				    path);
+	if (rc)
+		return base_err_set(err, rc, "%s: no memory for DMA", path);
+	plain = nvme_pool.plain;
+	rc = share_file(v, nvme_pool.fd, 0, plain);
+	if (!rc && nvme_pool.size > plain)
+		rc = share_file(v, nvme_pool.huge_fd, plain, nvme_pool.size - plain);
 	return rc ? base_err_set(err, rc, "%s: the server does not take our memory: %s", path,
 				 strerror(-rc))
 		  : 0;
@@ -555,4 +575,5 @@ const struct nvme_transport nvme_vfio_user = {
 	.bind = vu_bind,
 	.alive = vu_alive,
 	.gone_fd = vu_gone_fd,
+	.gone_events = POLLRDHUP,
 };
