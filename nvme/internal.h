@@ -297,9 +297,9 @@ void ctrlr_ring_slowly(struct nvme_ctrlr *c, unsigned qid, bool cq, uint32_t val
 static inline void ctrlr_ring(struct nvme_ctrlr *c, volatile uint32_t *db, unsigned qid, bool cq,
 			      uint32_t value)
 {
-	atomic_thread_fence(memory_order_release);
+	/* What the queue holds is there before its doorbell rings. */
 	if (__builtin_expect(db != NULL, 1))
-		*db = value;
+		__atomic_store_n(db, value, __ATOMIC_RELEASE);
 	else
 		ctrlr_ring_slowly(c, qid, cq, value);
 }
