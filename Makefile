@@ -270,10 +270,17 @@ format:
 # cppcheck reads no system headers; without these two it stumbles over the macros of lists and trees.
 bsd_headers = $(addprefix --include=$(shell pkg-config --variable=includedir libbsd)/bsd/sys/,queue.h tree.h)
 
+# What it takes for mistakes here: keys of tree look-ups, structs filled by the callee; and tests and benchmarks that end with their memory.
+lint_off := $(addprefix --suppress=,ctuuninitvar autoVariables uninitStructMember memleak:bench/* memleakOnRealloc:test/*)
+
+# Fails on what cppcheck finds. Lines that clang-format would set otherwise are counted and are no failure: tables and
+# signatures are laid out by hand in places. LINT_FORMAT=1 makes them one.
 lint:
 	cppcheck --quiet --std=c11 --language=c -I. --enable=warning,portability --inline-suppr --error-exitcode=1 \
-		--suppress=missingIncludeSystem $(bsd_headers) $(filter %.c,$(c_files))
-	clang-format --dry-run $(c_files) 2>&1 | grep -c warning | sed 's/$$/ lines differ from .clang-format/' || true
+		--suppress=missingIncludeSystem $(lint_off) $(bsd_headers) $(filter %.c,$(c_files))
+	@n=$$(clang-format --dry-run $(c_files) 2>&1 | grep -c 'warning:'); \
+	echo "cppcheck: no findings; clang-format: $$n lines differ$(if $(LINT_FORMAT),, (no failure; LINT_FORMAT=1 makes it one))"; \
+	test -z "$(LINT_FORMAT)" -o "$$n" = 0
 
 # compile_commands.json for editors and clang-tidy.
 compdb: $(CONFIG)

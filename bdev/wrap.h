@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Wrappers: devices over a device, for tests. Each takes over `base` (closing the wrapper closes
+ * Wrappers: devices over a device, for tests and for trying something without a trace. Each takes over `base` (closing the wrapper closes
  * it) and may be wrapped again. Same port, same rules.
  */
 #ifndef BDEV_WRAP_H
@@ -72,6 +72,12 @@ BLOBFS_API int bdev_powercut_state(struct bdev *dev, const struct bdev_cut *cut,
 BLOBFS_API int bdev_powercut_reset(struct bdev *dev);
 /* Self-test of the tests: lies about flushes from now on: they complete, nothing becomes durable. */
 BLOBFS_API void bdev_powercut_lie(struct bdev *dev, bool lie);
+
+/* ---- overlay: what is written stays in memory ---- */
+
+/* Writable over a base that may be read-only and is never written to. The overlay goes when it is closed. For repair on trial:
+ * `base` is taken over as by the others. -ENOMEM. */
+BLOBFS_API int bdev_overlay_create(struct bdev *base, struct bdev **out);
 
 /* ---- delay: a device of a given latency and rate ---- */
 BLOBFS_API int bdev_delay_create(struct bdev *base, uint32_t latency_us, uint32_t max_iops,

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "blob/mend.h"
 #include "blob/share.h"
 
 /* Blobs that records in replay named and that are not there: deleted later in the log, or the log
@@ -262,6 +263,7 @@ static void apply_header(struct bs *bs, const struct bs_rec *rec, uint64_t lsn,
 	blob->lsn = lsn;
 	pthread_rwlock_unlock(bs_maplock(bs, rec->blob));
 	prep->user = NULL;
+	blob->made_up = false;
 	free(old);
 	if (make) {
 		bs_index_insert(bs, blob);
@@ -377,8 +379,14 @@ int bs_apply(struct bs *bs, const struct bs_rec *rec, uint64_t lsn, struct bs_pr
 		apply_header(bs, rec, lsn, blob, prep);
 		return 0;
 	}
-	if (!blob)
+	if (!blob && !bs_mending(bs))
 		return orphan_add(bs, rec->blob, lsn);
+	if (!blob) { /* the rest of it may still be worth having */
+		int rc = bs_mend_make_blob(bs, rec->blob, lsn, &blob);
+
+		if (rc)
+			return rc;
+	}
 	if (rec->kind == BS_KIND_RUN || rec->kind == BS_KIND_SHARE)
 		apply_runs(bs, rec, lsn, blob);
 	else

@@ -351,5 +351,62 @@ typedef void (*bs_problem_fn)(const struct bs_problem *problem, void *arg);
  */
 BLOBFS_API int bs_check(struct bdev *dev, bs_problem_fn report, void *arg, struct bs **out, struct base_err *err);
 
+/* ---- looking at a device ---- */
+
+enum bs_piece_kind { BS_PIECE_SUPER, BS_PIECE_SEGMENT, BS_PIECE_FRAME, BS_PIECE_PAGE };
+struct bs_piece { /* a structure as it lies on the device; blob/format.h says what is in it */
+	enum bs_piece_kind kind;
+	uint32_t blocks, depth; /* depth: of pages, below the root */
+	uint64_t block;
+	uint64_t nonce;         /* of segments and frames: what their checksum begins with */
+	void *data;             /* its bytes; NULL: it cannot be read */
+	const char *wrong;      /* NULL: nothing */
+};
+/* The piece is valid during the call only; a non-zero return ends the walk and is returned. */
+typedef int (*bs_piece_fn)(const struct bs_piece *piece, void *arg);
+enum bs_walk_what { BS_WALK_SUPER = 1 << 0, BS_WALK_LOG = 1 << 1, BS_WALK_CKPT = 1 << 2 };
+/*
+ * Calls fn for superblocks, then the log's segments, each with its frames, then the checkpoint's pages from the root down: whatever is
+ * there, damaged or not; nothing is applied or checked against anything else. Both superblocks come in any case; for the rest one must be
+ * good: -EUCLEAN. Also -EINVAL (device too small for a store), -ENOMEM.
+ */
+BLOBFS_API int bs_walk(struct bdev *dev, uint32_t what, bs_piece_fn fn, void *arg, struct base_err *err);
+
+struct bs_record {
+	uint64_t blob, key, lsn; /* lsn: of a page's records, the page's */
+	uint8_t op, kind;
+	bool end;                /* last of its transaction (frames) */
+	bool wrong;              /* malformed: only lsn is set */
+	uint32_t at, len;        /* where in the piece the value is, and how long */
+	char text[256];
+};
+/* Calls fn for each record of a frame or leaf; blocks: size of the store. Malformed ones too, as far as their length can be. */
+BLOBFS_API int bs_piece_records(const struct bs_piece *piece, uint64_t blocks, int (*fn)(const struct bs_record *rec, void *arg), void *arg);
+/* Makes the checksum of a piece right (not what a parent has of it). */
+BLOBFS_API void bs_piece_seal(const struct bs_piece *piece);
+
+/* ---- mending ---- */
+
+enum bs_mend_flags {
+	BS_MEND_REBUILD = 1 << 0, /* without a superblock that can be used: make one of what lies on the device */
+};
+struct bs_mend_opts {
+	uint32_t size;        /* sizeof(struct bs_mend_opts) */
+	uint32_t flags;       /* enum bs_mend_flags */
+	bs_problem_fn report; /* what was found wrong and given up or put right; may be NULL */
+	void *arg;
+	uint64_t root;        /* a blob that must be there: made, with an empty header, if it is lost; 0: none */
+};
+/*
+ * Opens a damaged store for writing with all of it that can be read, and writes that as a new checkpoint and a new log: when it
+ * returns 0 the store on the device is sound and durable; until the superblocks are written at its very end, and after any error, the
+ * device is as it was but for blocks that were free. A power cut leaves the one or the other. Given up are: records of damaged pages of the
+ * checkpoint (not those of other pages), what follows the first damage in the log, and of two runs that claim a block the older
+ * one's claim. A blob whose header is lost gets one of size 0 without user bytes. *out is open with BS_NO_SERVICE. Takes dev
+ * over on success. -EINVAL: not a store; -ENOTSUP, -EFBIG as bs_open; -EUCLEAN: no superblock is usable; -ENOSPC: no
+ * room for the new checkpoint; -EIO, -ENOMEM, -EROFS.
+ */
+BLOBFS_API int bs_mend(struct bdev *dev, const struct bs_mend_opts *opts, struct bs **out, struct base_err *err);
+
 BLOBFS_C_END
 #endif

@@ -5,6 +5,7 @@
  *   capture   note where replay will begin and L0; then page by page, each under bs->lock, into fresh space
  *   index     pages of (first key, address), level by level, up to one root
  *   commit    the log durable through L1, the last LSN captured
+ *   describe  a page that holds the superblock to come: metadata tells of itself what it is
  *   publish   flush; superblock at block 0, flush; its copy, flush
  *   release   the old checkpoint's units and the log before the new beginning
  *
@@ -24,7 +25,7 @@
 
 #define RETRY_NS 1000000000ull /* after one that failed, unless somebody waits for it */
 
-enum { C_BEGIN, C_CAPTURE, C_INDEX, C_COMMIT, C_FLUSH, C_SUPER, C_SUPER_FLUSH, C_COPY, C_COPY_FLUSH, C_RELEASE, C_UNDO,
+enum { C_BEGIN, C_CAPTURE, C_INDEX, C_COMMIT, C_DESCRIBE, C_FLUSH, C_SUPER, C_SUPER_FLUSH, C_COPY, C_COPY_FLUSH, C_RELEASE, C_UNDO,
        C_FREEZE };
 
 int bs_ckpt_create(struct bs *bs)
@@ -190,12 +191,19 @@ static enum op_next ckpt_step(struct op *op)
 	case C_COMMIT:
 		op->on_error = C_UNDO;
 		if (BS_MUTATE(ckpt_commit))
-			return op_goto(op, C_FLUSH);
+			return op_goto(op, C_DESCRIBE);
 		bs_commit_start(bs, c->l1, op);
-		return op_await(op, C_FLUSH, 0);
+		return op_await(op, C_DESCRIBE, 0);
+	case C_DESCRIBE:
+		op->on_error = C_UNDO;
+		op_move(op, bdev_channel_driver(c->ch));
+		if (!c->n_entries)
+			return op_goto(op, C_FLUSH);
+		fill_super(c);
+		rc = bs_ckpt_describe(c, op);
+		return op_await(op, C_FLUSH, rc);
 	case C_FLUSH:
 		op->on_error = C_FREEZE;
-		op_move(op, bdev_channel_driver(c->ch));
 		if (BS_MUTATE(pages_flush))
 			return op_goto(op, C_SUPER);
 		submit(c, BDEV_FLUSH, 0);

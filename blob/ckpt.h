@@ -49,6 +49,8 @@ int bs_ckpt_make_buffers(struct bs_ckpt *c);
 void bs_ckpt_drop_buffers(struct bs_ckpt *c);
 int bs_ckpt_capture(struct bs_ckpt *c, struct op *op);
 int bs_ckpt_index(struct bs_ckpt *c, struct op *op);
+/* A page with c->super in it, behind the others; none where there is no space for it. */
+int bs_ckpt_describe(struct bs_ckpt *c, struct op *op);
 int bs_ckpt_units_add(struct bs_ckpt_units *u, uint64_t block);
 
 #endif

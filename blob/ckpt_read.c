@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "blob/ckpt.h"
+#include "blob/mend.h"
 
 #define LOG_COMPONENT "blob"
 #include "base/log.h"
@@ -27,6 +28,8 @@ struct load {
 	uint64_t ahead_block;
 	uint32_t ahead_blocks;
 	struct bs_cursor last;        /* of the record applied last */
+	uint64_t *seen;               /* mending: leaves read */
+	size_t n_seen, seen_room;
 	bool any;
 	uint64_t blocks, items;
 };
@@ -54,6 +57,21 @@ static bool place_ok(const struct bs *bs, uint64_t address, uint32_t blocks)
 
 	return address && address < bs->blocks && blocks && blocks <= CKPT_BUF / BS_BLOCK &&
 	       blocks <= bs->blocks - address && address % unit + blocks <= unit;
+}
+
+static int note_seen(struct load *l, uint64_t address)
+{
+	if (l->n_seen == l->seen_room) {
+		size_t room = l->seen_room ? 2 * l->seen_room : 256;
+		uint64_t *p = base_realloc(l->seen, room * sizeof(*p));
+
+		if (!p)
+			return -ENOMEM;
+		l->seen = p;
+		l->seen_room = room;
+	}
+	l->seen[l->n_seen++] = address;
+	return 0;
 }
 
 static int note_unit(struct load *l, uint64_t address)
@@ -95,9 +113,11 @@ static int read_page(struct load *l, const struct bs_ckpt_entry *e, uint32_t lev
 	if (!place_ok(l->bs, e->address, e->blocks))
 		return complain(l, "page-address", e->address, "a page of the checkpoint is said to lie where none can");
 	l->blocks += e->blocks;
-	if (l->blocks > le64_get(l->bs->sb.ckpt_blocks))
+	if (l->blocks > le64_get(l->bs->sb.ckpt_blocks) && !bs_mending(l->bs))
 		return complain(l, "checkpoint-size", e->address, "the checkpoint has more pages than the superblock says");
 	rc = read_blocks(l, e, level);
+	if (rc && rc != -ENOMEM && bs_mending(l->bs))
+		return complain(l, "page-unreadable", e->address, "a page of the checkpoint cannot be read");
 	if (rc)
 		return base_err_set(l->err, rc, "block %" PRIu64 ": cannot read the checkpoint: %s", e->address, strerror(-rc));
 	if (le32_get(p->magic) != BS_MAGIC_PAGE || memcmp(p->uuid, l->bs->sb.uuid, sizeof(p->uuid)) ||
@@ -108,7 +128,7 @@ static int read_page(struct load *l, const struct bs_ckpt_entry *e, uint32_t lev
 		return complain(l, "page-checksum", e->address, "a page of the checkpoint has a wrong checksum");
 	if (le16_get(p->level) != level || le16_get(p->kind) != (level ? BS_PAGE_INDEX : BS_PAGE_LEAF) ||
 	    le32_get(p->bytes) > len - sizeof(*p) || !le32_get(p->count) ||
-	    le64_get(p->lsn) > le64_get(l->bs->sb.ckpt_l1))
+	    (le64_get(p->lsn) > le64_get(l->bs->sb.ckpt_l1) && !bs_mending(l->bs)))
 		return complain(l, "page-fields", e->address, "a page of the checkpoint has impossible fields");
 	if (e->first.blob &&
 	    (le64_get(p->first_blob) != e->first.blob || le64_get(p->first_key) != e->first.key ||
@@ -124,12 +144,14 @@ static int apply_record(struct load *l, const struct bs_rec *rec, uint64_t lsn)
 	struct bs_prep prep;
 	int rc;
 
+	if (bs_mending(bs) && bs_mend_refuses(bs, rec, "checkpoint", UINT64_MAX))
+		return 0;
 	memset(&prep, 0, sizeof(prep));
 	rc = bs_prep_make(bs, rec, &prep);
 	if (!rc)
 		rc = bs_apply(bs, rec, lsn, &prep);
 	bs_prep_drop(&prep);
-	return rc;
+	return rc || !bs_mending(bs) ? rc : bs_mend_note(bs, rec, lsn, false);
 }
 
 static int load_leaf(struct load *l, const struct bs_page_disk *p)
@@ -144,11 +166,20 @@ static int load_leaf(struct load *l, const struct bs_page_disk *p)
 		struct bs_rec rec;
 		int size = bs_rec_decode(at, left, l->bs->blocks, &rec);
 
-		if (size < 0 || rec.op != BS_REC_PUT || rec.kind == BS_KIND_SHARE)
-			return complain(l, "page-record", block, "a record of this page is malformed");
+		if (size < 0 || rec.op != BS_REC_PUT || rec.kind == BS_KIND_SHARE) {
+			rc = complain(l, "page-record", block, "a record of this page is malformed");
+			size = bs_mending(l->bs) ? bs_rec_skip(at, left) : -1;
+			if (size < 0)
+				return rc;
+			at += size;
+			left -= (uint32_t)size;
+			continue;
+		}
 		key = (struct bs_cursor){ .blob = rec.blob, .key = rec.key, .kind = rec.kind };
-		if (l->any && compare(&l->last, &key) >= 0)
-			return complain(l, "page-order", block, "the records of the checkpoint are out of order");
+		rc = l->any && compare(&l->last, &key) >= 0 ?
+			     complain(l, "page-order", block, "the records of the checkpoint are out of order") : 0;
+		if (rc && !bs_mending(l->bs))
+			return rc;
 		rc = apply_record(l, &rec, le64_get(p->lsn));
 		if (rc == -EUCLEAN)
 			return complain(l, "page-apply", block, "a record of this page contradicts what is there");
@@ -198,6 +229,10 @@ static int load_page(struct load *l, const struct bs_ckpt_entry *e, uint32_t lev
 			return -ENOMEM;
 	}
 	rc = read_page(l, e, level, &p);
+	if (bs_mending(l->bs)) {
+		l->bs->reporter->mend->index_lost |= rc && level;
+		rc = rc ? rc : level ? 0 : note_seen(l, e->address);
+	}
 	if (rc)
 		return rc;
 	return level ? load_index(l, p, level) : load_leaf(l, p);
@@ -217,6 +252,8 @@ static int root_level(struct load *l, const struct bs_ckpt_entry *root, uint32_t
 	if (rc)
 		return base_err_set(l->err, rc, "block %" PRIu64 ": cannot read the checkpoint: %s", root->address,
 				    strerror(-rc));
+	if ((!*level || *level > MAX_LEVEL) && bs_mending(l->bs))
+		*level = 1; /* it is looked at, and found wrong */
 	if (!*level || *level > MAX_LEVEL)
 		return complain(l, "page-level", root->address, "the checkpoint's root has an impossible level");
 	return 0;
@@ -240,6 +277,95 @@ static void sort_units(struct bs_ckpt_units *u)
 		if (!n || u->unit[n - 1] != u->unit[i])
 			u->unit[n++] = u->unit[i];
 	u->n = n;
+}
+
+/* ---- mending: leaves that no index page leads to any more ---- */
+
+static int by_number(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* A leaf of this checkpoint at a block, by what it says itself. */
+static bool is_our_leaf(const struct load *l, const struct bs_page_disk *p, uint64_t block, uint32_t left)
+{
+	const struct bs_sb_disk *sb = &l->bs->sb;
+	uint32_t blocks = le32_get(p->blocks);
+
+	if (le32_get(p->magic) != BS_MAGIC_PAGE || memcmp(p->uuid, sb->uuid, sizeof(p->uuid)) || le64_get(p->address) != block ||
+	    le16_get(p->kind) != BS_PAGE_LEAF || le32_get(p->ckpt) != (uint32_t)le64_get(sb->ckpt_l0) || !blocks || blocks > left ||
+	    blocks > CKPT_BUF / BS_BLOCK)
+		return false;
+	return le64_get(p->lsn) >= le64_get(sb->ckpt_l0) && le64_get(p->lsn) <= le64_get(sb->ckpt_l1) &&
+	       le32_get(p->bytes) <= blocks * BS_BLOCK - sizeof(*p) &&
+	       le32_get(p->crc) == bs_crc_skip(bs_crc_page_seed(p->uuid, block), p, (size_t)blocks * BS_BLOCK,
+					       offsetof(struct bs_page_disk, crc));
+}
+
+/* The leaves of one unit that were not read yet. */
+static int load_stray(struct load *l, uint64_t unit, uint32_t unit_blocks, size_t known)
+{
+	int rc = bdev_io_sync(l->ch, BDEV_READ, l->ahead, unit * BS_BLOCK, (uint64_t)unit_blocks * BS_BLOCK, 0);
+
+	l->ahead_blocks = 0;
+	if (rc)
+		return rc == -ENOMEM ? rc : 0; /* nothing of it can be had */
+	for (uint32_t i = 0; i < unit_blocks && !rc; i++) {
+		const struct bs_page_disk *p = (const struct bs_page_disk *)(l->ahead + (uint64_t)i * BS_BLOCK);
+		uint64_t block = unit + i;
+
+		if (!is_our_leaf(l, p, block, unit_blocks - i) ||
+		    (known && bsearch(&block, l->seen, known, sizeof(block), by_number)))
+			continue;
+		l->any = false; /* in no order with the others */
+		rc = note_unit(l, block);
+		if (!rc)
+			rc = note_seen(l, block);
+		if (!rc)
+			rc = load_leaf(l, p);
+		if (rc == -EUCLEAN)
+			rc = 0;
+		l->any = false;
+	}
+	return rc;
+}
+
+/* Looks into the units that begin with a page, or into all. */
+static int load_strays(struct load *l, bool all)
+{
+	uint32_t unit = le32_get(l->bs->sb.segment_blocks);
+	size_t known = l->n_seen;
+	uint8_t *first = dma_alloc(BS_BLOCK, BS_BLOCK);
+	int rc = first ? 0 : -ENOMEM;
+
+	if (known)
+		qsort(l->seen, known, sizeof(*l->seen), by_number);
+	for (uint64_t at = 0; !rc && at + unit <= l->bs->blocks; at += unit) {
+		const struct bs_page_disk *p = (const struct bs_page_disk *)first;
+
+		if (all || bdev_io_sync(l->ch, BDEV_READ, first, at * BS_BLOCK, BS_BLOCK, 0) ||
+		    (le32_get(p->magic) == BS_MAGIC_PAGE && !memcmp(p->uuid, l->bs->sb.uuid, sizeof(p->uuid))))
+			rc = load_stray(l, at, unit, known);
+	}
+	dma_free(first);
+	return rc;
+}
+
+static int load_all(struct load *l);
+
+/* A unit's first page may be damaged, too: then everything is looked through. */
+static int load_mending(struct load *l)
+{
+	int rc = load_all(l);
+
+	if (rc == -ENOMEM)
+		return rc;
+	if (!rc && !l->bs->reporter->mend->index_lost)
+		return 0;
+	rc = load_strays(l, false);
+	return rc || l->items >= le64_get(l->bs->sb.ckpt_items) ? rc : load_strays(l, true);
 }
 
 static int load_all(struct load *l)
@@ -270,8 +396,8 @@ int bs_ckpt_load(struct bs *bs, struct base_err *err)
 		return -ENOMEM;
 	l.ch = bdev_channel_borrow(bs->dev);
 	pthread_mutex_lock(&bs->lock);
-	rc = load_all(&l);
-	if (bs->next_id < le64_get(bs->sb.next_id))
+	rc = bs_mending(bs) ? load_mending(&l) : load_all(&l);
+	if (bs->next_id < le64_get(bs->sb.next_id) && !(bs_mending(bs) && le64_get(bs->sb.next_id) >= BS_MEND_SANE))
 		bs->next_id = le64_get(bs->sb.next_id);
 	pthread_mutex_unlock(&bs->lock);
 	bdev_channel_return(l.ch);
@@ -279,5 +405,6 @@ int bs_ckpt_load(struct bs *bs, struct base_err *err)
 	for (unsigned i = 0; i <= MAX_LEVEL; i++)
 		dma_free(l.page[i]);
 	dma_free(l.ahead);
+	free(l.seen);
 	return rc;
 }

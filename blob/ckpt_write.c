@@ -110,6 +110,7 @@ static int put_page(struct bs_ckpt *c, struct op *op, unsigned i, const struct p
 	p->first_blob = le64_make(info->first.blob);
 	p->first_key = le64_make(info->first.key);
 	p->first_kind = le32_make(info->first.kind);
+	p->ckpt = le32_make((uint32_t)c->l0);
 	e.crc = bs_crc_skip(bs_crc_page_seed(p->uuid, address), p, len, offsetof(struct bs_page_disk, crc));
 	p->crc = le32_make(e.crc);
 	rc = add_entry(c, &e);
@@ -254,6 +255,24 @@ static int index_slot(struct bs_ckpt *c, struct op *op, unsigned i)
 	c->level++;
 	c->indexed = c->level_end - c->level_start == 1;
 	return 0;
+}
+
+/* No index names it and no size counts it: it is for who has lost both superblocks. */
+int bs_ckpt_describe(struct bs_ckpt *c, struct op *op)
+{
+	struct page_info info = { .kind = BS_PAGE_SUPER, .lsn = c->l1, .bytes = sizeof(*c->super), .count = 1 };
+	uint32_t entries = c->n_entries;
+	uint64_t blocks = c->blocks;
+	int rc = need_blocks(c, 2);
+
+	if (rc)
+		return rc == -ENOSPC ? 0 : rc;
+	memcpy(c->page[0].buf + sizeof(struct bs_page_disk), c->super, sizeof(*c->super));
+	rc = put_page(c, op, 0, &info);
+	c->n_entries = entries;
+	c->blocks = blocks;
+	bdev_kick(c->ch);
+	return rc;
 }
 
 int bs_ckpt_index(struct bs_ckpt *c, struct op *op)

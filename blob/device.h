@@ -24,6 +24,7 @@ struct bs_reporter {
 	void *arg;
 	int count;
 	bool broken; /* the checkpoint could not be loaded: the log is only looked at */
+	struct bs_mend *mend; /* goes on with what there is, to be written anew (mend.h); NULL: only looks */
 };
 struct bs_place { /* what a complaint is about */
 	const char *pass, *code;
@@ -49,6 +50,11 @@ int bs_sb_validate(const struct bs_sb_disk *sb, const struct bdev *dev, bool wri
 void bs_sb_seal(struct bs_sb_disk *sb); /* checksum */
 /* Writes both copies, a flush after each. Blocking. */
 int bs_sb_write_sync(struct bdev *dev, struct bs_sb_disk *sb);
+
+/* A segment's header: address, nonce and first sequence from pos. */
+struct bs_log_pos;
+void bs_segment_fill(struct bs_segment_disk *h, const struct bs_sb_disk *sb, const struct bs_log_pos *pos, uint64_t next,
+		     uint64_t next_nonce);
 
 /* ---- meta.c ---- */
 
@@ -158,6 +164,9 @@ uint64_t bs_log_cap_units(const struct bs *bs);
 uint64_t bs_log_used_bytes(const struct bs *bs);
 bool bs_log_wants_checkpoint(const struct bs *bs);
 int bs_log_replay(struct bs *bs, struct base_err *err);
+/* The frame at an offset of the segment at `block`, whatever its sequence number, if it is one of `uuid` and ends within `left` blocks. */
+const struct bs_frame_disk *bs_frame_at(const uint8_t uuid[16], const uint8_t *seg, uint64_t block, uint64_t nonce, uint32_t offset,
+					uint32_t left);
 /* Where replay would have to begin for what is appended from now on; bs->lock held. */
 void bs_log_get_pos(struct bs *bs, struct bs_log_pos *pos);
 /* The superblock names pos now: segments before it are free, who waits for room goes on with rc. */
@@ -212,5 +221,7 @@ bool bs_has_service(const struct bs *bs);
 /* Opens read-only, telling the reporter of every problem and going on where that makes sense. */
 int bs_open_checked(struct bdev *dev, struct bs_reporter *reporter, struct bs **out, struct base_err *err);
 void bs_release(struct bs *bs); /* closes it, leaving the device open */
+/* Opens for writing what is left of a store; nothing is written but a new, empty log. */
+int bs_open_mending(struct bdev *dev, struct bs_reporter *reporter, struct bs **out, struct base_err *err);
 
 #endif

@@ -65,19 +65,11 @@ static void fill_super(struct bs_sb_disk *sb, const struct bdev_info *info, cons
 /* The first segment's header, with the unit behind it as successor. */
 static void fill_segment(struct bs_segment_disk *h, const struct bs_sb_disk *sb)
 {
-	uint64_t nonce, address = le64_get(sb->log_segment);
+	struct bs_log_pos pos = { .segment = le64_get(sb->log_segment), .nonce = le64_get(sb->log_nonce), .seq = le64_get(sb->log_seq) };
+	uint64_t nonce;
 
-	memset(h, 0, sizeof(*h));
 	base_random(&nonce, sizeof(nonce));
-	h->magic = le32_make(BS_MAGIC_SEGMENT);
-	memcpy(h->uuid, sb->uuid, sizeof(h->uuid));
-	h->address = le64_make(address);
-	h->nonce = sb->log_nonce;
-	h->first_seq = sb->log_seq;
-	h->next_address = le64_make(address + le32_get(sb->segment_blocks));
-	h->next_nonce = le64_make(nonce);
-	h->crc = le32_make(bs_crc_skip(bs_crc_seed(le64_get(sb->log_nonce), 0, address), h, sizeof(*h),
-				       offsetof(struct bs_segment_disk, crc)));
+	bs_segment_fill(h, sb, &pos, pos.segment + le32_get(sb->segment_blocks), nonce);
 }
 
 static int wipe_supers(struct bdev_channel *ch, void *buf)

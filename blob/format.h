@@ -14,7 +14,7 @@
 
 #define BS_MAGIC "BlobFS\r\n"          /* 8 bytes, no terminator */
 #define BS_VERSION_MAJOR 1             /* another major: not readable */
-#define BS_VERSION_MINOR 0
+#define BS_VERSION_MINOR 1
 #define BS_SB_COPY_BLOCK (32u * 1024 * 1024 / BS_BLOCK)
 
 #define BS_MAGIC_SEGMENT 0x47455342u   /* "BSEG" */
@@ -72,8 +72,17 @@ struct bs_segment_disk {
 	le64 first_seq;    /* sequence of its first frame */
 	le64 next_address; /* the successor, already reserved */
 	le64 next_nonce;
-	uint8_t reserved[4032];
+	/* What the store is, as the superblock has it, so that it can be made anew. segment_blocks 0: not given (1.0). */
+	le64 created_ns, blocks;
+	le32 cluster_blocks, segment_blocks;
+	le64 compat, ro_compat, incompat;
+	char owner[16];
+	char label[64];
+	le16 version_major, version_minor;
+	uint8_t reserved[3900];
 } __attribute__((packed));
+static_assert(offsetof(struct bs_segment_disk, created_ns) == 64, "segment.created_ns");
+static_assert(offsetof(struct bs_segment_disk, owner) == 112, "segment.owner");
 static_assert(sizeof(struct bs_segment_disk) == 4096, "segment header is one block");
 
 /* A frame: one write of the log. Whole blocks; never crosses its segment's end. */
@@ -129,7 +138,7 @@ static_assert(sizeof(struct bs_run_disk) == 16, "run");
 #define BS_RUN_BITS 40
 
 /* A checkpoint page: header, then records (leaf: PUTs in order of blob, kind, key; LSN and END unused) or index entries. */
-enum bs_page_kind { BS_PAGE_LEAF = 1, BS_PAGE_INDEX = 2 };
+enum bs_page_kind { BS_PAGE_LEAF = 1, BS_PAGE_INDEX = 2, BS_PAGE_SUPER = 3 /* holds the superblock that names the checkpoint */ };
 #define BS_PAGE_MAX (64u * 1024)
 struct bs_page_disk {
 	le32 magic;
@@ -143,7 +152,7 @@ struct bs_page_disk {
 	le32 count;      /* of records or entries */
 	le64 first_blob, first_key;
 	le32 first_kind;
-	le32 reserved;
+	le32 ckpt;       /* which checkpoint's: the low 32 bits of its L0 */
 } __attribute__((packed));
 static_assert(sizeof(struct bs_page_disk) == 80, "page header");
 

@@ -52,6 +52,8 @@ uint32_t bs_rec_encode(const struct bs_rec *rec, void *buf);
 /* Decodes one record from at most `len` bytes: its encoded size, or -EUCLEAN. Checks lengths, op, kind, padding and the value's
  * own shape by kind (table), and runs against `blocks`, the size of the store. */
 int bs_rec_decode(const void *buf, uint32_t len, uint64_t blocks, struct bs_rec *rec);
+/* How long a record says it is that bs_rec_decode refuses: its size, or -EUCLEAN when that cannot be. */
+int bs_rec_skip(const void *buf, uint32_t len);
 /* "put run 17: 0+8 → 4096 …" for dumps and error lines. */
 void bs_rec_text(const struct bs_rec *rec, char *buf, size_t len);
 
@@ -163,6 +165,7 @@ struct bs_blob {
 	uint16_t sharers;               /* bs_share_begin without bs_share_end; lookups say shared */
 	uint16_t holds;                 /* of these, how many keep writes from going over old blocks */
 	uint32_t hold_epoch;            /* low bits of the epoch when the first of them did */
+	bool made_up;                   /* mending: its header was not found */
 };
 RB_HEAD(bs_blob_tree, bs_blob);
 

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "blob/device.h"
+#include "blob/mend.h"
 #include "blob/mutation.h"
 
 #define LOG_COMPONENT "blob"
@@ -30,6 +30,8 @@ struct replay {
 	bool started;                /* a frame was read */
 	uint8_t *txn;                /* records of the open transaction */
 	uint64_t txn_bytes, txn_cap, txn_lsn;
+	uint64_t applied;            /* LSN of the last record applied, or of the one before the first read */
+	bool header_bad;             /* mending: this segment's header says nothing */
 };
 
 static int complain(struct replay *r, const char *code, uint64_t block, const char *what)
@@ -63,14 +65,13 @@ static bool header_valid(const struct replay *r, const uint8_t *buf, uint64_t bl
 					       offsetof(struct bs_segment_disk, crc));
 }
 
-/* The frame at this place of a segment, whatever its sequence number, or NULL. */
-static const struct bs_frame_disk *frame_at(const struct replay *r, const uint8_t *seg, uint64_t block, uint64_t nonce,
-					    uint32_t offset)
+const struct bs_frame_disk *bs_frame_at(const uint8_t uuid[16], const uint8_t *seg, uint64_t block, uint64_t nonce, uint32_t offset,
+					uint32_t left)
 {
 	const struct bs_frame_disk *f = (const struct bs_frame_disk *)(seg + (uint64_t)offset * BS_BLOCK);
-	uint32_t blocks, left = r->bs->log->segment_blocks - offset;
+	uint32_t blocks;
 
-	if (!left || le32_get(f->magic) != BS_MAGIC_FRAME || memcmp(f->uuid, r->bs->sb.uuid, sizeof(f->uuid)))
+	if (!left || le32_get(f->magic) != BS_MAGIC_FRAME || memcmp(f->uuid, uuid, sizeof(f->uuid)))
 		return NULL;
 	blocks = le32_get(f->blocks);
 	if (!blocks || blocks > left || blocks > BS_FRAME_MAX / BS_BLOCK ||
@@ -80,6 +81,12 @@ static const struct bs_frame_disk *frame_at(const struct replay *r, const uint8_
 					    (size_t)blocks * BS_BLOCK, offsetof(struct bs_frame_disk, crc)))
 		return NULL;
 	return f;
+}
+
+static const struct bs_frame_disk *frame_at(const struct replay *r, const uint8_t *seg, uint64_t block, uint64_t nonce,
+					    uint32_t offset)
+{
+	return bs_frame_at(r->bs->sb.uuid, seg, block, nonce, offset, r->bs->log->segment_blocks - offset);
 }
 
 /* ---- applying ---- */
@@ -99,10 +106,17 @@ static int apply_txn(struct replay *r)
 
 		at += (uint64_t)bs_rec_decode(r->txn + at, (uint32_t)(r->txn_bytes - at), bs->blocks, &rec);
 		memset(&prep, 0, sizeof(prep));
+		if (bs_mending(bs) && bs_mend_refuses(bs, &rec, "log", UINT64_MAX)) {
+			lsn++;
+			continue;
+		}
 		rc = bs_prep_make(bs, &rec, &prep);
 		if (!rc)
-			rc = bs_apply(bs, &rec, lsn++, &prep);
+			rc = bs_apply(bs, &rec, lsn, &prep);
 		bs_prep_drop(&prep);
+		if (!rc && bs_mending(bs))
+			rc = bs_mend_note(bs, &rec, lsn, false);
+		lsn++;
 		bs->log->replayed_records++;
 	}
 	pthread_mutex_unlock(&bs->lock);
@@ -152,6 +166,7 @@ static int apply_records(struct replay *r, const struct bs_frame_disk *f, uint64
 				return complain(r, "log-apply", block, "a record of this frame contradicts what is there");
 			if (rc)
 				return rc;
+			r->applied = r->lsn;
 		}
 		p += size;
 		left -= (uint32_t)size;
@@ -170,9 +185,11 @@ static int apply_frame(struct replay *r, const struct bs_frame_disk *f)
 	if (flags & ~(uint32_t)BS_FRAME_CONTINUES)
 		return complain(r, "log-frame", block, "unknown flags in a frame");
 	if (!r->started) {
-		if (!first || first > le64_get(r->bs->sb.ckpt_l0) + 1)
-			return complain(r, "log-lsn", block, "the log begins behind the checkpoint");
-		r->lsn = first - 1;
+		rc = !first || first > le64_get(r->bs->sb.ckpt_l0) + 1 ?
+			     complain(r, "log-lsn", block, "the log begins behind the checkpoint") : 0;
+		if (rc && !(first && first < BS_MEND_SANE && bs_mending(r->bs)))
+			return rc;
+		r->lsn = r->applied = first - 1;
 	} else if (first != r->lsn + 1) {
 		return complain(r, "log-lsn", block, "the frame does not go on where the one before ended");
 	}
@@ -222,21 +239,39 @@ static bool later_frame(const struct replay *r, const uint8_t *seg, uint64_t blo
 	return false;
 }
 
+/* Mending: the successor's header is damaged, but its frames are those expected. */
+static bool next_without_header(const struct replay *r, uint64_t next, uint64_t nonce)
+{
+	const struct bs_frame_disk *f = frame_at(r, r->other, next, nonce, 1);
+	struct bs_place place = { .pass = "log", .code = "log-segment", .block = next };
+
+	if (header_valid(r, r->other, next, nonce) || !f || le64_get(f->seq) != r->pos.seq)
+		return false;
+	bs_complain(r->bs, NULL, &place, "a segment of the log has frames and no valid header");
+	return true;
+}
+
 /* No frame is at r->pos: 1: the log went on in the successor; 0: this is its end. */
 static int next_segment(struct replay *r)
 {
 	const struct bs_segment_disk *h = (const struct bs_segment_disk *)r->buf, *nh;
 	uint64_t next = le64_get(h->next_address), nonce = le64_get(h->next_nonce), where;
 	uint8_t *swap = r->buf;
+	bool bad;
 	int rc;
 
+	if (r->header_bad && !bs_mend_find_segment(r->bs, r->ch, r->pos.seq, &next, &nonce))
+		return complain(r, "log-successor", r->pos.segment, "how the log goes on behind this segment is lost");
 	if (!segment_fits(r->bs, next))
 		return complain(r, "log-successor", r->pos.segment, "the segment's successor lies outside the store");
 	rc = read_segment(r, next, r->other);
+	if (rc && rc != -ENOMEM && bs_mending(r->bs))
+		return complain(r, "log-unreadable", next, "a segment of the log cannot be read");
 	if (rc)
 		return base_err_set(r->err, rc, "block %" PRIu64 ": cannot read the log: %s", next, strerror(-rc));
 	nh = (const struct bs_segment_disk *)r->other;
-	if (!header_valid(r, r->other, next, nonce) || le64_get(nh->first_seq) != r->pos.seq) {
+	bad = bs_mending(r->bs) && next_without_header(r, next, nonce);
+	if (!bad && (!header_valid(r, r->other, next, nonce) || le64_get(nh->first_seq) != r->pos.seq)) {
 		if (later_frame(r, r->buf, r->pos.segment, r->pos.nonce, r->pos.offset, &where))
 			return complain(r, "log-hole", where, "a frame of the log is missing before this one");
 		if (header_valid(r, r->other, next, nonce))
@@ -256,18 +291,102 @@ static int next_segment(struct replay *r)
 	r->pos.segment = next;
 	r->pos.nonce = nonce;
 	r->pos.offset = 1;
+	r->header_bad = bad;
 	return 1;
+}
+
+/* ---- mending: the rest of a log that is damaged ---- */
+
+/* Takes note of what a frame holds that is not applied. */
+static int note_frame(struct replay *r, const struct bs_frame_disk *f)
+{
+	const uint8_t *p = (const uint8_t *)(f + 1);
+	uint32_t left = le32_get(f->bytes);
+	uint64_t lsn = le64_get(f->first_lsn);
+	struct bs_mend *m = r->bs->reporter->mend;
+	int rc = 0;
+
+	if (le64_get(f->seq) < BS_MEND_SANE)
+		m->last_seq = MAX(m->last_seq, le64_get(f->seq));
+	for (; left && !rc; lsn++) {
+		struct bs_rec rec;
+		int size = bs_rec_decode(p, left, r->bs->blocks, &rec);
+
+		if (size > 0 && lsn > r->applied)
+			rc = bs_mend_note(r->bs, &rec, lsn, true);
+		if (size < 0)
+			size = bs_rec_skip(p, left);
+		if (size < 0)
+			break;
+		p += size;
+		left -= (uint32_t)size;
+	}
+	return rc;
+}
+
+/* Every valid frame from here on, in this segment and in those that follow. Nothing of them is applied. */
+static int note_rest(struct replay *r)
+{
+	const struct bs_segment_disk *h = (const struct bs_segment_disk *)r->buf;
+	uint64_t segment = r->pos.segment, nonce = r->pos.nonce;
+	uint32_t off = MIN(r->pos.offset, r->bs->log->segment_blocks);
+	int rc = 0;
+
+	for (uint32_t left = (uint32_t)(r->bs->blocks / r->bs->log->segment_blocks); left && !rc; left--) {
+		for (; off < r->bs->log->segment_blocks && !rc; off++) {
+			const struct bs_frame_disk *f = frame_at(r, r->buf, segment, nonce, off);
+
+			if (f && le64_get(f->first_lsn) + le32_get(f->records) > r->applied + 1)
+				rc = note_frame(r, f);
+		}
+		if (!header_valid(r, r->buf, segment, nonce) || !segment_fits(r->bs, le64_get(h->next_address)))
+			break;
+		segment = le64_get(h->next_address);
+		nonce = le64_get(h->next_nonce);
+		if (rc || read_segment(r, segment, r->buf) || !header_valid(r, r->buf, segment, nonce))
+			break;
+		off = 1;
+	}
+	return rc;
+}
+
+static int give_up_rest(struct replay *r)
+{
+	struct bs_place place = { .pass = "log", .code = "log-lost", .block = UINT64_MAX };
+	struct bs_mend *m = r->bs->reporter->mend;
+	uint64_t l1 = le64_get(r->bs->sb.ckpt_l1);
+	int rc = note_rest(r);
+
+	r->txn_bytes = 0;
+	if (!rc && MAX(m->last_lsn, l1) > r->applied)
+		bs_complain(r->bs, NULL, &place, "the log is replayed to LSN %" PRIu64 "; records up to %" PRIu64
+			    ", at least, are lost", r->applied, MAX(m->last_lsn, l1));
+	return rc;
+}
+
+static int first_segment(struct replay *r)
+{
+	int rc = read_segment(r, r->pos.segment, r->buf);
+
+	if (rc && rc != -ENOMEM && bs_mending(r->bs)) {
+		memset(r->buf, 0, (size_t)r->bs->log->segment_blocks * BS_BLOCK);
+		return complain(r, "log-unreadable", r->pos.segment, "the log's first segment cannot be read");
+	}
+	if (rc)
+		return base_err_set(r->err, rc, "block %" PRIu64 ": cannot read the log: %s", r->pos.segment, strerror(-rc));
+	if (!header_valid(r, r->buf, r->pos.segment, r->pos.nonce)) {
+		rc = complain(r, "log-segment", r->pos.segment, "the log's first segment has no valid header");
+		if (!bs_mending(r->bs))
+			return rc;
+		r->header_bad = true; /* the superblock says what its frames look like */
+	}
+	return add_segment(r, r->pos.segment);
 }
 
 static int walk(struct replay *r)
 {
-	int rc = read_segment(r, r->pos.segment, r->buf);
+	int rc = first_segment(r);
 
-	if (rc)
-		return base_err_set(r->err, rc, "block %" PRIu64 ": cannot read the log: %s", r->pos.segment, strerror(-rc));
-	if (!header_valid(r, r->buf, r->pos.segment, r->pos.nonce))
-		return complain(r, "log-segment", r->pos.segment, "the log's first segment has no valid header");
-	rc = add_segment(r, r->pos.segment);
 	while (!rc) {
 		const struct bs_frame_disk *f = frame_at(r, r->buf, r->pos.segment, r->pos.nonce, r->pos.offset);
 
@@ -280,7 +399,29 @@ static int walk(struct replay *r)
 			break;
 		rc = 0;
 	}
-	return rc;
+	return rc == -EUCLEAN && bs_mending(r->bs) ? give_up_rest(r) : rc;
+}
+
+/* Mending: numbers that were never given out. Where the log goes on is settled when there is space for it. */
+static int settle_mending(struct replay *r)
+{
+	const struct bs_sb_disk *sb = &r->bs->sb;
+	struct bs_mend *m = r->bs->reporter->mend;
+	struct bs_log *log = r->bs->log;
+
+	if (r->lsn < le64_get(sb->ckpt_l1) && !m->n_lost && r->applied >= m->last_lsn)
+		complain(r, "log-short", r->pos.segment + r->pos.offset, "the log ends before the checkpoint does");
+	m->last_lsn = MAX(MAX(m->last_lsn, r->lsn), MAX(le64_get(sb->ckpt_l1), le64_get(sb->ckpt_l0)));
+	if (m->last_lsn >= BS_MEND_SANE) /* who says so is damaged: what counts is that the new log begins where the new checkpoint ends */
+		m->last_lsn = MIN(r->applied, BS_MEND_SANE);
+	log->pos = r->pos;
+	log->pos.seq = MAX(r->pos.seq, m->last_seq + 1);
+	if (log->pos.seq >= BS_MEND_SANE)
+		log->pos.seq = m->last_seq + 1;
+	log->start_offset = le32_get(sb->log_offset);
+	r->bs->next_id = MAX(r->bs->next_id, MIN(m->last_id + 1, BS_ID_MAX));
+	r->bs->lsn = m->last_lsn;
+	return 0;
 }
 
 /* The log goes on where replay ended. */
@@ -328,7 +469,7 @@ int bs_log_replay(struct bs *bs, struct base_err *err)
 		if (!rc && r.txn_bytes && BS_MUTATE(open_txn))
 			rc = apply_txn(&r);
 		if (!rc)
-			rc = settle(&r);
+			rc = bs_mending(bs) ? settle_mending(&r) : settle(&r);
 		bdev_channel_return(r.ch);
 	}
 	free(r.txn);

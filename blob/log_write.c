@@ -58,16 +58,8 @@ static int switch_segment(struct bs_log *log)
 		return -ENOMEM;
 	}
 	base_random(&nonce, sizeof(nonce));
-	memset(h, 0, sizeof(*h));
-	h->magic = le32_make(BS_MAGIC_SEGMENT);
-	memcpy(h->uuid, log->uuid, sizeof(h->uuid));
-	h->address = le64_make(log->next->block);
-	h->nonce = le64_make(log->next_nonce);
-	h->first_seq = le64_make(log->pos.seq);
-	h->next_address = le64_make(block);
-	h->next_nonce = le64_make(nonce);
-	h->crc = le32_make(bs_crc_skip(bs_crc_seed(log->next_nonce, 0, log->next->block), h, sizeof(*h),
-				       offsetof(struct bs_segment_disk, crc)));
+	bs_segment_fill(h, &log->bs->sb,
+			&(struct bs_log_pos){ .segment = log->next->block, .nonce = log->next_nonce, .seq = log->pos.seq }, block, nonce);
 	pthread_mutex_lock(&log->lock);
 	TAILQ_INSERT_TAIL(&log->segments, log->next, link);
 	log->n_segments++;

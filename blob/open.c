@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "blob/device.h"
+#include "blob/mend.h"
 #include "blob/mutation.h"
 #include "blob/share.h"
 
@@ -25,7 +25,8 @@ static bool writable(const struct bs *bs)
 
 /* ---- steps ---- */
 
-static int step_super(struct bs *bs, struct base_err *err)
+/* The one that counts of two, both as they should be or not. */
+static int choose_super(struct bs *bs, struct bs_sb_disk *sb, struct base_err *err)
 {
 	static const uint64_t where[2] = { 0, BS_SB_COPY_BLOCK };
 	struct bs_sb_pair pair;
@@ -53,10 +54,16 @@ static int step_super(struct bs *bs, struct base_err *err)
 	if (writable(bs) && bs_sb_overwritten(&pair))
 		return base_err_set(err, -EUCLEAN, "%s: superblock: block 0 holds something else (another file system?); by the "
 				    "copy at block %u it can be opened read-only", bdev_info(bs->dev)->name, BS_SB_COPY_BLOCK);
-	rc = bs_sb_validate(&pair.sb[pair.chosen], bs->dev, writable(bs), err);
+	*sb = pair.sb[pair.chosen];
+	return bs_sb_validate(sb, bs->dev, writable(bs), err);
+}
+
+static int step_super(struct bs *bs, struct base_err *err)
+{
+	int rc = bs_mending(bs) ? bs_mend_super(bs, &bs->sb, err) : choose_super(bs, &bs->sb, err);
+
 	if (rc)
 		return rc;
-	bs->sb = pair.sb[pair.chosen];
 	bs->blocks = le64_get(bs->sb.blocks);
 	bs->cluster_blocks = le32_get(bs->sb.cluster_blocks);
 	bs->cluster_shift = (uint32_t)__builtin_ctz(bs->cluster_blocks);
@@ -95,7 +102,7 @@ static int step_load(struct bs *bs, struct base_err *err)
 	rc = bs_ckpt_load(bs, err);
 	if (!bs->reporter || (rc && rc != -EUCLEAN))
 		return rc;
-	bs->reporter->broken = rc || bs->reporter->count > before;
+	bs->reporter->broken = !bs->reporter->mend && (rc || bs->reporter->count > before);
 	return 0;
 }
 
@@ -123,6 +130,8 @@ static int step_apply(struct bs *bs, struct base_err *err)
 	struct base_err why = { "" };
 	int rc;
 
+	if (bs_mending(bs))
+		return bs_mend_blobs(bs);
 	if (bs->reporter && bs->reporter->broken)
 		return -EUCLEAN;
 	rc = bs_apply_finish(bs, &why);
@@ -183,6 +192,11 @@ static int step_space(struct bs *bs, struct base_err *err)
 	struct bs_blob *blob;
 	int rc = 0;
 
+	if (bs_mending(bs)) {
+		rc = bs_mend_space(bs);
+		bs->recovering = false;
+		return rc;
+	}
 	for (uint32_t i = 0; i < u->n && !rc; i++)
 		rc = claim_unit(bs, err, BS_META_CKPT, u->unit[i]);
 	TAILQ_FOREACH(s, &bs->log->segments, link)
@@ -196,6 +210,12 @@ static int step_space(struct bs *bs, struct base_err *err)
 		rc = bs_share_settle(bs, err);
 	bs->recovering = false;
 	return rc;
+}
+
+/* A log that nothing is wrong with, in space that nobody uses. */
+static int step_restart(struct bs *bs, struct base_err *err)
+{
+	return bs_mending(bs) ? bs_mend_log_restart(bs, err) : 0;
 }
 
 static int step_log_start(struct bs *bs, struct base_err *err)
@@ -222,7 +242,7 @@ static int step_mark(struct bs *bs, struct base_err *err)
 	struct bs_sb_disk sb = bs->sb;
 	int rc;
 
-	if (!writable(bs))
+	if (!writable(bs) || bs_mending(bs)) /* then the superblocks are the last thing to be written */
 		return 0;
 	sb.generation = le64_make(le64_get(sb.generation) + 1);
 	sb.clean = le32_make(0);
@@ -256,6 +276,7 @@ static const struct step {
 	{ "finish replay", step_apply, NULL },
 	{ "find used space", step_space, NULL },
 	{ "mark as mounted", step_mark, NULL },
+	{ "restart log", step_restart, NULL },
 	{ "start log", step_log_start, bs_log_stop },
 	{ "fill pool", step_pool, NULL },
 	{ "start service", step_service, bs_service_stop },
@@ -329,6 +350,13 @@ int bs_open(struct bdev *dev, const struct bs_open_opts *opts, struct bs **out, 
 int bs_open_checked(struct bdev *dev, struct bs_reporter *reporter, struct bs **out, struct base_err *err)
 {
 	static const struct bs_open_opts opts = { .size = sizeof(opts), .flags = BS_RDONLY };
+
+	return open_store(dev, &opts, reporter, out, err);
+}
+
+int bs_open_mending(struct bdev *dev, struct bs_reporter *reporter, struct bs **out, struct base_err *err)
+{
+	static const struct bs_open_opts opts = { .size = sizeof(opts), .flags = BS_NO_SERVICE };
 
 	return open_store(dev, &opts, reporter, out, err);
 }

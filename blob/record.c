@@ -184,6 +184,15 @@ int bs_rec_decode(const void *buf, uint32_t len, uint64_t blocks, struct bs_rec 
 	return (int)size;
 }
 
+int bs_rec_skip(const void *buf, uint32_t len)
+{
+	const struct bs_rec_disk *d = buf;
+
+	if (len < sizeof(*d) || le32_get(d->len) > BS_VALUE_MAX || bs_rec_size(le32_get(d->len)) > len)
+		return -EUCLEAN;
+	return (int)bs_rec_size(le32_get(d->len));
+}
+
 /* ---- text ---- */
 
 static size_t run_text(const struct bs_rec *rec, char *buf, size_t len)

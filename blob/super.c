@@ -204,6 +204,32 @@ int bs_sb_validate(const struct bs_sb_disk *sb, const struct bdev *dev, bool wri
 
 /* ---- writing ---- */
 
+void bs_segment_fill(struct bs_segment_disk *h, const struct bs_sb_disk *sb, const struct bs_log_pos *pos, uint64_t next,
+		     uint64_t next_nonce)
+{
+	memset(h, 0, sizeof(*h));
+	h->magic = le32_make(BS_MAGIC_SEGMENT);
+	memcpy(h->uuid, sb->uuid, sizeof(h->uuid));
+	h->address = le64_make(pos->segment);
+	h->nonce = le64_make(pos->nonce);
+	h->first_seq = le64_make(pos->seq);
+	h->next_address = le64_make(next);
+	h->next_nonce = le64_make(next_nonce);
+	h->created_ns = sb->created_ns;
+	h->blocks = sb->blocks;
+	h->cluster_blocks = sb->cluster_blocks;
+	h->segment_blocks = sb->segment_blocks;
+	h->compat = sb->compat;
+	h->ro_compat = sb->ro_compat;
+	h->incompat = sb->incompat;
+	memcpy(h->owner, sb->owner, sizeof(h->owner));
+	memcpy(h->label, sb->label, sizeof(h->label));
+	h->version_major = sb->version_major;
+	h->version_minor = sb->version_minor;
+	h->crc = le32_make(bs_crc_skip(bs_crc_seed(pos->nonce, 0, pos->segment), h, sizeof(*h),
+				       offsetof(struct bs_segment_disk, crc)));
+}
+
 int bs_sb_write_sync(struct bdev *dev, struct bs_sb_disk *sb)
 {
 	struct bs_sb_disk *buf = dma_alloc(sizeof(*buf), BS_BLOCK);

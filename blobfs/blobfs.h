@@ -309,5 +309,30 @@ struct bfs_check_result {
  * 0, or negative errno when it could not check at all. Closes nothing but what it opened; dev is taken over. */
 BLOBFS_API int bfs_check(struct bdev *dev, const struct bfs_check_opts *opts, struct bfs_check_result *result, struct base_err *err);
 
+/* ---- repair ---- */
+
+enum bfs_repair_flags {
+	BFS_REPAIR_ALL = 1 << 0,     /* everything; else only what loses nothing: counts, sizes and parents, data past the end */
+	BFS_REPAIR_REBUILD = 1 << 1, /* with ALL: without a usable superblock, by scanning the device */
+};
+struct bfs_repair_opts {
+	uint32_t size;        /* sizeof(struct bfs_repair_opts) */
+	uint32_t flags;       /* enum bfs_repair_flags */
+	bs_problem_fn report; /* told of each thing that is done; may be NULL */
+	void *arg;
+};
+struct bfs_repair_result {
+	uint64_t repairs;     /* things reported */
+	uint64_t lost_found;  /* inodes put into /lost+found */
+	bool mended;          /* the store itself was damaged and was written anew (bs_mend) */
+};
+/*
+ * Repairs a file system and closes it in order: first the store (see bs_mend), whose old state holds until the new one is complete, then
+ * inodes, names and links, each change one transaction. A power cut at any moment leaves a file system that can be repaired
+ * again. What is left is for bfs_check to say. 0, or negative errno when it could not go on: -EUCLEAN: the store is damaged and ALL was
+ * not given, or no superblock is usable; -EINVAL, -ENOTSUP, -EIO, -ENOSPC, -ENOMEM. dev is taken over.
+ */
+BLOBFS_API int bfs_repair(struct bdev *dev, const struct bfs_repair_opts *opts, struct bfs_repair_result *result, struct base_err *err);
+
 BLOBFS_C_END
 #endif

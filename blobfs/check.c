@@ -137,7 +137,7 @@ static void check_fs_item(struct check *c)
 		check_problem(c, "inodes", "bad-root", BFS_ROOT_INO, "the root is not a directory of its own");
 }
 
-static int check_passes(struct check *c)
+int bfs_check_passes(struct check *c)
 {
 	int rc = check_inodes(c);
 
@@ -163,7 +163,7 @@ static int check_store(struct check *c, struct base_err *err)
 	c->closed = st.closed;
 	if (strncmp(st.owner, BFS_OWNER, sizeof(st.owner)))
 		return base_err_set(err, -EINVAL, "a store of \"%.16s\", not a BlobFS", st.owner);
-	rc = check_passes(c);
+	rc = bfs_check_passes(c);
 	if (rc)
 		base_err_set(err, rc, "checking stopped: %s", base_err_text(NULL, rc));
 	return rc;

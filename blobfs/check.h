@@ -34,6 +34,8 @@ void check_problem(struct check *c, const char *pass, const char *code, uint64_t
 struct seen *check_find(struct check *c, uint64_t ino);
 void check_progress(struct check *c, const char *pass, uint64_t done);
 
+/* All three, after what holds for the whole. */
+int bfs_check_passes(struct check *c);
 int check_inodes(struct check *c); /* headers; fills seen */
 int check_items(struct check *c);  /* names, attributes, targets, blocks of each */
 int check_tree(struct check *c);   /* link counts, parents, reachability */

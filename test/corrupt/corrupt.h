@@ -16,6 +16,8 @@
 #define IMAGE_SIZE (48 * MiB)
 #define IMAGE_BLOCKS ((uint32_t)(IMAGE_SIZE / BS_BLOCK))
 
+extern bool corrupt_verbose; /* -v: each repair is printed */
+
 struct rnd {
 	uint64_t state;
 };
@@ -87,9 +89,24 @@ struct verdict {
 	char first[320];    /* the first problem */
 	char codes[256];    /* those of the first check, as far as they fit, each followed by a blank */
 	char fault[512];    /* "" or what must not be */
+	uint64_t intact, cuts; /* repair: inodes that had to be as they were, power cuts tried */
 };
 /* Checks, mounts, walks, changes, unmounts, checks again. Takes the device over. */
 void use_device(struct bdev *dev, struct rnd *r, struct verdict *v);
+
+/* ---- repair.c ---- */
+
+struct contents { /* of a sound image */
+	struct known {
+		uint64_t ino, size;
+		uint32_t mode, digest;
+		bool hit;
+	} *inode;
+	size_t n;
+};
+void contents_take(struct contents *c, const struct image *image);
+/* Repairs the damaged image, with power cuts now and then. exact: every damage shows in a checksum, so what was not hit must be there. */
+void repair_device(struct scratch *s, struct contents *c, bool exact, struct rnd *r, struct verdict *v);
 
 /* ---- targeted.c ---- */
 

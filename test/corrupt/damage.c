@@ -46,7 +46,7 @@ static const struct field page_fields[] = {
 	FIELD(bs_page_disk, lsn),	FIELD(bs_page_disk, kind),	 FIELD(bs_page_disk, level),
 	FIELD(bs_page_disk, blocks),	FIELD(bs_page_disk, bytes),	 FIELD(bs_page_disk, count),
 	FIELD(bs_page_disk, first_blob), FIELD(bs_page_disk, first_key), FIELD(bs_page_disk, first_kind),
-	FIELD(bs_page_disk, reserved),
+	FIELD(bs_page_disk, ckpt),
 };
 static const struct field index_fields[] = {
 	FIELD(bs_index_disk, blob),	FIELD(bs_index_disk, key), FIELD(bs_index_disk, kind),	 FIELD(bs_index_disk, blocks),

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * corrupt [--seed N] [--cases N] [--case N] [-v]
+ * corrupt [--repair] [--seed N] [--cases N] [--case N] [-v]
  *
+ * Images are used as they are, then (other cases) repaired; --repair: only that.
  * Runs cases 0 … cases-1 in child processes, so that one that crashes, hangs or eats memory is named and the rest still
  * runs. --case runs a single one in this process, for a debugger.
  */
@@ -22,6 +23,7 @@
 #include "test/corrupt/corrupt.h"
 
 #define CASES 15000
+#define REPAIR_CASES 3000
 #define MEMORY_MAX (1 * GiB)
 #define FAULTS_SHOWN 20u
 
@@ -57,8 +59,10 @@ uint64_t rnd_below(struct rnd *r, uint64_t n)
 	return rnd_next(r) % n;
 }
 
+bool corrupt_verbose;
+
 struct numbers {
-	uint64_t cases, refused, mounted, found, faults;
+	uint64_t cases, refused, mounted, found, faults, intact, cuts;
 };
 
 /* What children and parent share. */
@@ -74,6 +78,8 @@ struct run {
 	struct image image[IMAGES];
 	struct map map[IMAGES];
 	struct scratch scratch[IMAGES];
+	struct contents contents[IMAGES];
+	bool repair; /* instead of using it as it is */
 	struct shared *shared;
 };
 
@@ -122,8 +128,13 @@ static bool run_case(struct run *run, uint64_t number)
 	snprintf(run->shared->what, sizeof(run->shared->what), "%s, %s: %s", damage_names[kind], s->image->name, s->what);
 	if (run->verbose)
 		printf("case %llu: %s\n", (unsigned long long)number, run->shared->what);
-	use_device(image_device(s->image, s->mem, s->size), &r, &v);
+	if (run->repair)
+		repair_device(s, &run->contents[s - run->scratch], kind == BIT_FLIPS || kind == BLOCKS, &r, &v);
+	else
+		use_device(image_device(s->image, s->mem, s->size), &r, &v);
 	damage_undo(s);
+	n->intact += v.intact;
+	n->cuts += v.cuts;
 	n->cases++;
 	n->mounted += v.mounted;
 	n->refused += !v.mounted;
@@ -223,15 +234,18 @@ static void run_all(struct run *run)
 }
 
 /* A kind that is always refused, or never, tests less than it seems to. A store that lost its end never mounts. */
-static bool is_plausible(int kind, const struct numbers *n)
+static bool is_plausible(int kind, bool repair, const struct numbers *n)
 {
 	if (kind == TRUNCATION)
 		return !n->mounted;
+	if (repair)
+		return n->mounted && (n->intact || (kind != BIT_FLIPS && kind != BLOCKS));
 	return n->cases < 100 || (n->mounted && n->refused);
 }
 
 static int report(const struct run *run)
 {
+	const char *name = run->repair ? "repair" : "corrupt";
 	int bad = 0;
 
 	for (int k = 0; k < DAMAGE_KINDS; k++) {
@@ -240,16 +254,20 @@ static int report(const struct run *run)
 		if (!n->cases)
 			continue;
 		if (n->faults)
-			printf("not ok corrupt/%s: %llu of %llu cases; see one with --seed %llu --case N -v\n", damage_names[k],
+			printf("not ok %s/%s: %llu of %llu cases; see one with --seed %llu --case N -v\n", name, damage_names[k],
 			       (unsigned long long)n->faults, (unsigned long long)n->cases, (unsigned long long)run->seed);
-		else if (!is_plausible(k, n))
-			printf("not ok corrupt/%s: of %llu cases %llu mounted\n", damage_names[k],
+		else if (!is_plausible(k, run->repair, n))
+			printf("not ok %s/%s: of %llu cases %llu mounted\n", name, damage_names[k],
 			       (unsigned long long)n->cases, (unsigned long long)n->mounted);
+		else if (run->repair)
+			printf("ok repair/%s: %llu cases: %llu repaired, %llu refused, %llu inodes as they were, %llu power cuts\n",
+			       damage_names[k], (unsigned long long)n->cases, (unsigned long long)n->mounted,
+			       (unsigned long long)n->refused, (unsigned long long)n->intact, (unsigned long long)n->cuts);
 		else
 			printf("ok corrupt/%s: %llu cases: checking found %llu, %llu mounted, %llu refused\n", damage_names[k],
 			       (unsigned long long)n->cases, (unsigned long long)n->found,
 			       (unsigned long long)n->mounted, (unsigned long long)n->refused);
-		bad |= n->faults || !is_plausible(k, n);
+		bad |= n->faults || !is_plausible(k, run->repair, n);
 	}
 	return bad;
 }
@@ -268,6 +286,7 @@ static void prepare(struct run *run)
 		if (s->mem == MAP_FAILED)
 			exit(1);
 		damage_undo(s);
+		contents_take(&run->contents[i], &run->image[i]);
 		use_device(image_device(s->image, s->mem, IMAGE_SIZE), &r, &v);
 		if (v.check_rc || v.problems || !v.mounted || v.fault[0]) {
 			printf("not ok corrupt/image: %s is not sound to begin with: %llu problems, mount %d; %s\n",
@@ -300,26 +319,30 @@ static void quiet(enum base_log_level level, const char *component, const char *
 int main(int argc, char **argv)
 {
 	static const struct option longs[] = { { "help", no_argument, NULL, 'h' },
+					       { "repair", no_argument, NULL, 'r' },
 					       { "seed", required_argument, NULL, 's' },
 					       { "case", required_argument, NULL, 'c' },
 					       { "cases", required_argument, NULL, 'n' },
 					       { NULL, 0, NULL, 0 } };
 	static struct run run = { .seed = 1, .cases = 0 };
-	bool single = false, bad;
+	bool single = false, bad, both;
 	uint64_t one = 0;
 	int opt;
 
-	run.cases = scaled(CASES);
 	while ((opt = getopt_long(argc, argv, "v", longs, NULL)) != -1) {
 		switch (opt) {
 		case 's': run.seed = strtoull(optarg, NULL, 0); break;
 		case 'n': run.cases = strtoull(optarg, NULL, 0); break;
 		case 'c': one = strtoull(optarg, NULL, 0); single = true; break;
-		case 'v': run.verbose = true; break;
-		case 'h': printf("corrupt [--seed N] [--cases N] [--case N] [-v]\n"); return 0;
+		case 'r': run.repair = true; break;
+		case 'v': run.verbose = corrupt_verbose = true; break;
+		case 'h': printf("corrupt [--repair] [--seed N] [--cases N] [--case N] [-v]\n"); return 0;
 		default: return 2;
 		}
 	}
+	both = !run.repair && !run.cases;
+	if (!run.cases)
+		run.cases = scaled(run.repair ? REPAIR_CASES : CASES);
 	run.shared = mmap(NULL, sizeof(*run.shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (run.shared == MAP_FAILED)
 		return 1;
@@ -332,7 +355,15 @@ int main(int argc, char **argv)
 		printf("%sok corrupt/case_%llu\n", run_case(&run, one) ? "" : "not ", (unsigned long long)one);
 		return run.shared->kind[kind_of(one)].faults ? 1 : 0;
 	}
-	bad = !targets_run(run.scratch);
+	bad = !run.repair && !targets_run(run.scratch);
 	run_all(&run);
-	return report(&run) || bad;
+	bad |= report(&run) != 0;
+	if (both) {
+		memset(run.shared, 0, sizeof(*run.shared));
+		run.repair = true;
+		run.cases = scaled(REPAIR_CASES);
+		run_all(&run);
+		bad |= report(&run) != 0;
+	}
+	return bad;
 }

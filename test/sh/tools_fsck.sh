@@ -46,10 +46,10 @@ is yes_replays 1 'was replayed$' fsck.blobfs -y died2.img
 is yes_again 0 clean fsck.blobfs -y died2.img
 
 # ---- damaged
-damaged() { # NAME PATTERN IMAGE: -n, -p and -y find it, and write nothing
+damaged() { # NAME PATTERN IMAGE: -n and -p find it, and write nothing
 	is "$1" 4 "$2" fsck.blobfs -n "$3"
-	unchanged "$1: nothing is written" "$3" fsck.blobfs -y "$3"
-	is "$1: -y says that it cannot" 4 'none corrected' fsck.blobfs -y "$3"
+	unchanged "$1: -n writes nothing" "$3" fsck.blobfs -n "$3"
+	unchanged "$1: -p writes nothing" "$3" fsck.blobfs -p "$3"
 	is "$1: -p finds it" 4 "$2" fsck.blobfs -p "$3"
 	run fsck.blobfs --json "$3"
 	[ $code = 4 ] && python3 -c 'import json,sys; d=json.load(open(".out")); sys.exit(not(d["problems"] and d["exit"]==4
@@ -59,8 +59,35 @@ damaged() { # NAME PATTERN IMAGE: -n, -p and -y find it, and write nothing
 }
 cp --sparse=always good.img pages.img && "$patch" pages pages.img
 damaged pages page-checksum pages.img
+cp --sparse=always pages.img pages2.img
+is "pages: repaired" 1 'none left' fsck.blobfs -y pages.img
+sound "pages: sound then" pages.img
+is "pages: the root is there" 0 '' blobfs ls pages.img
+run fsck.blobfs -y --json pages2.img
+[ $code = 1 ] && python3 -c 'import json,sys; d=json.load(open(".out")); sys.exit(not(d["problems"] and d["repairs"] and d["left"]==0
+	and d["exit"]==1 and all(p["code"] and p["text"] for p in d["repairs"])))' && ok "pages: repaired, in json" ||
+	bad "pages: repaired, in json" "exit code $code"
 cp --sparse=always good.img super.img && "$patch" break super.img both
 damaged superblocks superblock super.img
+unchanged "superblocks: -y writes nothing" super.img fsck.blobfs -y super.img
+is "superblocks: -y cannot" 4 'superblock' fsck.blobfs -y super.img
+refused "superblocks: -n does not rebuild" 16 rebuild fsck.blobfs -n --rebuild super.img
+is "superblocks: rebuilt" 1 'none left' fsck.blobfs --rebuild super.img
+sound "superblocks: sound then" super.img
+blobfs cat super.img /tree/common/common.c | cmp -s - "$root/tools/common/common.c" && ok "superblocks: nothing is lost" ||
+	bad "superblocks: nothing is lost" 'a file is not what it was'
+cp --sparse=always good.img wiped.img
+dd if=/dev/zero of=wiped.img bs=4096 count=1 conv=notrunc status=none
+dd if=/dev/zero of=wiped.img bs=4096 seek=8192 count=1 conv=notrunc status=none
+refused "wiped superblocks: no store" 8 'not a BlobFS' fsck.blobfs -y wiped.img
+is "wiped superblocks: rebuilt" 1 'none left' fsck.blobfs --rebuild wiped.img
+sound "wiped superblocks: sound then" wiped.img
+blobfs cat wiped.img /tree/common/common.c | cmp -s - "$root/tools/common/common.c" && ok "wiped superblocks: nothing is lost" ||
+	bad "wiped superblocks: nothing is lost" 'a file is not what it was'
+mkfs.blobfs -q -s 64M fresh.img
+dd if=/dev/zero of=fresh.img bs=4096 count=1 conv=notrunc status=none
+dd if=/dev/zero of=fresh.img bs=4096 seek=8192 count=1 conv=notrunc status=none
+is "fresh and wiped: rebuilt" 1 'none left' fsck.blobfs --rebuild fresh.img
 for copy in first second; do
 	cp --sparse=always good.img $copy.img && "$patch" break $copy.img $copy
 	is "one good superblock is enough: not the $copy" 0 '' blobfs cat $copy.img /tree/common/common.c
@@ -93,16 +120,30 @@ refused truncated_more 8 'short.img' fsck.blobfs short.img
 dd if=/dev/urandom of=garbage.img bs=1M count=48 status=none
 refused garbage 8 'garbage.img: not a BlobFS' fsck.blobfs garbage.img
 unchanged garbage_yes garbage.img fsck.blobfs -y garbage.img
+unchanged garbage_rebuild garbage.img fsck.blobfs --rebuild garbage.img
+is garbage_rebuild_says 4 'nothing on the device tells of a store' fsck.blobfs --rebuild garbage.img
 refused garbage_info 1 'garbage.img: not a BlobFS' blobfs info garbage.img
 : >empty.img && refused empty 8 'empty.img' fsck.blobfs empty.img
 refused ram 8 'ram:64M' fsck.blobfs ram:64M
+
+# What cannot be checked is said in JSON, too: one object on standard output, the text on standard error.
+no_json() { # NAME DEVICE TEXT
+	run fsck.blobfs --json "$2"
+	[ $code = 8 ] && grep -q "$3" .err && python3 -c 'import json,sys; d=json.load(open(".out")); sys.exit(not(
+		sorted(d)==["device","error","exit"] and d["device"]==sys.argv[1] and sys.argv[2] in d["error"] and d["exit"]==8))' "$2" "$3" &&
+		ok "$1" || bad "$1" "exit code $code, or not that object"
+}
+no_json json_missing missing.img 'No such file'
+no_json json_garbage garbage.img 'not a BlobFS'
+no_json json_newer newer.img 'version 9'
+no_json json_empty empty.img empty.img
 
 # ---- careless
 refused no_device 16 'no device given' fsck.blobfs
 refused two_devices 16 'only one device' fsck.blobfs good.img died.img
 refused two_modes 16 'only one of -n, -p and -y' fsck.blobfs -n -y good.img
-run fsck.blobfs --repair good.img
-[ $code = 16 ] && grep -q repair .err && ok unknown_option || bad unknown_option "exit code $code"
+run fsck.blobfs --mend good.img
+[ $code = 16 ] && grep -q mend .err && ok unknown_option || bad unknown_option "exit code $code"
 refused missing 8 'missing.img: No such file' fsck.blobfs missing.img
 refused directory 8 'is a directory' fsck.blobfs .
 refused character_device 8 '/dev/null' fsck.blobfs /dev/null

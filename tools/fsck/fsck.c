@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* fsck.blobfs: checks a BlobFS file system. It finds every kind of damage; it does not repair yet. */
+/* fsck.blobfs: checks a BlobFS file system, and repairs it. What it did is checked again before it says so. */
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -24,9 +24,10 @@ enum {
 struct request {
 	const char *device;
 	enum { ASK, NO, PREEN, YES } mode;
-	bool force, verbose, json;
-	struct json_object *problems; /* --json: array */
+	bool force, verbose, json, rebuild;
+	struct json_object *problems, *repairs; /* --json: arrays */
 	uint64_t mendable;            /* problems that mounting puts right */
+	uint64_t safe;                /* those, and others that are put right without losing anything */
 	const char *pass;             /* last shown */
 };
 
@@ -37,13 +38,15 @@ static void usage(FILE *to)
 		    "  -n   write nothing; the log is replayed in memory only (the default)\n"
 		    "  -p   for boot: a file system closed in order is not looked at further; one that was not\n"
 		    "       is checked and its log is replayed on the device\n"
-		    "  -y   check, replay the log on the device, mend a superblock's copy; this version repairs nothing else\n"
+		    "       and what can be repaired without losing anything is\n"
+		    "  -y   check, and repair everything: what is damaged is dropped, what lost its name goes to /lost+found\n"
+		    "      --rebuild  as -y; if both superblocks are lost, the device is searched for what tells of the store\n"
 		    "  -f   with -p: check even if it was closed in order\n"
 		    "  -v   say what is being done\n"
 		    "      --json   report as JSON\n"
 		    "  -V, --version\n"
 		    "  -h, --help\n\n"
-		    "Exit: 0 clean, 1 log replayed or a superblock's copy mended, 4 damage left uncorrected, 8 could not check, 16 usage,\n"
+		    "Exit: 0 clean, 1 log replayed or everything repaired, 4 damage left uncorrected, 8 could not check, 16 usage,\n"
 		    "32 cancelled.\n");
 }
 
@@ -51,6 +54,7 @@ static int parse(struct request *rq, int argc, char **argv)
 {
 	static const struct option longs[] = { { "json", no_argument, NULL, 'j' },
 					       { "help", no_argument, NULL, 'h' },
+					       { "rebuild", no_argument, NULL, 'R' },
 					       { "version", no_argument, NULL, 'V' },
 					       { NULL, 0, NULL, 0 } };
 	int opt, modes = 0;
@@ -64,12 +68,19 @@ static int parse(struct request *rq, int argc, char **argv)
 		case 'f': rq->force = true; break;
 		case 'v': rq->verbose = true; break;
 		case 'j': rq->json = true; break;
+		case 'R': rq->rebuild = true; break;
 		case 'C': break; /* fsck(8) passes a descriptor for its progress bar */
 		case 'h': usage(stdout); return EXIT_CLEAN;
 		case 'V': printf("fsck.blobfs %s\n", BLOBFS_VERSION); return EXIT_CLEAN;
 		default: fprintf(stderr, "Try 'fsck.blobfs --help'.\n"); return EXIT_USAGE;
 		}
 	}
+	if (rq->rebuild && (rq->mode == NO || rq->mode == PREEN)) {
+		tool_error("--rebuild repairs: it does not go with -n or -p");
+		return EXIT_USAGE;
+	}
+	if (rq->rebuild)
+		rq->mode = YES;
 	if (modes > 1) {
 		tool_error("only one of -n, -p and -y can be given");
 		return EXIT_USAGE;
@@ -83,15 +94,22 @@ static int parse(struct request *rq, int argc, char **argv)
 	return -1;
 }
 
-static void on_problem(const struct bs_problem *p, void *arg)
+static bool is_safe(const char *code)
 {
-	struct request *rq = arg;
+	static const char *const safe[] = { "superblock-copy", "wrong-links", "wrong-size", "wrong-parent", "data-past-end" };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(safe); i++)
+		if (strcmp(code, safe[i]) == 0)
+			return true;
+	return false;
+}
+
+static void tell(const struct request *rq, struct json_object *list, const char *verb, const struct bs_problem *p)
+{
 	struct json_object *o;
 
-	/* Both copies are written at each writable mount. */
-	rq->mendable += strcmp(p->code, "superblock-copy") == 0;
 	if (!rq->json) {
-		printf("%s: %s: %s\n", p->pass, p->code, p->text);
+		printf("%s%s: %s: %s\n", verb, p->pass, p->code, p->text);
 		return;
 	}
 	o = json_object_new_object();
@@ -102,7 +120,24 @@ static void on_problem(const struct bs_problem *p, void *arg)
 	if (p->block != UINT64_MAX)
 		json_object_object_add(o, "block", json_object_new_uint64(p->block));
 	json_object_object_add(o, "text", json_object_new_string(p->text));
-	json_object_array_add(rq->problems, o);
+	json_object_array_add(list, o);
+}
+
+static void on_problem(const struct bs_problem *p, void *arg)
+{
+	struct request *rq = arg;
+
+	/* Both copies are written at each writable mount. */
+	rq->mendable += strcmp(p->code, "superblock-copy") == 0;
+	rq->safe += is_safe(p->code);
+	tell(rq, rq->problems, "", p);
+}
+
+static void on_repair(const struct bs_problem *p, void *arg)
+{
+	struct request *rq = arg;
+
+	tell(rq, rq->repairs, "repair: ", p);
 }
 
 static void on_progress(const char *pass, uint64_t done, uint64_t total, void *arg)
@@ -119,7 +154,7 @@ static void on_progress(const char *pass, uint64_t done, uint64_t total, void *a
 		fprintf(stderr, "\rfsck.blobfs: checking %s: %3u %%", pass, (unsigned)(done * 100 / total));
 }
 
-/* Nothing is written before the log is replayed, and that may stop anywhere. */
+/* What is written may stop anywhere, as if power had failed. */
 static void on_signal(int sig)
 {
 	static const char text[] = "\nfsck.blobfs: cancelled\n";
@@ -130,15 +165,33 @@ static void on_signal(int sig)
 	_exit(EXIT_CANCELLED);
 }
 
-static int open_device(const struct request *rq, struct bdev **dev)
+/* It could not be checked: with --json that is said in JSON, too. */
+static int cannot(const struct request *rq, const char *text)
 {
-	struct bdev_opts opts = { .size = sizeof(opts), .flags = BDEV_RDONLY };
+	struct json_object *o;
+
+	tool_error_of(rq->device, text);
+	if (!rq->json)
+		return EXIT_OPERATION;
+	o = json_object_new_object();
+	json_object_object_add(o, "device", json_object_new_string(rq->device));
+	json_object_object_add(o, "error", json_object_new_string(text));
+	json_object_object_add(o, "exit", json_object_new_int(EXIT_OPERATION));
+	printf("%s\n", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE));
+	json_object_put(o);
+	tool_flush_stdout();
+	return EXIT_OPERATION;
+}
+
+static int open_device(const struct request *rq, uint32_t flags, struct bdev **dev)
+{
+	struct bdev_opts opts = { .size = sizeof(opts), .flags = flags };
 	struct base_err err = { "" };
 	int rc;
 
 	rc = bdev_open(rq->device, &opts, dev, &err);
 	if (rc)
-		tool_error("%s", base_err_text(&err, rc));
+		cannot(rq, base_err_text(&err, rc));
 	return rc;
 }
 
@@ -148,15 +201,51 @@ static int check(struct request *rq, struct bfs_check_result *result)
 				       .progress = on_progress };
 	struct base_err err = { "" };
 	struct bdev *dev;
-	int rc = open_device(rq, &dev);
+	int rc = open_device(rq, BDEV_RDONLY, &dev);
 
 	if (rc)
 		return rc;
 	rc = bfs_check(dev, &opts, result, &err);
 	if (rq->pass && rq->verbose)
 		fputc('\n', stderr);
+	if (rc == -EINVAL && rq->rebuild) { /* no superblock: that is what is to be rebuilt */
+		printf("%s%s", rq->json ? "" : base_err_text(&err, rc), rq->json ? "" : "\n");
+		result->problems = 1;
+		return 0;
+	}
 	if (rc)
+		cannot(rq, base_err_text(&err, rc));
+	return rc;
+}
+
+/* Repairs, and looks again: *left is what there is then. */
+static int repair(struct request *rq, struct bfs_check_result *after, struct bfs_repair_result *done)
+{
+	struct bfs_repair_opts opts = { .size = sizeof(opts), .report = on_repair, .arg = rq };
+	struct bfs_check_opts quiet = { .size = sizeof(quiet) };
+	struct base_err err = { "" };
+	struct bdev *dev;
+	int rc = open_device(rq, 0, &dev);
+
+	if (rc)
+		return rc;
+	if (rq->mode == YES)
+		opts.flags = BFS_REPAIR_ALL | (rq->rebuild ? BFS_REPAIR_REBUILD : 0);
+	rc = bfs_repair(dev, &opts, done, &err);
+	if (rc == -EUCLEAN) { /* beyond repair: that much is known */
 		tool_error_of(rq->device, base_err_text(&err, rc));
+		after->problems = 1;
+		return 0;
+	}
+	if (!rc)
+		rc = open_device(rq, BDEV_RDONLY, &dev);
+	else
+		cannot(rq, base_err_text(&err, rc));
+	if (rc)
+		return rc;
+	rc = bfs_check(dev, &quiet, after, &err);
+	if (rc)
+		cannot(rq, base_err_text(&err, rc));
 	return rc;
 }
 
@@ -170,11 +259,11 @@ static int replay(const struct request *rq)
 	if (rc == 0)
 		rc = bfs_unmount(fs);
 	if (rc)
-		tool_error_of(rq->device, base_err_text(&err, rc));
+		cannot(rq, base_err_text(&err, rc));
 	return rc;
 }
 
-static void report_json(struct request *rq, const struct bfs_check_result *r, bool replayed, int exit_code)
+static void report_json(struct request *rq, const struct bfs_check_result *r, bool replayed, uint64_t left, int exit_code)
 {
 	struct json_object *o = json_object_new_object();
 	char uuid[37];
@@ -195,6 +284,8 @@ static void report_json(struct request *rq, const struct bfs_check_result *r, bo
 	json_object_object_add(o, "used_blocks", json_object_new_uint64(r->used_blocks));
 	json_object_object_add(o, "total_blocks", json_object_new_uint64(r->total_blocks));
 	json_object_object_add(o, "problems", json_object_get(rq->problems));
+	json_object_object_add(o, "repairs", json_object_get(rq->repairs));
+	json_object_object_add(o, "left", json_object_new_uint64(left));
 	json_object_object_add(o, "exit", json_object_new_int(exit_code));
 	printf("%s\n", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE));
 	json_object_put(o);
@@ -211,8 +302,8 @@ static void report_text(const struct request *rq, const struct bfs_check_result 
 		return;
 	}
 	if (r->problems) {
-		printf("%s: %" PRIu64 " problem%s found, none corrected (this version cannot repair; "
-		       "copy what you can with 'blobfs get')\n",
+		printf("%s: %" PRIu64 " problem%s found, none corrected; 'fsck.blobfs -y' repairs, "
+		       "'blobfs export --salvage' copies out what can be read\n",
 		       rq->device, r->problems, r->problems == 1 ? "" : "s");
 		return;
 	}
@@ -249,12 +340,72 @@ static bool skip_clean(const struct request *rq)
 	return clean;
 }
 
+static void report_repair(const struct request *rq, uint64_t found, const struct bfs_repair_result *done,
+			  const struct bfs_check_result *after)
+{
+	printf("%s: %" PRIu64 " problem%s found, %" PRIu64 " repair%s made, ", rq->device, found, found == 1 ? "" : "s", done->repairs,
+	       done->repairs == 1 ? "" : "s");
+	if (done->lost_found)
+		printf("%" PRIu64 " inode%s put into /lost+found, ", done->lost_found, done->lost_found == 1 ? "" : "s");
+	if (after->problems)
+		printf("%" PRIu64 " left\n", after->problems);
+	else
+		printf("none left: %" PRIu64 " files, %" PRIu64 " directories, %" PRIu64 " symlinks, %" PRIu64 " others\n", after->files,
+		       after->directories, after->symlinks, after->others);
+}
+
+/* The problems are more than mounting puts right, and may be repaired in this mode. */
+static bool to_be_repaired(const struct request *rq, const struct bfs_check_result *result)
+{
+	if (result->problems == rq->mendable)
+		return false;
+	return rq->mode == YES || (rq->mode == PREEN && result->problems == rq->safe);
+}
+
+static int run_repair(struct request *rq, struct bfs_check_result *result)
+{
+	struct bfs_check_result after = { 0 };
+	struct bfs_repair_result done = { 0 };
+	int rc = repair(rq, &after, &done), code;
+
+	if (rc)
+		return EXIT_OPERATION;
+	code = after.problems ? EXIT_UNCORRECTED : EXIT_CORRECTED;
+	if (rq->json)
+		report_json(rq, after.problems ? result : &after, true, after.problems, code);
+	else
+		report_repair(rq, result->problems, &done, &after);
+	return code;
+}
+
+/* Checks, and does what the mode allows. */
+static int run(struct request *rq)
+{
+	struct bfs_check_result result = { 0 };
+	bool replayed = false;
+	int rc = check(rq, &result);
+
+	if (!rc && to_be_repaired(rq, &result))
+		return run_repair(rq, &result);
+	if (rc == 0 && result.problems == rq->mendable && (rq->mendable || !result.clean) &&
+	    (rq->mode == PREEN || rq->mode == YES)) {
+		rc = replay(rq);
+		replayed = rc == 0;
+	}
+	if (rc)
+		return EXIT_OPERATION;
+	rc = replayed ? EXIT_CORRECTED : result.problems ? EXIT_UNCORRECTED : EXIT_CLEAN;
+	if (rq->json)
+		report_json(rq, &result, replayed, replayed ? 0 : result.problems, rc);
+	else
+		report_text(rq, &result, replayed);
+	return rc;
+}
+
 int main(int argc, char **argv)
 {
 	struct request rq = { .mode = ASK };
-	struct bfs_check_result result = { 0 };
-	char who[PATH_MAX + 64];
-	bool replayed = false;
+	char who[PATH_MAX + 64], text[2 * PATH_MAX + 128];
 	int rc;
 
 	tool_name = "fsck.blobfs";
@@ -262,29 +413,17 @@ int main(int argc, char **argv)
 	if (rc >= 0)
 		return rc;
 	if (tool_in_use(rq.device, TOOL_CHECK, who, sizeof(who))) {
-		tool_error("%s is in use: %s; unmount it first", rq.device, who);
-		return EXIT_OPERATION;
+		snprintf(text, sizeof(text), "%s is in use: %s; unmount it first", rq.device, who);
+		return cannot(&rq, text);
 	}
 	signal(SIGINT, on_signal);
 	signal(SIGTERM, on_signal);
 	if (skip_clean(&rq))
 		return EXIT_CLEAN;
 	rq.problems = json_object_new_array();
-	rc = check(&rq, &result);
-	if (rc == 0 && result.problems == rq.mendable && (rq.mendable || !result.clean) &&
-	    (rq.mode == PREEN || rq.mode == YES)) {
-		rc = replay(&rq);
-		replayed = rc == 0;
-	}
-	if (rc) {
-		json_object_put(rq.problems);
-		return EXIT_OPERATION;
-	}
-	rc = replayed ? EXIT_CORRECTED : result.problems ? EXIT_UNCORRECTED : EXIT_CLEAN;
-	if (rq.json)
-		report_json(&rq, &result, replayed, rc);
-	else
-		report_text(&rq, &result, replayed);
+	rq.repairs = json_object_new_array();
+	rc = run(&rq);
 	json_object_put(rq.problems);
+	json_object_put(rq.repairs);
 	return tool_flush_stdout() ? EXIT_OPERATION : rc;
 }

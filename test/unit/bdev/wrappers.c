@@ -290,3 +290,48 @@ TEST(bdev_delay, wrappers_wrap_each_other)
 	free(a);
 	free(b);
 }
+
+TEST(bdev_overlay, what_is_written_is_read_and_the_base_stays_as_it_was)
+{
+	struct bdev *keep, *base, *dev;
+	char *buf = buf_alloc(16384), *got = buf_alloc(16384);
+
+	ASSERT_OK(bdev_open("ram:1M,name=under", NULL, &keep, NULL));
+	memset(buf, 'b', 16384);
+	ASSERT_OK(dev_io(keep, BDEV_WRITE, buf, 0, 16384, 0));
+	ASSERT_OK(bdev_open("ram:1M,name=under", NULL, &base, NULL));
+	ASSERT_OK(bdev_overlay_create(base, &dev));
+	EXPECT_FALSE(bdev_info(dev)->readonly);
+	memset(buf, 'n', 4096);
+	EXPECT_OK(dev_io(dev, BDEV_WRITE, buf, 4096, 512, BDEV_FUA));
+	EXPECT_OK(dev_io(dev, BDEV_WRITE_ZEROES, NULL, 8192, 4096, 0));
+	EXPECT_OK(dev_io(dev, BDEV_FLUSH, NULL, 0, 0, 0));
+	EXPECT_OK(dev_io(dev, BDEV_READ, got, 0, 16384, 0));
+	for (int i = 0; i < 16384; i++)
+		ASSERT_EQ_INT(i >= 4096 && i < 4608 ? 'n' : i >= 8192 && i < 12288 ? 0 : 'b', got[i]);
+	EXPECT_OK(dev_io(dev, BDEV_READ, got, 8192, 4096, 0)); /* nothing of it comes from below */
+	EXPECT_EQ_INT(0, got[0]);
+	bdev_close(dev);
+	EXPECT_OK(dev_io(keep, BDEV_READ, got, 0, 16384, 0));
+	for (int i = 0; i < 16384; i++)
+		ASSERT_EQ_INT('b', got[i]);
+	bdev_close(keep);
+	free(buf);
+	free(got);
+}
+
+TEST(bdev_overlay, what_was_written_needs_no_base_and_the_rest_fails_with_it)
+{
+	struct bdev_fault f = { .kind = BDEV_FAULT_ERROR, .op = BDEV_READ, .count = UINT64_MAX, .rc = -EIO };
+	struct bdev *fault = open_fault("ram:1M"), *dev;
+	char *buf = buf_alloc(8192);
+
+	ASSERT_OK(bdev_fault_add(fault, &f));
+	ASSERT_OK(bdev_overlay_create(fault, &dev));
+	EXPECT_OK(dev_io(dev, BDEV_WRITE, buf, 0, 4096, 0));
+	EXPECT_OK(dev_io(dev, BDEV_READ, buf, 0, 4096, 0));
+	EXPECT_ERR(-EIO, dev_io(dev, BDEV_READ, buf, 0, 8192, 0));
+	EXPECT_EQ_INT(0, bdev_fault_seen(fault, BDEV_WRITE));
+	bdev_close(dev);
+	free(buf);
+}
