@@ -7,7 +7,8 @@
 
 DEPS := build-essential pkg-config libdpdk-dev libnuma-dev libbsd-dev liburing-dev libisal-dev uuid-dev \
 	libblkid-dev libjson-c-dev libfuse3-dev fuse3 liburcu-dev librocksdb-dev rocksdb-tools libgtest-dev \
-	libsodium-dev sqlite3 git attr acl procps python3 e2fsprogs fdisk
+	libsodium-dev sqlite3 git attr acl procps python3 e2fsprogs fdisk \
+	qemu-system-x86 busybox-static kmod
 DEPS_BENCH := valgrind
 DEPS_LINT := clang-format clang-tidy cppcheck
 
@@ -249,7 +250,7 @@ uninstall:
 		$(PKGDIR)/bin/blobfs $(addprefix $(PKGDIR)/sbin/,mkfs.blobfs fsck.blobfs mount.blobfs blobfs-nvme)
 	for page in $(man_pages); do rm -f $(PKGDIR)/share/man/man$${page##*.}/$${page##*/}; done
 
-# Installs only what is missing, and touches nothing when nothing is.
+# Installs only what is missing, and touches nothing when nothing is. The kernel of the virtual machines is downloaded only.
 deps:
 	@missing=; for p in $(DEPS) $(if $(LINT),$(DEPS_LINT)) $(if $(BENCH),$(DEPS_BENCH)); do \
 		dpkg-query -W -f='$${db:Status-Status}' $$p 2>/dev/null | grep -qx installed || missing="$$missing $$p"; \
@@ -261,6 +262,7 @@ deps:
 	fi; \
 	echo "deps: installing$$missing"; \
 	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing
+	@python3 test/qemu/kernel.py $(O)/qemu/kernel
 
 c_files = $(shell git ls-files '*.c' '*.h' '*.cc')
 
