@@ -84,13 +84,14 @@ shim_src := test/shim/shim.cc test/shim/main.c
 all_objs := $(call obj,$(lib_src) $(fuse_src) $(mount_src) $(rocksdb_src) $(tool_src) \
 	$(tool_common_src) $(unit_src) $(test_common_src) $(test_src) $(shim_src) $(rocksdb_test_src))
 
-# A file that went leaves no newer one behind: what is linked depends on the list of files, too.
+# A file that went leaves no newer one behind: what is linked depends on the list of files, too. (Names as they are for every O.)
 files := $(B)/obj/files
+file_list := $(patsubst $(B)/obj/%,%,$(all_objs))
 ifneq ($(wildcard $(CONFIG)),)
-$(shell mkdir -p $(B)/obj; echo '$(all_objs)' | cmp -s - $(files) || echo '$(all_objs)' >$(files))
+$(shell mkdir -p $(B)/obj; echo '$(file_list)' | cmp -s - $(files) || echo '$(file_list)' >$(files))
 endif
 $(files):
-	@mkdir -p $(@D); echo '$(all_objs)' >$@
+	@mkdir -p $(@D); echo '$(file_list)' >$@
 
 .DEFAULT_GOAL := all
 .PHONY: all lib tools unit tests check demo bench bench-nvme install uninstall deps format lint compdb clean distclean help
