@@ -177,6 +177,19 @@ BLOBFS_API int bfs_setxattr(struct bfs *fs, const struct bfs_cred *cred, uint64_
 BLOBFS_API int64_t bfs_listxattr(struct bfs *fs, uint64_t ino, char *list, size_t size);
 BLOBFS_API int bfs_removexattr(struct bfs *fs, const struct bfs_cred *cred, uint64_t ino, const char *name);
 
+/*
+ * A copy of a file or of a whole directory tree as `name` in `dir`, in one transaction and of one instant: names, attributes,
+ * links, and data, which is shared until one side writes it. Whatever was written before the call is in it; a write beside the call
+ * is in it or not, block by block, as a power cut at that instant could have left it. `dir`, if it is within the tree, is left out.
+ * BFS_SNAP_SEALED: nobody can change the data of the copy's files (-EROFS); names and attributes can be, so that it can be removed.
+ * Durable with the next sync. Blocking. -EPERM: cred is not privileged; -E2BIG: more files and runs than one transaction takes
+ * (some 3,000 files, or 60,000 runs, on stores of a GiB or more); -ENOSPC also if what is dirty would have no space of its own; -EBUSY: files come and
+ * go too fast; -EOPNOTSUPP: a store made before there was this; an error of a write-back.
+ */
+enum bfs_snap_flags { BFS_SNAP_SEALED = 1 << 0 };
+BLOBFS_API int bfs_snapshot(struct bfs *fs, const struct bfs_cred *cred, uint64_t ino, uint64_t dir, const char *name, uint32_t flags,
+		 struct bfs_attr *out);
+
 /* ---- by path ---- */
 
 enum bfs_walk_flags { BFS_NOFOLLOW = 1 << 0 /* the last component is not followed if it is a symlink */ };

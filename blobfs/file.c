@@ -27,7 +27,7 @@ static int check_mode(const struct bfs_inode *inode, const struct bfs_cred *cred
 		mask |= R_OK;
 	if (write)
 		mask |= W_OK;
-	if (write && inode->fs->opts.flags & BFS_RDONLY)
+	if (write && (inode->fs->opts.flags & BFS_RDONLY || inode->sealed))
 		return -EROFS;
 	return cred ? bfs_cred_check(cred, inode, mask) : 0;
 }

@@ -92,6 +92,7 @@ int bfs_inode_from_info(const struct bs_blob_info *info, struct bfs_inode *inode
 	inode->ino = info->id;
 	inode->disk_size = info->size;
 	inode->size = info->size;
+	inode->sealed = info->sealed;
 	bfs_data_inode_init(inode);
 	return 0;
 }

@@ -73,6 +73,7 @@ struct bfs_inode { /* in core: while referenced, open, dirty, or cached */
 	_Atomic uint32_t wb_error_told;   /* by any fsync: a file opened later need not hear of it */
 	uint64_t wb_pass;                 /* under fs->dirty_lock: the last pass of write-behind that came by */
 	LIST_ENTRY(bfs_inode) dirty_link; /* in fs->dirty: inodes with dirty pages or attributes; or in fs->undeleted */
+	bool sealed;                      /* its data and size never change */
 	bool on_dirty_list;               /* written under lock + dirty_lock + icache_lock: any of them makes it stable */
 };
 RB_HEAD(bfs_inode_tree, bfs_inode);

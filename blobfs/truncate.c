@@ -176,8 +176,8 @@ enum op_next bfs_truncate_run(struct op *op)
 	switch (op->step) {
 	case TRUNCATE_BEGIN:
 		bfs_need_init(&st->need);
-		if (req->length > BFS_SIZE_MAX)
-			return bfs_req_end(req, -EFBIG);
+		if (req->length > BFS_SIZE_MAX || req->inode->sealed)
+			return bfs_req_end(req, req->inode->sealed ? -EROFS : -EFBIG);
 		return op_goto(op, TRUNCATE_TRY);
 	case TRUNCATE_TRY:
 		op->on_error = TRUNCATE_FAILED;

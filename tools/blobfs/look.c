@@ -139,7 +139,19 @@ static void format_time(int64_t ns, char *buf, size_t len)
 	snprintf(buf, len, "%s.%09ld %s", date, frac, zone);
 }
 
-static struct json_object *stat_json(const char *path, const struct bfs_attr *a, const char *target)
+/* What of it is freed with it, and what others have, too. */
+static struct bs_usage usage_of(struct bfs *fs, uint64_t ino)
+{
+	struct bs_blob *blob = bs_blob_get(bfs_store(fs), ino);
+	struct bs_usage u = { 0 };
+
+	if (blob)
+		bs_blob_get_usage(blob, &u);
+	bs_blob_put(blob);
+	return u;
+}
+
+static struct json_object *stat_json(const char *path, const struct bfs_attr *a, const struct bs_usage *u, const char *target)
 {
 	struct json_object *o = json_object_new_object();
 	char mode[8];
@@ -154,6 +166,8 @@ static struct json_object *stat_json(const char *path, const struct bfs_attr *a,
 	add_u64(o, "gid", a->gid);
 	add_u64(o, "size", a->size);
 	add_u64(o, "blocks", a->blocks);
+	add_u64(o, "exclusive_bytes", u->exclusive * BS_BLOCK);
+	add_u64(o, "shared_bytes", u->shared * BS_BLOCK);
 	json_object_object_add(o, "atime_ns", json_object_new_int64(a->atime));
 	json_object_object_add(o, "mtime_ns", json_object_new_int64(a->mtime));
 	json_object_object_add(o, "ctime_ns", json_object_new_int64(a->ctime));
@@ -163,7 +177,7 @@ static struct json_object *stat_json(const char *path, const struct bfs_attr *a,
 	return o;
 }
 
-static void stat_text(const char *path, const struct bfs_attr *a, const char *target)
+static void stat_text(const char *path, const struct bfs_attr *a, const struct bs_usage *u, const char *target)
 {
 	char mode[11], t[64];
 
@@ -173,6 +187,8 @@ static void stat_text(const char *path, const struct bfs_attr *a, const char *ta
 	printf(" Inode: %-12" PRIu64 " Links: %u", a->ino, a->nlink);
 	if (S_ISCHR(a->mode) || S_ISBLK(a->mode))
 		printf("  Device: %u,%u", major(a->rdev), minor(a->rdev));
+	if (u->shared)
+		printf("  Shared: %" PRIu64 " bytes", u->shared * BS_BLOCK);
 	printf("\nAccess: (%04o/%s)  Uid: %u  Gid: %u\n", a->mode & 07777, mode, a->uid, a->gid);
 	const struct { const char *name; int64_t ns; } times[] = {
 		{ "Access", a->atime }, { "Modify", a->mtime }, { "Change", a->ctime }, { " Birth", a->btime } };
@@ -189,6 +205,7 @@ int verb_stat(struct bfs *fs, const struct call *call)
 
 	for (int i = 0; i < call->argc; i++) {
 		char target[BFS_SYMLINK_MAX + 1];
+		struct bs_usage u;
 		struct bfs_attr a;
 		bool link;
 		int rc = bfs_resolve(fs, NULL, call->argv[i], BFS_NOFOLLOW, &a);
@@ -203,10 +220,11 @@ int verb_stat(struct bfs *fs, const struct call *call)
 			result = verb_fail("stat", call->argv[i], rc);
 			continue;
 		}
+		u = usage_of(fs, a.ino);
 		if (all)
-			json_object_array_add(all, stat_json(call->argv[i], &a, link ? target : NULL));
+			json_object_array_add(all, stat_json(call->argv[i], &a, &u, link ? target : NULL));
 		else
-			stat_text(call->argv[i], &a, link ? target : NULL);
+			stat_text(call->argv[i], &a, &u, link ? target : NULL);
 	}
 	if (all && verb_print_json(all))
 		result = EXIT_FAILED;

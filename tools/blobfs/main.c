@@ -33,6 +33,9 @@ static const struct verb verbs[] = {
 	  verb_rm },
 	{ "mv", "PATH… TARGET", "rename, or move into a directory", "  -n   never over something that is there\n", "n",
 	  2, -1, true, false, verb_mv },
+	{ "snapshot", "PATH NAME", "a copy whose data cannot be changed", NULL, "", 2, 2, true, false, verb_snapshot },
+	{ "clone", "PATH NAME", "a copy that can be changed", NULL, "", 2, 2, true, false, verb_clone },
+	{ "rollback", "PATH NAME", "put the copy in the place of PATH", NULL, "", 2, 2, true, false, verb_rollback },
 };
 
 static void usage(FILE *to)
@@ -41,7 +44,7 @@ static void usage(FILE *to)
 		    "Works on a BlobFS file system that is not mounted. DEVICE is an image file, /dev/… or ram:SIZE;\n"
 		    "paths inside it begin with '/'.\n\n");
 	for (unsigned i = 0; i < ARRAY_SIZE(verbs); i++)
-		fprintf(to, "  %-6s %-16s %s\n", verbs[i].name, verbs[i].args, verbs[i].summary);
+		fprintf(to, "  %-8s %-16s %s\n", verbs[i].name, verbs[i].args, verbs[i].summary);
 	fprintf(to, "\n  help VERB               the options of one verb\n  --version\n");
 }
 

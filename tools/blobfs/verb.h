@@ -45,6 +45,9 @@ int verb_get(struct bfs *fs, const struct call *call);
 int verb_mkdir(struct bfs *fs, const struct call *call);
 int verb_rm(struct bfs *fs, const struct call *call);
 int verb_mv(struct bfs *fs, const struct call *call);
+int verb_snapshot(struct bfs *fs, const struct call *call);
+int verb_clone(struct bfs *fs, const struct call *call);
+int verb_rollback(struct bfs *fs, const struct call *call);
 
 /* Says "verb: path: why" and returns EXIT_FAILED. */
 int verb_fail(const char *what, const char *path, int rc);
