@@ -21,6 +21,9 @@
 #define NVMET_MAX_STUCK 64u
 #define NVMET_BAR_SIZE 0x4000u
 #define NVMET_MAX_IOV 600
+#define NVMET_MAX_RULES 32u
+#define NVMET_MAX_LATE 256u
+#define NVMET_ERRORS 64u
 
 struct nvmet_opts {
 	uint64_t size;
@@ -28,6 +31,7 @@ struct nvmet_opts {
 	bool null;            /* data goes nowhere and comes from nowhere */
 	bool messages;        /* doorbells are not mapped */
 	bool write_through;   /* no volatile cache */
+	bool losing;          /* the volatile cache is real: a power cut loses it */
 	uint32_t block;       /* 512 … 4096; 0: 512 */
 	uint32_t mqes;        /* as in CAP; 0: 1023 */
 	uint32_t queues;      /* 0: 64 */
@@ -49,12 +53,14 @@ struct nvmet_faults {
 	atomic_uint fail;  /* I/O commands, with fail_status */
 	atomic_uint
 		fail_status; /* as in the completion, shifted: SCT << 8 | SC, CRD 1 0x800, DNR 0x4000 */
-	atomic_bool hold;        /* while set, I/O queues stand still */
-	atomic_bool cfs;         /* fatal status, until the next reset */
-	atomic_bool all_ones;    /* while set, registers read as all ones */
-	atomic_bool never_ready; /* while set, the controller does not get ready */
-	atomic_uint ready_ms;    /* how long the controller takes to get ready */
-	atomic_bool hang_up;     /* closes the connection */
+	atomic_uint late, late_ms; /* I/O completions that come so much later */
+	atomic_uint queues;        /* unless 0: how many there are from the next reset on */
+	atomic_bool hold;          /* while set, I/O queues stand still */
+	atomic_bool cfs;           /* fatal status, until the next reset */
+	atomic_bool all_ones;      /* while set, registers read as all ones */
+	atomic_bool never_ready;   /* while set, the controller does not get ready */
+	atomic_uint ready_ms;      /* how long the controller takes to get ready */
+	atomic_bool hang_up;       /* closes the connection */
 	/* What it says of itself. */
 	atomic_bool no_entries, large_pages, no_blocks, no_namespace;
 	atomic_uint lbads, mdts, metadata, sqes; /* unless 0 */
@@ -64,6 +70,29 @@ struct nvmet_counts {
 	atomic_uint commands, aborts, enables, shutdowns, flushes, fua, deallocates, copies;
 	atomic_uint host_errors, clients;
 	atomic_uint largest; /* blocks of a read or write */
+};
+
+/* A line of a script: nvmet_script.c. */
+enum nvmet_when {
+	NVMET_NOW,
+	NVMET_COMMANDS,
+	NVMET_READS,
+	NVMET_WRITES,
+	NVMET_FLUSHES,
+	NVMET_FUA,
+	NVMET_MS,
+};
+struct nvmet_rule {
+	enum nvmet_when when;
+	uint64_t left, due_ns; /* of what it waits for */
+	const struct action *action;
+	unsigned nargs;
+	uint64_t args[2];
+};
+
+struct nvmet_late {
+	uint64_t due_ns;
+	uint16_t sq, cid, status;
 };
 
 struct nvmet_map {
@@ -118,6 +147,21 @@ struct nvmet {
 		uint16_t sq, cid;
 	} stuck[NVMET_MAX_STUCK];
 	unsigned nstuck;
+	struct nvmet_late late[NVMET_MAX_LATE];
+	unsigned nlate;
+
+	/* Health, and what went wrong, newest first. */
+	uint64_t reads, writes, read_bytes, written_bytes, media_errors, nerrors;
+	struct nvme_error_entry errors[NVMET_ERRORS];
+
+	int script; /* -1: none */
+	char script_text[4096];
+	size_t script_len;
+	struct nvmet_rule rules[NVMET_MAX_RULES];
+	unsigned nrules;
+	struct nvmet_cache *cache; /* NULL: nothing is ever lost */
+	bool cut;                  /* the power goes when the command at hand has been executed */
+	uint64_t cut_seed;
 };
 
 int nvmet_create(const struct nvmet_opts *o, struct nvmet **out);
@@ -126,7 +170,28 @@ void nvmet_destroy(struct nvmet *t);
 int nvmet_serve(struct nvmet *t, int listener);
 int nvmet_listen(const char *path);
 
+/* Reads a script, or opens a pipe that one comes from. -EINVAL: a line is not understood. */
+int nvmet_script_open(struct nvmet *t, const char *path);
+int nvmet_script_line(struct nvmet *t, const char *line);
+/* In the thread that serves: what is not durable is lost, as the seed has it; the client is cut off. */
+void nvmet_power_cut(struct nvmet *t, uint64_t seed);
+
 /* ---- among its files ---- */
+
+uint64_t nvmet_now_ns(void);
+/* Takes what has come of the script, and does what is due by time. */
+void nvmet_script_poll(struct nvmet *t);
+/* Before an I/O command is executed. */
+void nvmet_script_command(struct nvmet *t, const struct nvme_sqe *sqe);
+int nvmet_cache_create(struct nvmet *t);
+void nvmet_cache_destroy(struct nvmet *t);
+/* Around each change of the medium. */
+void nvmet_cache_before(struct nvmet *t, uint64_t at, uint64_t len);
+void nvmet_cache_after(struct nvmet *t, uint64_t at, uint64_t len, bool fua);
+/* Everything is durable. */
+void nvmet_cache_flush(struct nvmet *t);
+void nvmet_log_command(struct nvmet *t, unsigned sq, const struct nvme_sqe *sqe, uint16_t status);
+uint16_t nvmet_get_log(struct nvmet *t, const struct nvme_sqe *sqe);
 
 /* What is less usual: nvmet_more.c. */
 uint16_t nvmet_more_admin(struct nvmet *t, const struct nvme_sqe *sqe, uint32_t *dw0);

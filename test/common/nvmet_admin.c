@@ -24,6 +24,7 @@ static void identify_ctrlr(struct nvmet *t, struct nvme_id_ctrlr *id)
 	id->cntlid = 1;
 	id->ver = 0x10400;
 	id->acl = 3;
+	id->elpe = NVMET_ERRORS - 1;
 	id->sqes = (uint8_t)(sqes ? sqes : 0x66);
 	id->cqes = 0x44;
 	id->nn = t->o.namespaces;
@@ -97,20 +98,13 @@ static uint16_t identify(struct nvmet *t, const struct nvme_sqe *sqe)
 
 static uint16_t get_log(struct nvmet *t, const struct nvme_sqe *sqe)
 {
-	uint64_t len = ((uint64_t)(sqe->cdw10 >> 16 | (sqe->cdw11 & 0xffff) << 16) + 1) * 4;
 	uint8_t page = sqe->cdw10 & 0xff;
-	static const uint8_t empty[4096];
-	uint8_t smart[512] = { 0 };
 
 	if (page == NVME_LOG_SANITIZE || page == NVME_LOG_CHANGED_NS || page == NVME_LOG_FIRMWARE)
 		return nvmet_more_admin(t, sqe, NULL);
-	/* Error information, of which there is none, and health. */
-	if ((page != 1 && page != 2) || len > (page == 1 ? sizeof(empty) : sizeof(smart)))
-		return page != 1 && page != 2 ? NVME_SC_LOG_PAGE_INVALID : NVME_SC_INVALID_FIELD;
-	smart[1] = 300 & 0xff; /* Kelvin */
-	smart[2] = 300 >> 8;
-	smart[3] = 100; /* spare, % */
-	return nvmet_put_out(t, sqe, page == 1 ? empty : smart, len);
+	if (page == NVME_LOG_ERROR || page == NVME_LOG_SMART)
+		return nvmet_get_log(t, sqe);
+	return NVME_SC_LOG_PAGE_INVALID;
 }
 
 /* ---- queues ---- */
@@ -224,7 +218,8 @@ static uint16_t abort_command(struct nvmet *t, uint32_t cdw10, uint32_t *dw0)
 
 static uint16_t features(struct nvmet *t, const struct nvme_sqe *sqe, bool set, uint32_t *dw0)
 {
-	uint32_t queues = t->o.queues - 1;
+	uint32_t fewer = atomic_load(&t->f.queues);
+	uint32_t queues = (fewer ? MIN(fewer, t->o.queues) : t->o.queues) - 1;
 
 	switch (sqe->cdw10 & 0xff) {
 	case NVME_FEAT_QUEUES:

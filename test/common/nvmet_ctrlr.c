@@ -11,6 +11,14 @@
 #include "base/util.h"
 #include "test/common/nvmet.h"
 
+uint64_t nvmet_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
+}
+
 bool nvmet_once(atomic_uint *n)
 {
 	unsigned v = atomic_load(n);
@@ -77,6 +85,28 @@ void nvmet_complete(struct nvmet *t, unsigned sq, uint16_t cid, uint16_t status,
 		post(t, sq, cid, status, dw0);
 }
 
+/* Completions that were held back; those of queues that are gone went with them. */
+static unsigned post_late(struct nvmet *t)
+{
+	uint64_t now = t->nlate ? nvmet_now_ns() : 0;
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < t->nlate;) {
+		struct nvmet_late l = t->late[i];
+
+		if (now < l.due_ns) {
+			i++;
+			continue;
+		}
+		t->late[i] = t->late[--t->nlate];
+		if (!t->sqs[l.sq].exists)
+			continue;
+		nvmet_complete(t, l.sq, l.cid, l.status, 0);
+		n++;
+	}
+	return n;
+}
+
 /* ---- submissions ---- */
 
 static void run(struct nvmet *t, unsigned id, const struct nvme_sqe *sqe)
@@ -90,6 +120,8 @@ static void run(struct nvmet *t, unsigned id, const struct nvme_sqe *sqe)
 		return;
 	}
 	atomic_fetch_add(&t->n.commands, 1);
+	if (t->nrules)
+		nvmet_script_command(t, sqe);
 	if (t->nstuck < NVMET_MAX_STUCK && nvmet_once(&t->f.stick)) {
 		t->stuck[t->nstuck].sq = (uint16_t)id;
 		t->stuck[t->nstuck++].cid = sqe->cid;
@@ -100,7 +132,20 @@ static void run(struct nvmet *t, unsigned id, const struct nvme_sqe *sqe)
 				    (t->heeds_delays ? 0xffff : ~0x1800u));
 	else
 		status = nvmet_io_command(t, sqe);
-	nvmet_complete(t, id, sqe->cid, status, 0);
+	if (t->cut) {
+		/* It is never heard of again. */
+		t->cut = false;
+		nvmet_power_cut(t, t->cut_seed);
+		return;
+	}
+	nvmet_log_command(t, id, sqe, status);
+	if (t->nlate < NVMET_MAX_LATE && nvmet_once(&t->f.late))
+		t->late[t->nlate++] = (struct nvmet_late){
+			nvmet_now_ns() + atomic_load(&t->f.late_ms) * 1000000ull, (uint16_t)id,
+			sqe->cid, status
+		};
+	else
+		nvmet_complete(t, id, sqe->cid, status, 0);
 }
 
 /* A completion may be doubled, or have a wrong one before it. */
@@ -143,7 +188,7 @@ static unsigned work_queue(struct nvmet *t, unsigned id)
 
 unsigned nvmet_work(struct nvmet *t)
 {
-	unsigned n = 0;
+	unsigned n;
 
 	if (!(t->csts & NVME_CSTS_RDY))
 		return 0;
@@ -151,6 +196,7 @@ unsigned nvmet_work(struct nvmet *t)
 		t->csts |= NVME_CSTS_CFS;
 	if (t->csts & NVME_CSTS_CFS)
 		return 0;
+	n = post_late(t);
 	for (unsigned i = 0; i <= t->o.queues; i++)
 		if (t->sqs[i].exists)
 			n += work_queue(t, i);
@@ -158,14 +204,6 @@ unsigned nvmet_work(struct nvmet *t)
 }
 
 /* ---- registers ---- */
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
-}
 
 static uint64_t capabilities(const struct nvmet *t)
 {
@@ -191,7 +229,7 @@ uint64_t nvmet_register(struct nvmet *t, uint32_t reg, unsigned size)
 	case NVME_REG_CC:
 		return t->cc;
 	case NVME_REG_CSTS:
-		if (t->ready_ns && now_ns() >= t->ready_ns)
+		if (t->ready_ns && nvmet_now_ns() >= t->ready_ns)
 			enable(t);
 		return t->csts | (atomic_load(&t->f.cfs) ? NVME_CSTS_CFS : 0);
 	case NVME_REG_AQA:
@@ -210,7 +248,7 @@ void nvmet_reset(struct nvmet *t)
 	memset(t->sqs, 0, sizeof(t->sqs));
 	memset(t->cqs, 0, sizeof(t->cqs));
 	memset(t->bar, 0, NVMET_BAR_SIZE);
-	t->nstuck = 0;
+	t->nstuck = t->nlate = 0;
 	t->ready_ns = 0;
 	t->csts = 0;
 	t->queues_asked = t->heeds_delays = false;
@@ -248,7 +286,7 @@ static void set_cc(struct nvmet *t, uint32_t value)
 		nvmet_reset(t);
 		atomic_store(&t->f.cfs, false);
 	} else if (!(old & NVME_CC_EN) && value & NVME_CC_EN && !atomic_load(&t->f.never_ready)) {
-		t->ready_ns = now_ns() + atomic_load(&t->f.ready_ms) * 1000000ull;
+		t->ready_ns = nvmet_now_ns() + atomic_load(&t->f.ready_ms) * 1000000ull;
 		if (!atomic_load(&t->f.ready_ms))
 			enable(t);
 	}
@@ -309,7 +347,7 @@ int nvmet_create(const struct nvmet_opts *o, struct nvmet **out)
 	t->block = t->o.block;
 	strcpy(t->firmware, "1.0");
 	t->write_cache = 1;
-	t->client = -1;
+	t->client = t->script = -1;
 	memset(t->irq, 0xff, sizeof(t->irq));
 	t->store = open_store(t);
 	t->bar_fd = memfd_create("bar", MFD_CLOEXEC);
@@ -318,7 +356,8 @@ int nvmet_create(const struct nvmet_opts *o, struct nvmet **out)
 	if (t->bar_fd >= 0 && !ftruncate(t->bar_fd, NVMET_BAR_SIZE))
 		t->bar = mmap(NULL, NVMET_BAR_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, t->bar_fd,
 			      0);
-	if ((t->store < 0 && !o->null) || t->bar == MAP_FAILED || !t->scratch ||
+	if ((o->losing && nvmet_cache_create(t)) || (t->store < 0 && !o->null) ||
+	    t->bar == MAP_FAILED || !t->scratch ||
 	    (t->store >= 0 && ftruncate(t->store, (off_t)(o->size * t->o.namespaces)))) {
 		nvmet_destroy(t);
 		return -1;
@@ -335,6 +374,9 @@ void nvmet_destroy(struct nvmet *t)
 		close(t->bar_fd);
 	if (t->store >= 0)
 		close(t->store);
+	if (t->script >= 0)
+		close(t->script);
+	nvmet_cache_destroy(t);
 	free(t->scratch);
 	free(t);
 }

@@ -116,10 +116,13 @@ static uint16_t transfer(struct nvmet *t, const struct nvme_sqe *sqe, uint64_t l
 		return 0;
 	if (sqe->opcode == NVME_NVM_COMPARE)
 		return compare(t, iov, n, at);
-	if (sqe->opcode == NVME_NVM_READ)
+	if (sqe->opcode == NVME_NVM_READ) {
 		got = preadv(t->store, iov, n, (off_t)at);
-	else
+	} else {
+		nvmet_cache_before(t, at, len);
 		got = pwritev(t->store, iov, n, (off_t)at);
+		nvmet_cache_after(t, at, len, sqe->cdw12 & NVME_RW_FUA);
+	}
 	if (got != (ssize_t)len)
 		return sqe->opcode == NVME_NVM_READ ? NVME_SC_READ_ERROR : NVME_SC_WRITE_FAULT;
 	if (sqe->cdw12 & NVME_RW_FUA && sqe->opcode == NVME_NVM_WRITE) {
@@ -139,12 +142,15 @@ bool nvmet_in_range(const struct nvmet *t, uint64_t lba, uint64_t blocks)
 
 static uint16_t punch(struct nvmet *t, uint32_t nsid, uint64_t lba, uint64_t blocks)
 {
+	uint64_t at = nvmet_base(t, nsid) + lba * t->block, len = blocks * t->block;
+	int rc;
+
 	if (t->store < 0)
 		return 0;
-	if (fallocate(t->store, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-		      (off_t)(nvmet_base(t, nsid) + lba * t->block), (off_t)(blocks * t->block)))
-		return NVME_SC_WRITE_FAULT;
-	return 0;
+	nvmet_cache_before(t, at, len);
+	rc = fallocate(t->store, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at, (off_t)len);
+	nvmet_cache_after(t, at, len, false);
+	return rc ? NVME_SC_WRITE_FAULT : 0;
 }
 
 static uint16_t deallocate(struct nvmet *t, const struct nvme_sqe *sqe)
@@ -173,6 +179,7 @@ static uint16_t deallocate(struct nvmet *t, const struct nvme_sqe *sqe)
 static uint16_t flush(struct nvmet *t)
 {
 	atomic_fetch_add(&t->n.flushes, 1);
+	nvmet_cache_flush(t);
 	return t->store >= 0 && fdatasync(t->store) ? NVME_SC_WRITE_FAULT : 0;
 }
 

@@ -30,8 +30,10 @@ static uint16_t take_in(struct nvmet *t, const struct nvme_sqe *sqe, void *to, u
 static uint16_t copy_range(struct nvmet *t, uint32_t nsid, uint64_t from, uint64_t to,
 			   uint64_t blocks)
 {
+	uint64_t base = nvmet_base(t, nsid);
+
+	nvmet_cache_before(t, base + to * t->block, blocks * t->block);
 	for (uint64_t i = 0; i < blocks && t->store >= 0; i++) {
-		uint64_t base = nvmet_base(t, nsid);
 
 		if (pread(t->store, t->scratch, t->block, (off_t)(base + (from + i) * t->block)) !=
 		    (ssize_t)t->block)
@@ -40,6 +42,7 @@ static uint16_t copy_range(struct nvmet *t, uint32_t nsid, uint64_t from, uint64
 		    (ssize_t)t->block)
 			return NVME_SC_WRITE_FAULT;
 	}
+	nvmet_cache_after(t, base + to * t->block, blocks * t->block, false);
 	return 0;
 }
 
@@ -77,6 +80,7 @@ static uint16_t format(struct nvmet *t, const struct nvme_sqe *sqe)
 	/* All namespaces have the same one here, as the specification allows. */
 	t->block = !f ? t->o.block : t->o.block == 4096 ? 512 : 4096;
 	t->formats++;
+	nvmet_cache_flush(t);
 	if (t->store >= 0 &&
 	    (ftruncate(t->store, 0) || ftruncate(t->store, (off_t)(t->o.size * t->o.namespaces))))
 		return NVME_SC_WRITE_FAULT;

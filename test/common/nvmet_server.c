@@ -393,30 +393,24 @@ static void look(struct nvmet *t, int listener, int timeout)
 	}
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
-}
-
 int nvmet_serve(struct nvmet *t, int listener)
 {
 	uint64_t busy = 0;
 
 	for (unsigned round = 0; !atomic_load(&t->stop); round++) {
-		bool idle = now_ns() - busy > SPIN_NS;
+		bool idle = nvmet_now_ns() - busy > SPIN_NS;
 
 		if (atomic_exchange(&t->f.hang_up, false) && t->client >= 0)
 			end_client(t);
 		if (idle || round % LOOK_EVERY == 0)
+			nvmet_script_poll(t);
+		if (idle || round % LOOK_EVERY == 0)
 			look(t, listener, t->client < 0 ? 20 : 0);
 		if (t->client >= 0 && nvmet_work(t)) {
-			busy = now_ns();
+			busy = nvmet_now_ns();
 		} else if (idle && t->client >= 0) {
 			/* Doorbells are memory: nothing tells of them. */
-			bool long_idle = now_ns() - busy > LONG_IDLE_NS;
+			bool long_idle = nvmet_now_ns() - busy > LONG_IDLE_NS;
 			struct timespec nap = { .tv_nsec = long_idle ? 1000000 : 50000 };
 
 			nanosleep(&nap, NULL);

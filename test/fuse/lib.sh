@@ -15,7 +15,7 @@ pids=
 
 cleanup() {
 	cd /
-	for pid in $pids; do kill -9 "$pid" 2>/dev/null; wait "$pid" 2>/dev/null; done
+	for pid in $pids $target; do kill -9 "$pid" 2>/dev/null; wait "$pid" 2>/dev/null; done
 	for dir in $(awk -v t="$tmp/" 'index($2, t) == 1 && $3 == "fuse.blobfs" { print $2 }' /proc/mounts); do
 		umount -f "$dir" 2>/dev/null || fusermount3 -u -z "$dir"
 	done

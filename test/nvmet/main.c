@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* nvmet SOCKET --size SIZE [--file F | --null] [--block 512|4096] …: serves an emulated NVMe controller. */
+/* nvmet SOCKET --size SIZE [--file F | --null] [--block 512|4096] [--script S] …: serves an emulated NVMe controller. */
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
@@ -12,6 +12,7 @@
 #include "test/common/nvmet.h"
 
 static struct nvmet *target;
+static const char *script;
 
 static void stop(int sig)
 {
@@ -23,8 +24,13 @@ static int usage(void)
 {
 	fprintf(stderr,
 		"usage: nvmet SOCKET --size SIZE [--file FILE | --null] [--block 512|4096] [--mdts N]\n"
-		"             [--entries N] [--queues N] [--boundary BLOCKS] [--messages]\n"
-		"Serves an emulated NVMe controller at SOCKET over vfio-user until SIGTERM.\n");
+		"             [--entries N] [--queues N] [--vectors N] [--boundary BLOCKS] [--namespaces N]\n"
+		"             [--messages] [--write-through | --losing] [--script FILE]\n"
+		"Serves an emulated NVMe controller at SOCKET over vfio-user until SIGTERM. With --losing its volatile\n"
+		"cache is real: what was not flushed is lost when the power is cut. FILE, or a named pipe, has lines\n"
+		"  [after N commands|reads|writes|flushes|fua|ms] ACTION\n"
+		"lose N, stick N, late N MS, duplicate N, wrong-cid N, fail N STATUS: so many I/O completions or commands;\n"
+		"cfs, hold, all-ones, never-ready, no-entries [0]; ready MS; queues N; hang-up; powercut SEED.\n");
 	return 2;
 }
 
@@ -35,14 +41,17 @@ static bool parse(int argc, char **argv, struct nvmet_opts *o)
 		{ "null", 0, NULL, 'n' },     { "block", 1, NULL, 'b' },
 		{ "mdts", 1, NULL, 'm' },     { "entries", 1, NULL, 'e' },
 		{ "queues", 1, NULL, 'q' },   { "boundary", 1, NULL, 'o' },
-		{ "messages", 0, NULL, 'M' }, { NULL, 0, NULL, 0 },
+		{ "messages", 0, NULL, 'M' }, { "namespaces", 1, NULL, 'N' },
+		{ "vectors", 1, NULL, 'v' },  { "write-through", 0, NULL, 'w' },
+		{ "losing", 0, NULL, 'l' },   { "script", 1, NULL, 'S' },
+		{ NULL, 0, NULL, 0 },
 	};
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		uint64_t n = 0;
 
-		if (strchr("sbmeqo", c) && (base_parse_size(optarg, &n) || !n))
+		if (strchr("sbmeqoNv", c) && (base_parse_size(optarg, &n) || !n))
 			return false;
 		switch (c) {
 		case 's':
@@ -69,6 +78,21 @@ static bool parse(int argc, char **argv, struct nvmet_opts *o)
 		case 'o':
 			o->noiob = (uint16_t)n;
 			break;
+		case 'N':
+			o->namespaces = (uint32_t)MIN(n, 128u);
+			break;
+		case 'v':
+			o->vectors = (uint32_t)MIN(n, NVMET_VECTORS);
+			break;
+		case 'w':
+			o->write_through = true;
+			break;
+		case 'l':
+			o->losing = true;
+			break;
+		case 'S':
+			script = optarg;
+			break;
 		case 'M':
 			o->messages = true;
 			break;
@@ -78,7 +102,8 @@ static bool parse(int argc, char **argv, struct nvmet_opts *o)
 	}
 	if (o->block && (!is_pow2(o->block) || o->block < 512 || o->block > 4096))
 		return false;
-	return optind == argc - 1 && o->size && o->size % 4096 == 0 && !(o->file && o->null);
+	return optind == argc - 1 && o->size && o->size % 4096 == 0 && !(o->file && o->null) &&
+	       !(o->losing && (o->null || o->write_through));
 }
 
 int main(int argc, char **argv)
@@ -91,6 +116,11 @@ int main(int argc, char **argv)
 		return usage();
 	if (nvmet_create(&o, &target)) {
 		fprintf(stderr, "nvmet: %s: %s\n", o.file ? o.file : "memory", strerror(errno));
+		return 1;
+	}
+	if (script && (fd = nvmet_script_open(target, script))) {
+		fprintf(stderr, "nvmet: %s: %s\n", script, strerror(-fd));
+		nvmet_destroy(target);
 		return 1;
 	}
 	fd = nvmet_listen(argv[optind]);

@@ -11,7 +11,7 @@ status=0
 pids=
 
 cleanup() {
-	for pid in $pids; do kill -9 "$pid" 2>/dev/null && wait "$pid" 2>/dev/null; done
+	for pid in $pids $target; do kill -9 "$pid" 2>/dev/null && wait "$pid" 2>/dev/null; done
 	if [ -d "$mnt" ] && grep -q " $mnt " /proc/mounts; then fusermount3 -u -z "$mnt"; fi
 	rm -rf "$tmp"
 }

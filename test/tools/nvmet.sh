@@ -5,12 +5,27 @@ dev=nvme:vfio-user:$tmp/sock
 # serve ARGUMENTS...: a controller at $tmp/sock, whose process is $target
 serve() {
 	rm -f "$tmp/sock"
-	"$BUILD/test/nvmet" "$tmp/sock" "$@" 2>"$tmp/nvmet.log" &
+	"$BUILD/test/nvmet" "$tmp/sock" "$@" >"$tmp/nvmet.out" 2>"$tmp/nvmet.log" &
 	target=$!
 	pids="$pids $target"
 	for _ in $(seq 50); do [ -S "$tmp/sock" ] && return; sleep 0.1; done
 	bad serve 'the controller does not start'
 	exit 1
+}
+
+# serve_scripted ARGUMENTS...: the same; `tell LINE` has it misbehave, which has happened when it returns.
+serve_scripted() {
+	rm -f "$tmp/ctl"
+	mkfifo "$tmp/ctl"
+	serve "$@" --script "$tmp/ctl"
+}
+
+tell() {
+	before=$(wc -l <"$tmp/nvmet.out")
+	echo "$*" >"$tmp/ctl"
+	case $1 in after) sleep 0.1; return ;; esac
+	for _ in $(seq 200); do [ "$(wc -l <"$tmp/nvmet.out")" -gt "$before" ] && return; sleep 0.05; done
+	bad tell "it does not listen: $*"
 }
 
 # end_of_target NAME: it ends, and has nothing to complain of.
