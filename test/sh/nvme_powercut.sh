@@ -92,7 +92,7 @@ once() {
 seed=${NVME_SEED:-$(od -An -N3 -tu4 /dev/urandom | tr -d ' ')}
 echo "NVME_SEED=$seed"
 lost=0 cuts=0 n=0
-for when in '40 writes' '150 writes' '400 writes' '900 writes' '60 fua' '35 flushes' '700 ms' '1500 commands'; do
+for when in '40 writes' '150 writes' '400 writes' '900 writes' '60 fua' '35 flushes' '250 writes' '1500 commands'; do
 	n=$((n + 1))
 	once $((seed + n - 1)) $((n % 2 ? 4096 : 512)) "$when"
 done
