@@ -188,30 +188,29 @@ void test_reset(const char *address, const char *none)
 
 /* ---- pulled out ---- */
 
-/* To whoever runs the machine. */
-static void ask_for_it(void)
+/* To whoever runs the machine: which device is to go. */
+static void ask_for_it(const char *id)
 {
 	FILE *f = fopen("/dev/console", "w");
 
 	if (f) {
-		fputs("PULL\n", f);
+		fprintf(f, "PULL %s\n", id);
 		fclose(f);
 	}
 }
 
 /* Says when it is busy; then the machine takes the controller away. */
-void test_unplug(const char *address, const char *none)
+void test_unplug(const char *address, const char *id)
 {
 	struct load l = { .again = true };
 	struct nvme_qpair *q;
 	int rc;
 
-	(void)none;
 	if (!target_open(&l.t, address, 0, NULL) || !load_start(&l, 0))
 		return;
 	while (l.rounds < MANY * 4 && !l.ended)
 		nvme_poll(l.t.q, 0);
-	ask_for_it();
+	ask_for_it(id);
 	load_wait(&l, 20000, 100);
 	check(l.rounds && all_ended(&l, -ENODEV), "all_end", "%u of %u ended, %u otherwise",
 	      l.ended, MANY, not_as(&l, -ENODEV));

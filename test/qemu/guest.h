@@ -51,7 +51,7 @@ void test_hold(const char *address, const char *none);
 /* ---- faults.c ---- */
 void test_errors(const char *address, const char *first);
 void test_late(const char *address, const char *none);
-void test_unplug(const char *address, const char *none);
+void test_unplug(const char *address, const char *id);
 void test_reset(const char *address, const char *none);
 
 #endif

@@ -96,7 +96,8 @@ def make_initramfs(build, work, script, rocksdb):
     for name in os.listdir(modules):
         fs.add(os.path.join(modules, name), "modules/" + name, 0o644)
     fs.program(os.path.join(build, "test", "qemu"), "blobfs/bin/qemu")
-    fs.program(os.path.join(build, "test", "nvme_example"), "blobfs/bin/nvme_example")
+    for name in ("nvme_example", "nvmet"):
+        fs.program(os.path.join(build, "test", name), "blobfs/bin/" + name)
     fs.program(os.path.join(build, "lib", "libblobfs.so"), "blobfs/lib/libblobfs.so")
     for name in os.listdir(os.path.join(build, "bin")):
         fs.program(os.path.join(build, "bin", name), "blobfs/bin/" + name)
@@ -118,14 +119,14 @@ class Machine:
         self.script = os.path.join(HERE, "machines", name)
         self.said, self.console, self.failed = 0, [], False
         self.say = {"timeout": "300", "memory": "384", "append": "", "rocksdb": ""}
-        self.devices, self.images, self.pull, self.marks = [], {}, None, []
+        self.devices, self.images, self.marks = [], {}, []
         for line in open(self.script, encoding="utf-8"):
             if line.startswith("#:"):
                 self.setting(*line[2:].strip().partition(" ")[::2])
 
     def setting(self, key, value):
         """device and drive are QEMU's; image NAME MIB and file NAME TEXT make files, which drives name as @NAME;
-        mark NAME NSID is looked for in the image at the end; pull ID goes when the machine says PULL."""
+        mark NAME NSID is looked for in the image at the end."""
         value = re.sub(r"@(\w+)", lambda m: os.path.join(self.work, m.group(1)), value)
         if key in ("device", "drive", "blockdev"):
             self.devices += ["-" + key, value]
@@ -136,8 +137,6 @@ class Machine:
             path, text = value.split(" ", 1)
             with open(os.path.join(self.work, path), "w", encoding="ascii") as f:
                 f.write(text.replace("\\n", "\n"))
-        elif key == "pull":
-            self.pull = value
         elif key == "mark":
             self.marks.append(value.split())
         elif key in self.say:
@@ -151,7 +150,7 @@ class Machine:
                 "-no-reboot", "-serial", "stdio", "-device", "isa-debug-exit,iobase=0xf4,iosize=1",
                 "-qmp", f"unix:{self.work}/qmp,server=on,wait=off",
                 "-kernel", os.path.join(self.build, "qemu", "kernel", "vmlinux"), "-initrd", initramfs,
-                "-append", "console=ttyS0 panic=-1 quiet tsc=nowatchdog random.trust_cpu=on "
+                "-append", "console=ttyS0 panic=-1 quiet tsc=nowatchdog no_timer_check random.trust_cpu=on "
                 + self.say["append"], *self.devices]
 
     def verdict(self, line):
@@ -171,7 +170,7 @@ class Machine:
         for line in self.console[-30:]:
             print("    " + line)
 
-    def take_away(self):
+    def take_away(self, device):
         """As when somebody presses the button beside the slot."""
         with socket.socket(socket.AF_UNIX) as s:
             s.settimeout(20)
@@ -179,7 +178,7 @@ class Machine:
             answers = s.makefile("r")
             answers.readline()
             for command in ({"execute": "qmp_capabilities"},
-                            {"execute": "device_del", "arguments": {"id": self.pull}}):
+                            {"execute": "device_del", "arguments": {"id": device}}):
                 s.sendall(json.dumps(command).encode() + b"\n")
                 answer = answers.readline()
                 if '"error"' in answer:
@@ -190,9 +189,9 @@ class Machine:
             line = line.replace("\r", "").rstrip("\n")
             self.console.append(line)
             self.verdict(line)
-            if line.strip() == "PULL":
+            if line.startswith("PULL "):
                 try:
-                    self.take_away()
+                    self.take_away(line.split()[1])
                 except (Bad, OSError) as e:
                     self.fail("pull", e)
 
