@@ -140,6 +140,18 @@ static const struct bdev_module overlay_module = {
 	.close = overlay_close,
 };
 
+/* As wrapper_start, but writable whatever the base is. */
+static int start(struct bdev *dev, const struct bdev *base)
+{
+	struct bdev_opts opts = { .size = sizeof(opts), .flags = base->opts.flags & ~(uint32_t)(BDEV_RDONLY | BDEV_NO_LOCK),
+				  .depth = base->opts.depth };
+	int rc = bdev_start(dev, &opts);
+
+	if (rc)
+		bdev_free(dev);
+	return rc;
+}
+
 int bdev_overlay_create(struct bdev *base, struct bdev **out)
 {
 	struct overlay *o = base_calloc(1, sizeof(*o));
@@ -154,12 +166,11 @@ int bdev_overlay_create(struct bdev *base, struct bdev **out)
 	if (o->mem && o->written)
 		rc = wrapper_alloc(&overlay_module, base, &o->w, out);
 	if (!rc) {
-		(*out)->info.readonly = false;
 		(*out)->info.volatile_cache = false;
 		(*out)->info.fua = true;
 		(*out)->info.discard = (*out)->info.discard_zeroes = false;
 		(*out)->info.write_zeroes = true;
-		rc = wrapper_start(*out);
+		rc = start(*out, base);
 	}
 	if (!rc)
 		return 0;

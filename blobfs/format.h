@@ -19,6 +19,8 @@ enum bfs_kind {
 	BFS_KIND_SYMLINK = BS_KIND_USER + 3, /* key 0: target */
 };
 
+#define BFS_HASH_SCRAMBLED 0x80000000u /* in hash_bits: a copy with unreadable names, whose keys are not those of the names */
+
 struct bfs_fs_disk {
 	le32 version;
 	le32 hash_bits;       /* 1 … 55: how many bits of the hash make a key; fewer than 55 only to test collisions */

@@ -86,6 +86,36 @@ static void on_problem(const struct bs_problem *p, void *arg)
 		fault(c->v, "problem '%s' says '%s'", p->code ? p->code : "", p->text);
 }
 
+static int look_at_record(const struct bs_record *rec, void *arg)
+{
+	struct verdict *v = arg;
+
+	if (!rec->wrong && strnlen(rec->text, sizeof(rec->text)) >= sizeof(rec->text))
+		fault(v, "a record's text has no end");
+	return 0;
+}
+
+static int look_at_piece(const struct bs_piece *p, void *arg)
+{
+	struct verdict *v = arg;
+
+	if (p->wrong && strchr(p->wrong, '\n'))
+		fault(v, "a structure is said to be wrong in more than one line");
+	if (!p->data && !p->wrong)
+		fault(v, "a structure is neither there nor wrong");
+	return bs_piece_records(p, IMAGE_BLOCKS, look_at_record, v);
+}
+
+/* What dump does: every structure by itself, whatever is wrong with it. */
+static void walk_pieces(struct bdev *dev, struct verdict *v)
+{
+	struct base_err err = { "" };
+	int rc = bs_walk(dev, BS_WALK_SUPER | BS_WALK_LOG | BS_WALK_CKPT, look_at_piece, v, &err);
+
+	if (rc)
+		one_line(v, "walk", &err, rc);
+}
+
 static int check(struct bdev *dev, struct verdict *v, uint64_t *problems)
 {
 	struct counter c = { .v = v };
@@ -299,6 +329,7 @@ void use_device(struct bdev *dev, struct rnd *r, struct verdict *v)
 	int rc;
 
 	memset(v, 0, sizeof(*v));
+	walk_pieces(dev, v);
 	v->check_rc = check(dev, v, &v->problems);
 	sound = !v->check_rc && !v->problems;
 	bdev_ref(dev);

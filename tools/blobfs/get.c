@@ -24,6 +24,7 @@ struct getter {
 	char *buf;
 	void *links;
 	const struct trail *trail; /* the directories above the one being copied */
+	bool tree, salvage;
 	int result;
 };
 
@@ -58,6 +59,25 @@ static int write_all(int fd, const char *buf, size_t len, uint64_t at, bool seek
 	return 0;
 }
 
+/* What can be read of a range, block by block; the rest stays a hole. */
+static uint64_t skip_bad(struct getter *g, struct bfs_file *file, int fd, uint64_t at, uint64_t len)
+{
+	uint64_t bad = 0;
+
+	for (uint64_t off = 0; off < len; off += BS_BLOCK) {
+		int64_t n = bfs_pread(file, g->buf, BS_BLOCK, at + off);
+
+		if (n < 0)
+			bad++;
+		else if (write_all(fd, g->buf, (size_t)n, at + off, true))
+			break;
+	}
+	tool_error("export: inode %llu: %llu blocks from byte %llu on cannot be read; they are holes now",
+		   (unsigned long long)bfs_file_ino(file), (unsigned long long)bad, (unsigned long long)at);
+	g->result = EXIT_FAILED;
+	return len;
+}
+
 /* Data only: holes stay holes where the target can have them. */
 static int copy_bytes(struct getter *g, uint64_t ino, int fd)
 {
@@ -78,6 +98,10 @@ static int copy_bytes(struct getter *g, uint64_t ino, int fd)
 		}
 		at = (uint64_t)next;
 		n = bfs_pread(file, g->buf, COPY_CHUNK, at);
+		if (n < 0 && g->salvage) {
+			at += skip_bad(g, file, fd, at, MIN(size - at, COPY_CHUNK));
+			continue;
+		}
 		if (n <= 0) {
 			rc = (int)n;
 			break;
@@ -129,7 +153,7 @@ static int copy_attributes(struct getter *g, const struct bfs_attr *a, const cha
 	struct timespec times[2] = { ns_timespec(a->atime), ns_timespec(a->mtime) };
 	int rc;
 
-	if (!g->call->opt['r'])
+	if (!g->tree)
 		return 0;
 	if (lchown(to, a->uid, a->gid) && geteuid() == 0)
 		return -errno;
@@ -144,7 +168,7 @@ static int copy_attributes(struct getter *g, const struct bfs_attr *a, const cha
 /* A tree never goes through symlinks that lie where it is put. */
 static int open_target(struct getter *g, const struct bfs_attr *a, const char *to)
 {
-	bool tree = g->call->opt['r'];
+	bool tree = g->tree;
 	int fd = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | (tree ? O_NOFOLLOW : 0), tree ? 0600 : a->mode & 0777);
 
 	if (fd < 0 && errno == ELOOP && tree && unlink(to) == 0)
@@ -177,7 +201,7 @@ static int get_tree(struct getter *g, const char *from, const struct bfs_attr *a
 	struct stat st;
 	int rc;
 
-	if (!g->call->opt['r'])
+	if (!g->tree)
 		return -EISDIR;
 	if (verb_goes_round(&here))
 		return -EUCLEAN;
@@ -252,7 +276,7 @@ static int remember_link(struct getter *g, const struct bfs_attr *a, const char 
 
 static int get_any(struct getter *g, const char *from, const struct bfs_attr *a, const char *to)
 {
-	bool several = g->call->opt['r'] && !S_ISDIR(a->mode) && a->nlink > 1;
+	bool several = g->tree && !S_ISDIR(a->mode) && a->nlink > 1;
 	int rc;
 
 	if (g->call->opt['v'])
@@ -279,7 +303,7 @@ static int get_one(struct getter *g, const char *from, const char *to)
 	const char *base;
 	char *name, *out;
 	size_t len;
-	int rc = bfs_resolve(g->fs, NULL, from, g->call->opt['r'] ? BFS_NOFOLLOW : 0, &a);
+	int rc = bfs_resolve(g->fs, NULL, from, g->tree ? BFS_NOFOLLOW : 0, &a);
 
 	if (rc)
 		return rc;
@@ -301,7 +325,8 @@ static int get_one(struct getter *g, const char *from, const char *to)
 int verb_get(struct bfs *fs, const struct call *call)
 {
 	const char *to = call->argv[call->argc - 1];
-	struct getter g = { .fs = fs, .call = call, .buf = malloc(COPY_CHUNK), .result = EXIT_OK };
+	struct getter g = { .fs = fs, .call = call, .buf = malloc(COPY_CHUNK), .result = EXIT_OK,
+			    .tree = call->opt['r'] };
 	struct stat st;
 
 	if (!g.buf)
@@ -316,6 +341,21 @@ int verb_get(struct bfs *fs, const struct call *call)
 		if (rc)
 			g.result = verb_fail("get", call->argv[i], rc);
 	}
+	tdestroy(g.links, free_link);
+	free(g.buf);
+	return g.result;
+}
+
+int get_everything(struct bfs *fs, const struct call *call, const char *dir, bool salvage)
+{
+	struct getter g = { .fs = fs, .call = call, .buf = malloc(COPY_CHUNK), .result = EXIT_OK, .tree = true, .salvage = salvage };
+	struct bfs_attr a;
+	int rc = g.buf ? bfs_getattr(fs, BFS_ROOT_INO, &a) : -ENOMEM;
+
+	if (!rc)
+		rc = get_any(&g, "/", &a, dir);
+	if (rc)
+		g.result = verb_fail("export", dir, rc);
 	tdestroy(g.links, free_link);
 	free(g.buf);
 	return g.result;

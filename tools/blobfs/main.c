@@ -12,30 +12,38 @@
 #include "tools/common/common.h"
 
 static const struct verb verbs[] = {
-	{ "info", "", "what the store is and what it holds", NULL, "", 0, 0, false, true, verb_info },
-	{ "df", "", "space and inodes", "  -h   sizes for people\n", "h", 0, 0, false, true, verb_df },
+	{ "info", "", "what the store is and what it holds", NULL, "", 0, 0, false, true, verb_info, NULL },
+	{ "df", "", "space and inodes", "  -h   sizes for people\n", "h", 0, 0, false, true, verb_df, NULL },
 	{ "ls", "[PATH…]", "list directories",
 	  "  -l   mode, links, owner, size, time\n  -a   names that begin with a dot too\n"
 	  "  -R   with all that lies below\n  -d   directories themselves\n  -h   sizes for people\n  -i   inode numbers\n",
-	  "laRdhi", 0, -1, false, true, verb_ls },
-	{ "stat", "PATH…", "everything about an inode", NULL, "", 1, -1, false, true, verb_stat },
-	{ "cat", "PATH…", "files to standard output", NULL, "", 1, -1, false, false, verb_cat },
+	  "laRdhi", 0, -1, false, true, verb_ls, NULL },
+	{ "stat", "PATH…", "everything about an inode", NULL, "", 1, -1, false, true, verb_stat, NULL },
+	{ "cat", "PATH…", "files to standard output", NULL, "", 1, -1, false, false, verb_cat, NULL },
 	{ "put", "SOURCE… PATH", "copy files in; SOURCE - is standard input",
 	  "  -r   trees, with modes, owners, times, links and extended attributes\n  -v   say each name\n", "rv", 2, -1,
-	  true, false, verb_put },
+	  true, false, verb_put, NULL },
 	{ "get", "PATH… TARGET", "copy files out; TARGET - is standard output",
 	  "  -r   trees, with modes, owners, times, links and extended attributes\n  -v   say each name\n", "rv", 2, -1,
-	  false, false, verb_get },
+	  false, false, verb_get, NULL },
 	{ "mkdir", "PATH…", "make directories", "  -p   parents too; no error if it is there\n", "p", 1, -1, true,
-	  false, verb_mkdir },
+	  false, verb_mkdir, NULL },
 	{ "rm", "PATH…", "remove files",
 	  "  -r   directories with all that lies below\n  -f   no error if it is not there\n", "rf", 1, -1, true, false,
-	  verb_rm },
+	  verb_rm, NULL },
 	{ "mv", "PATH… TARGET", "rename, or move into a directory", "  -n   never over something that is there\n", "n",
-	  2, -1, true, false, verb_mv },
-	{ "snapshot", "PATH NAME", "a copy whose data cannot be changed", NULL, "", 2, 2, true, false, verb_snapshot },
-	{ "clone", "PATH NAME", "a copy that can be changed", NULL, "", 2, 2, true, false, verb_clone },
-	{ "rollback", "PATH NAME", "put the copy in the place of PATH", NULL, "", 2, 2, true, false, verb_rollback },
+	  2, -1, true, false, verb_mv, NULL },
+	{ "snapshot", "PATH NAME", "a copy whose data cannot be changed", NULL, "", 2, 2, true, false, verb_snapshot, NULL },
+	{ "clone", "PATH NAME", "a copy that can be changed", NULL, "", 2, 2, true, false, verb_clone, NULL },
+	{ "rollback", "PATH NAME", "put the copy in the place of PATH", NULL, "", 2, 2, true, false, verb_rollback, NULL },
+	{ "export", "DIRECTORY", "copy everything out",
+	  "  --salvage  also from a store too damaged to mount, which is not written to\n  -v   say each name\n", "vS", 1, 1, false,
+	  false, NULL, verb_export },
+	{ "dump", "[super|log|checkpoint|blob NUMBER|space|all]", "structures as they lie on the device", "  -v   with every record\n", "v", 0,
+	  2, false, true, NULL, verb_dump },
+	{ "metadump", "FILE", "copy a store's metadata, without data, into a file", "  --scramble  names and attributes made unreadable\n", "X", 1, 1,
+	  false, false, NULL, verb_metadump },
+	{ "metarestore", "FILE", "make an image of such a file", "  -f   even over what DEVICE holds\n", "f", 1, 1, true, false, NULL, verb_metarestore },
 };
 
 static void usage(FILE *to)
@@ -44,7 +52,7 @@ static void usage(FILE *to)
 		    "Works on a BlobFS file system that is not mounted. DEVICE is an image file, /dev/… or ram:SIZE;\n"
 		    "paths inside it begin with '/'.\n\n");
 	for (unsigned i = 0; i < ARRAY_SIZE(verbs); i++)
-		fprintf(to, "  %-8s %-16s %s\n", verbs[i].name, verbs[i].args, verbs[i].summary);
+		fprintf(to, "  %-11s %-16s %s\n", verbs[i].name, verbs[i].args, verbs[i].summary);
 	fprintf(to, "\n  help VERB               the options of one verb\n  --version\n");
 }
 
@@ -88,6 +96,10 @@ static int hint(const struct verb *v)
 static int parse(const struct verb *v, int argc, char **argv, struct call *call)
 {
 	const struct option longs[] = { { "help", no_argument, NULL, 256 },
+					{ strchr(v->short_options, 'S') ? "salvage" : "help", no_argument, NULL,
+					  strchr(v->short_options, 'S') ? 'S' : 256 },
+					{ strchr(v->short_options, 'X') ? "scramble" : "help", no_argument, NULL,
+					  strchr(v->short_options, 'X') ? 'X' : 256 },
 					{ v->json ? "json" : NULL, no_argument, NULL, 257 },
 					{ NULL, 0, NULL, 0 } };
 	static char name[64];
@@ -131,6 +143,10 @@ static int run(const struct verb *v, const struct call *call)
 	if (tool_in_use(call->device, v->writes ? TOOL_WRITE : TOOL_READ, who, sizeof(who))) {
 		tool_error("%s is in use: %s", call->device, who);
 		return EXIT_FAILED;
+	}
+	if (v->raw) {
+		result = v->raw(call);
+		return tool_flush_stdout() ? EXIT_FAILED : result;
 	}
 	rc = bfs_mount(call->device, &opts, &fs, &err);
 	if (rc) {

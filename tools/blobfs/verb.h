@@ -24,6 +24,7 @@ struct verb {
 	bool writes;
 	bool json;           /* takes --json */
 	int (*run)(struct bfs *fs, const struct call *call);
+	int (*raw)(const struct call *call); /* instead of run: opens the device itself */
 };
 
 /* A call taken apart. */
@@ -48,6 +49,15 @@ int verb_mv(struct bfs *fs, const struct call *call);
 int verb_snapshot(struct bfs *fs, const struct call *call);
 int verb_clone(struct bfs *fs, const struct call *call);
 int verb_rollback(struct bfs *fs, const struct call *call);
+int verb_dump(const struct call *call);
+int verb_metadump(const struct call *call);
+int verb_metarestore(const struct call *call);
+int verb_export(const struct call *call);
+
+/* Prints what each extent is used for, as lines or the elements of a JSON array. */
+int dump_space(struct bdev *dev, const struct call *call, struct base_err *err);
+/* Copies everything out, going on after errors; salvage: keeps what can be read of a file. EXIT_OK or EXIT_FAILED. */
+int get_everything(struct bfs *fs, const struct call *call, const char *dir, bool salvage);
 
 /* Says "verb: path: why" and returns EXIT_FAILED. */
 int verb_fail(const char *what, const char *path, int rc);

@@ -293,13 +293,15 @@ TEST(bdev_delay, wrappers_wrap_each_other)
 
 TEST(bdev_overlay, what_is_written_is_read_and_the_base_stays_as_it_was)
 {
+	struct bdev_opts rdonly = { .size = sizeof(rdonly), .flags = BDEV_RDONLY };
 	struct bdev *keep, *base, *dev;
 	char *buf = buf_alloc(16384), *got = buf_alloc(16384);
 
 	ASSERT_OK(bdev_open("ram:1M,name=under", NULL, &keep, NULL));
 	memset(buf, 'b', 16384);
 	ASSERT_OK(dev_io(keep, BDEV_WRITE, buf, 0, 16384, 0));
-	ASSERT_OK(bdev_open("ram:1M,name=under", NULL, &base, NULL));
+	bdev_close(keep);
+	ASSERT_OK(bdev_open("ram:1M,name=under", &rdonly, &base, NULL));
 	ASSERT_OK(bdev_overlay_create(base, &dev));
 	EXPECT_FALSE(bdev_info(dev)->readonly);
 	memset(buf, 'n', 4096);
@@ -312,6 +314,7 @@ TEST(bdev_overlay, what_is_written_is_read_and_the_base_stays_as_it_was)
 	EXPECT_OK(dev_io(dev, BDEV_READ, got, 8192, 4096, 0)); /* nothing of it comes from below */
 	EXPECT_EQ_INT(0, got[0]);
 	bdev_close(dev);
+	ASSERT_OK(bdev_open("ram:1M,name=under", NULL, &keep, NULL));
 	EXPECT_OK(dev_io(keep, BDEV_READ, got, 0, 16384, 0));
 	for (int i = 0; i < 16384; i++)
 		ASSERT_EQ_INT('b', got[i]);

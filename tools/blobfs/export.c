@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * blobfs export: everything out of a file system. --salvage: a damaged one is repaired first, in memory: over the device lies an overlay that
+ * takes what repair writes, and what is copied out is what fsck.blobfs -y --rebuild would have left.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "bdev/wrap.h"
+#include "tools/blobfs/verb.h"
+#include "tools/common/common.h"
+
+static void on_repair(const struct bs_problem *p, void *arg)
+{
+	(void)arg;
+	fprintf(stderr, "%s: %s: %s\n", p->pass, p->code, p->text);
+}
+
+static int repair_over(struct bdev *over, struct base_err *err)
+{
+	struct bfs_repair_opts opts = { .size = sizeof(opts), .flags = BFS_REPAIR_ALL | BFS_REPAIR_REBUILD, .report = on_repair };
+	struct bfs_repair_result done;
+
+	bdev_ref(over);
+	return bfs_repair(over, &opts, &done, err);
+}
+
+static int open_over(const struct call *call, struct bdev **over, struct base_err *err)
+{
+	struct bdev_opts opts = { .size = sizeof(opts), .flags = BDEV_RDONLY };
+	struct bdev *dev;
+	int rc = bdev_open(call->device, &opts, &dev, err);
+
+	if (rc)
+		return rc;
+	rc = bdev_overlay_create(dev, over);
+	if (rc)
+		bdev_close(dev);
+	return rc;
+}
+
+int verb_export(const struct call *call)
+{
+	struct bfs_mount_opts opts = { .size = sizeof(opts), .flags = BFS_RDONLY };
+	bool salvage = call->opt['S'];
+	struct base_err err = { "" };
+	struct bdev *over;
+	struct bfs *fs;
+	int rc = open_over(call, &over, &err), result;
+
+	if (!rc && salvage && (rc = repair_over(over, &err)))
+		bdev_close(over);
+	if (!rc && (rc = bfs_mount_bdev(over, &opts, &fs, &err)))
+		bdev_close(over);
+	if (rc) {
+		tool_error_of(call->device, base_err_text(&err, rc));
+		return EXIT_FAILED;
+	}
+	result = get_everything(fs, call, call->argv[0], salvage);
+	rc = bfs_unmount(fs);
+	return rc ? verb_fail("export", call->device, rc) : result;
+}
