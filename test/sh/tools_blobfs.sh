@@ -74,7 +74,7 @@ is ls_options_after 0 '^drwxr-xr-x' blobfs ls "$img" / -l
 json json_ls ls /d 'sorted(e["path"] for e in d) == ["/d/bye", "/d/e", "/d/numbers"] and d[0]["type"] in ("file", "directory")'
 json json_stat stat /d/bye 'd[0]["size"] == 6 and d[0]["mode"] == "0644" and d[0]["links"] == 1'
 json json_df df '' 'd["size"] == 268435456 and 0 < d["available"] < d["size"] and d["inodes"] == 6'
-json json_info info '' 'd["label"] == "tools" and d["cluster_size"] == 16384 and d["blobs"] == 6 and d["format"] == "1.0"'
+json json_info info '' 'd["label"] == "tools" and d["cluster_size"] == 16384 and d["blobs"] == 6 and d["format"] == "1.1"'
 is df 0 'a.img  *262144' blobfs df "$img"
 is df_h 0 '256 MiB' blobfs df -h "$img"
 is info 0 'label *tools' blobfs info "$img"
