@@ -164,6 +164,9 @@ run blobfs-nvme list --root r --json
 has ready "[c['address'] for c in j['controllers']] == ['0000:01:00.0'] and j['controllers'][0]['ready'] and j['controllers'][0]['iommu_group'] == '7' and j['controllers'][0]['todo'] == [] and j['machine']['hugepages'][0]['free'] == 64"
 is ready_text 0 '0000:01:00.0  vfio-pci .*\[144d:a80a\].*ready$' blobfs-nvme list --root r
 is ready_says_the_device 0 'identify nvme:0000:01:00.0' blobfs-nvme list --root r
+made vfio-pci 1 0
+is without_huge_pages_it_is_ready_too 0 'vfio-pci .*ready$' blobfs-nvme list --root r
+is but_better_with_them 0 'dpdk-hugepages.py --setup 1G .*better' blobfs-nvme list --root r
 rm r/dev/vfio/7
 is no_access 0 'chown $USER /dev/vfio/7' blobfs-nvme list --root r
 
@@ -195,6 +198,8 @@ mkdir -p r/sys/class/block/nvme0n1
 echo 4194304 >r/sys/class/block/nvme0n1/size
 is no_iommu 0 'dpdk-devbind.py --bind=uio_pci_generic 0000:01:00.0' blobfs-nvme list --root r
 is a_disk_of_two_paths 0 '2 GiB' blobfs-nvme list --root r
+made uio_pci_generic 0 0
+is uio_needs_huge_pages 0 'uio_pci_generic .* not ready$' blobfs-nvme list --root r
 made uio_pci_generic 0 64
 is uio_is_ready 0 'uio_pci_generic .* ready$' blobfs-nvme list --root r
 exit $status

@@ -17,14 +17,16 @@
 /* What somebody should type, or know. */
 struct todo {
 	char text[MAX_TODO][256];
-	unsigned n;
+	unsigned n, required; /* the others make it better */
 };
 
-static void add(struct todo *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void add(struct todo *t, const char *fmt, ...)
+static void add(struct todo *t, bool required, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+static void add(struct todo *t, bool required, const char *fmt, ...)
 {
 	va_list ap;
 
+	t->required += required;
 	va_start(ap, fmt);
 	if (t->n < MAX_TODO)
 		vsnprintf(t->text[t->n++], sizeof(t->text[0]), fmt, ap);
@@ -56,23 +58,26 @@ static void needed(const struct machine *m, const struct controller *c, struct t
 	const char *driver = m->iommu_groups ? "vfio-pci" : "uio_pci_generic";
 
 	if (*c->used)
-		add(t, "# %s: free it first", c->used);
+		add(t, true, "# %s: free it first", c->used);
 	if (!m->iommu_groups && !is_ours(c))
-		add(t,
+		add(t, true,
 		    "# no IOMMU: boot with intel_iommu=on (AMD: amd_iommu=on), or take uio_pci_generic as below, as root");
+	/* Without an IOMMU nothing else can be reached; behind one they make it faster. */
 	if (!free_huge(m))
-		add(t, "dpdk-hugepages.py --setup 1G");
+		add(t, !m->iommu_groups, "dpdk-hugepages.py --setup 1G%s",
+		    m->iommu_groups ? "    # better, not needed" : "");
 	if (m->iommu_groups && !m->vfio_pci)
-		add(t, "modprobe vfio-pci");
+		add(t, true, "modprobe vfio-pci");
 	else if (!m->iommu_groups && !is_ours(c))
-		add(t, "modprobe uio_pci_generic");
+		add(t, true, "modprobe uio_pci_generic");
 	if (!is_ours(c))
-		add(t, "dpdk-devbind.py --bind=%s %s", driver, c->address);
+		add(t, true, "dpdk-devbind.py --bind=%s %s", driver, c->address);
 	if (*c->partner && m->iommu_groups)
-		add(t, "# in its IOMMU group %s is %s, which must be bound to vfio-pci as well",
+		add(t, true,
+		    "# in its IOMMU group %s is %s, which must be bound to vfio-pci as well",
 		    c->group, c->partner);
 	if (c->no_access)
-		add(t, "chown $USER /dev/vfio/%s    # or run as root", c->group);
+		add(t, true, "chown $USER /dev/vfio/%s    # or run as root", c->group);
 }
 
 /* ---- for people ---- */
@@ -81,7 +86,7 @@ static const char *state_of(const struct controller *c, const struct todo *t)
 {
 	if (*c->used)
 		return c->used;
-	return t->n ? "not ready" : "ready";
+	return t->required ? "not ready" : "ready";
 }
 
 static void print_one(const struct machine *m, const struct controller *c)
@@ -166,7 +171,7 @@ static struct json_object *json_controller(const struct machine *m, const struct
 	json_object_object_add(o, "numa_node", json_object_new_int(c->node));
 	put_text(o, "iommu_group", c->group);
 	put_text(o, "used", c->used);
-	json_object_object_add(o, "ready", json_object_new_boolean(!t.n));
+	json_object_object_add(o, "ready", json_object_new_boolean(!t.required));
 	for (unsigned i = 0; i < t.n; i++)
 		json_object_array_add(list, json_object_new_string(t.text[i]));
 	json_object_object_add(o, "todo", list);
