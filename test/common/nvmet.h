@@ -104,6 +104,7 @@ struct nvmet_map {
 struct nvmet_cq {
 	bool exists, irq;
 	uint16_t entries, tail, vector, users;
+	uint16_t freed; /* the doorbell as it was last seen */
 	uint8_t phase;
 	struct nvme_cqe *at;
 };

@@ -109,6 +109,19 @@ static unsigned post_late(struct nvmet *t)
 
 /* ---- submissions ---- */
 
+/* Of what the controller still has, no command id may be used again. */
+static void check_cid(struct nvmet *t, unsigned id, uint16_t cid)
+{
+	bool twice = cid == 0xffff;
+
+	for (unsigned i = 0; i < t->nstuck; i++)
+		twice |= t->stuck[i].sq == id && t->stuck[i].cid == cid;
+	for (unsigned i = 0; i < t->nlate; i++)
+		twice |= t->late[i].sq == id && t->late[i].cid == cid;
+	if (twice)
+		nvmet_host_error(t, "a command id is reserved, or used twice at once");
+}
+
 static void run(struct nvmet *t, unsigned id, const struct nvme_sqe *sqe)
 {
 	uint32_t dw0 = 0;
@@ -120,6 +133,7 @@ static void run(struct nvmet *t, unsigned id, const struct nvme_sqe *sqe)
 		return;
 	}
 	atomic_fetch_add(&t->n.commands, 1);
+	check_cid(t, id, sqe->cid);
 	if (t->nrules)
 		nvmet_script_command(t, sqe);
 	if (t->nstuck < NVMET_MAX_STUCK && nvmet_once(&t->f.stick)) {
@@ -159,6 +173,10 @@ static bool room_for(struct nvmet *t, unsigned cq)
 		nvmet_host_error(t, "a completion doorbell is out of range");
 		return false;
 	}
+	if ((head + q->entries - q->freed) % q->entries >
+	    (uint32_t)(q->tail + q->entries - q->freed) % q->entries)
+		nvmet_host_error(t, "completions are freed that never came");
+	q->freed = (uint16_t)head;
 	return used + MIN(3u, q->entries - 1u) < q->entries;
 }
 

@@ -189,6 +189,8 @@ static uint16_t blocks_command(struct nvmet *t, const struct nvme_sqe *sqe)
 	uint64_t blocks = (uint64_t)(sqe->cdw12 & 0xffff) + 1;
 	uint64_t limit = (uint64_t)NVME_PAGE << t->o.mdts;
 
+	if (sqe->cdw12 & 0xf0000)
+		nvmet_host_error(t, "reserved bits of CDW12 are set");
 	if (!nvmet_in_range(t, lba, blocks))
 		return NVME_SC_LBA_RANGE;
 	switch (sqe->opcode) {
@@ -214,8 +216,11 @@ uint16_t nvmet_io_command(struct nvmet *t, const struct nvme_sqe *sqe)
 {
 	bool ours = sqe->nsid && sqe->nsid <= t->o.namespaces;
 
-	if (sqe->opcode == NVME_NVM_FLUSH && (ours || sqe->nsid == NVME_NSID_ALL))
+	if (sqe->opcode == NVME_NVM_FLUSH && (ours || sqe->nsid == NVME_NSID_ALL)) {
+		if (sqe->prp1 || sqe->prp2 || sqe->cdw10 || sqe->cdw11 || sqe->cdw12 || sqe->cdw13)
+			nvmet_host_error(t, "reserved fields of a flush are set");
 		return flush(t);
+	}
 	if (!ours)
 		return NVME_SC_INVALID_NS;
 	if (sqe->cdw2 || sqe->cdw3)
