@@ -85,6 +85,8 @@ static void make_batch(struct bfs *fs, unsigned from, unsigned to, unsigned ever
 
 static void populate(struct bfs *fs)
 {
+	struct bfs_attr a;
+
 	must(bfs_make_path(fs, NULL, "/deep/er/and/deep/er", 0700), "mkdir");
 	make_batch(fs, 0, 80, 50);
 	must(bs_checkpoint(bfs_store(fs)), "checkpoint");
@@ -93,6 +95,8 @@ static void populate(struct bfs *fs)
 	must(bfs_mknod(fs, NULL, BFS_ROOT_INO, "fifo", S_IFIFO | 0600, 0, 0, NULL), "mknod");
 	must(bfs_mknod(fs, NULL, BFS_ROOT_INO, "null", S_IFCHR | 0600, 0x103, 0, NULL), "mknod");
 	make_batch(fs, 80, 250, 50);
+	must(bfs_resolve(fs, NULL, "/d3", 0, &a), "resolve");
+	must(bfs_snapshot(fs, NULL, a.ino, BFS_ROOT_INO, "snap", BFS_SNAP_SEALED, NULL), "snapshot");
 	must(bfs_sync(fs), "sync");
 	must(bs_checkpoint(bfs_store(fs)), "checkpoint");
 }
@@ -103,6 +107,8 @@ static void add_tail(struct bfs *fs, unsigned n)
 	struct bfs_attr a;
 
 	make_batch(fs, 300, 300 + n, MIN(n, 3));
+	must(bfs_resolve(fs, NULL, "/d5", 0, &a), "resolve");
+	must(bfs_snapshot(fs, NULL, a.ino, BFS_ROOT_INO, "clone", 0, NULL), "snapshot");
 	must(bfs_resolve(fs, NULL, "/runs", 0, &a), "resolve");
 	must(bfs_truncate(fs, NULL, a.ino, 70000), "truncate");
 	must(bfs_rename(fs, NULL, BFS_ROOT_INO, "large", BFS_ROOT_INO, "fifo", 0), "rename");
