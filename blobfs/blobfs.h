@@ -247,7 +247,8 @@ BLOBFS_API int bfs_truncate(struct bfs *fs, const struct bfs_cred *cred, uint64_
 BLOBFS_API int bfs_fallocate(struct bfs_file *file, int mode, uint64_t offset, uint64_t length);
 /* SEEK_DATA / SEEK_HOLE: offset or -ENXIO. Cached dirty pages count as data. */
 BLOBFS_API int64_t bfs_seek(struct bfs_file *file, uint64_t offset, int whence);
-/* Copies within the file system; bytes done. */
+/* Copies within the file system; bytes done. Whole blocks are shared and not copied where both offsets lie alike in their blocks and it is
+ * 64 KiB or more: that is durable as any write is, and a write to either file later takes new space. */
 BLOBFS_API int64_t bfs_copy_range(struct bfs_file *in, uint64_t in_off, struct bfs_file *out, uint64_t out_off, uint64_t len);
 
 /* ---- asynchronous ---- */

@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "blobfs/data.h"
+#include "blobfs/share.h"
 
 #define COPY_BYTES (256u * 1024)
 
@@ -282,6 +282,26 @@ int bfs_fallocate(struct bfs_file *file, int mode, uint64_t offset, uint64_t len
 	return (int)bfs_req_sync(file->inode->fs, &req);
 }
 
+/* How many, or an error if it is none. */
+static int64_t copy_bytes(struct bfs_file *in, uint64_t in_off, struct bfs_file *out, uint64_t out_off, uint64_t len,
+			  void *buf)
+{
+	uint64_t done = 0;
+	int64_t rc = 0;
+
+	while (done < len) {
+		size_t n = MIN(len - done, COPY_BYTES);
+
+		rc = bfs_pread(in, buf, n, in_off + done);
+		if (rc > 0)
+			rc = bfs_pwrite(out, buf, (size_t)rc, out_off + done);
+		if (rc <= 0)
+			break;
+		done += (uint64_t)rc;
+	}
+	return done ? (int64_t)done : rc;
+}
+
 int64_t bfs_copy_range(struct bfs_file *in, uint64_t in_off, struct bfs_file *out, uint64_t out_off,
 		       uint64_t len)
 {
@@ -296,19 +316,24 @@ int64_t bfs_copy_range(struct bfs_file *in, uint64_t in_off, struct bfs_file *ou
 	len = MIN(len, BFS_SIZE_MAX - MAX(in_off, out_off));
 	if (in->inode == out->inode && in_off < out_off + len && out_off < in_off + len)
 		return -EINVAL;
+	if ((in->flags & O_ACCMODE) == O_WRONLY || (out->flags & O_ACCMODE) == O_RDONLY)
+		return -EBADF;
 	buf = dma_alloc(COPY_BYTES, PAGE_SIZE);
 	if (!buf)
 		return -ENOMEM;
-	while (done < len) {
-		size_t n = MIN(len - done, COPY_BYTES);
+	/* Up to a block's beginning, if both come to one together; then whole blocks without copying; then the rest. */
+	if ((in_off & (PAGE_SIZE - 1)) == (out_off & (PAGE_SIZE - 1)) && !(out->flags & O_APPEND)) {
+		uint64_t head = MIN(len, round_up(in_off, PAGE_SIZE) - in_off);
 
-		rc = bfs_pread(in, buf, n, in_off + done);
-		if (rc > 0)
-			rc = bfs_pwrite(out, buf, (size_t)rc, out_off + done);
-		if (rc <= 0)
-			break;
-		done += (uint64_t)rc;
+		rc = copy_bytes(in, in_off, out, out_off, head, buf);
+		done = rc > 0 ? (uint64_t)rc : 0;
+		if (done == head)
+			done += bfs_reflink(in->inode, in_off + done, out->inode, out_off + done, len - done);
 	}
+	if (rc >= 0)
+		rc = copy_bytes(in, in_off + done, out, out_off + done, len - done, buf);
+	if (rc > 0)
+		done += (uint64_t)rc;
 	dma_free(buf);
 	return done ? (int64_t)done : rc;
 }
