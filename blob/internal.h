@@ -160,7 +160,7 @@ struct bs_blob {
 	uint8_t user_len;
 	bool deleted;
 	bool dying;                     /* deleted by the open transaction */
-	bool sealed;                    /* its data and its size never change */
+	_Atomic bool sealed;            /* its data and its size never change; written under the maplock */
 	uint32_t runs_txn;              /* low bits of the number of the last transaction that changes its runs */
 	uint16_t sharers;               /* bs_share_begin without bs_share_end; lookups say shared */
 	uint16_t holds;                 /* of these, how many keep writes from going over old blocks */

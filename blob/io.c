@@ -137,7 +137,7 @@ static int check_writable(const struct bs_io *io)
 
 	if (io->op == BS_READ)
 		return 0;
-	return (bs->flags & BS_RDONLY) || io->blob->sealed || atomic_load(&bs->frozen) ? -EROFS : 0;
+	return (bs->flags & BS_RDONLY) || atomic_load(&io->blob->sealed) || atomic_load(&bs->frozen) ? -EROFS : 0;
 }
 
 static void io_done(struct op *op, void *arg)
