@@ -16,16 +16,19 @@
 #include "nvme/internal.h"
 
 #define SPINS 2000u
+#define PAGES 5 /* both queues, and what steps send and receive */
 
 int admin_init(struct nvme_ctrlr *c)
 {
-	char *page = nvme_alloc((size_t)3 * NVME_PAGE, NVME_PAGE);
+	char *page = nvme_alloc((size_t)PAGES * NVME_PAGE, NVME_PAGE);
 
 	if (!page)
 		return -ENOMEM;
 	c->admin.sq = (void *)page;
 	c->admin.cq = (void *)(page + NVME_PAGE);
 	c->admin.page = (void *)(page + (size_t)2 * NVME_PAGE);
+	c->events.ids = (void *)(page + (size_t)3 * NVME_PAGE);
+	c->events.id = (void *)(page + (size_t)4 * NVME_PAGE);
 	admin_clear(c);
 	return 0;
 }

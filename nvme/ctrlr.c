@@ -37,12 +37,30 @@ volatile uint32_t *ctrlr_doorbell(struct nvme_ctrlr *c, unsigned qid, bool cq)
 	return c->transport->mapped ? c->transport->mapped(c, reg) : NULL;
 }
 
+/* Writes the shadow. True: the controller has asked to be rung for what lies between its old value and the new one. */
+static bool must_ring(struct nvme_ctrlr *c, unsigned i, uint32_t value)
+{
+	unsigned at = i << NVME_CAP_DSTRD(c->cap);
+	uint16_t old = (uint16_t)c->shadow[at], seen;
+
+	/* First the shadow, then the look: the controller does it the other way round before it sleeps. */
+	__atomic_store_n(&c->shadow[at], value, __ATOMIC_SEQ_CST);
+	atomic_thread_fence(memory_order_seq_cst);
+	seen = (uint16_t)__atomic_load_n(&c->shadow_seen[at], __ATOMIC_SEQ_CST);
+	return (uint16_t)(value - seen - 1) < (uint16_t)(value - old);
+}
+
 /* Its failure shows as a controller that is gone. */
 void ctrlr_ring_slowly(struct nvme_ctrlr *c, unsigned qid, bool cq, uint32_t value)
 {
 	uint32_t reg = NVME_REG_DOORBELLS + (2 * qid + cq) * (4u << NVME_CAP_DSTRD(c->cap));
+	volatile uint32_t *db;
 
-	if (c->transport->write(c, reg, 4, value) && atomic_load(&c->state) != NVME_FAILED)
+	if (qid && c->shadow && !must_ring(c, 2 * qid + cq, value))
+		return;
+	if (c->shadow && (db = ctrlr_doorbell(c, qid, cq)))
+		__atomic_store_n(db, value, __ATOMIC_RELEASE);
+	else if (c->transport->write(c, reg, 4, value) && atomic_load(&c->state) != NVME_FAILED)
 		log_debug("%s: cannot write a doorbell", c->info.address);
 }
 
@@ -143,6 +161,10 @@ static int step_identify(struct nvme_ctrlr *c, struct base_err *err)
 	c->info.download = id->oacs & NVME_OACS_FIRMWARE;
 	c->awupf = id->awupf;
 	memcpy(c->crdt, id->crdt, sizeof(c->crdt));
+	c->oaes = id->oaes;
+	c->info.sgl = NVME_SGLS_SUPPORTED(id->sgls);
+	c->info.shadow_doorbells = id->oacs & NVME_OACS_DOORBELL_BUFFERS;
+	events_init(c, id->aerl);
 	c->abort_limit = id->acl;
 	c->shutdown_ms = MIN(MAX(id->rtd3e / 1000, 5000u), MAX_SHUTDOWN_MS);
 	/* Entry sizes of 64 and 16 bytes: least in bits 3:0, most in 7:4. */
@@ -159,6 +181,27 @@ static int step_identify(struct nvme_ctrlr *c, struct base_err *err)
 	return rc;
 }
 
+/* Two pages, if they hold all queues; whether the controller takes them is seen when it is told. */
+static int step_shadow(struct nvme_ctrlr *c, struct base_err *err)
+{
+	size_t bytes = (size_t)2 * (MIN(c->opts.max_qpairs, NVME_MAX_QPAIRS) + 1) *
+		       (4u << NVME_CAP_DSTRD(c->cap));
+
+	if (!c->info.shadow_doorbells || bytes > NVME_PAGE)
+		return 0;
+	c->shadow = nvme_alloc((size_t)2 * NVME_PAGE, NVME_PAGE);
+	if (!c->shadow)
+		return base_err_set(err, -ENOMEM, "%s: no memory for DMA", c->info.address);
+	c->shadow_seen = c->shadow + NVME_PAGE / 4;
+	return 0;
+}
+
+static void undo_shadow(struct nvme_ctrlr *c)
+{
+	nvme_free((void *)c->shadow);
+	c->shadow = NULL;
+}
+
 static int step_setup(struct nvme_ctrlr *c, struct base_err *err)
 {
 	unsigned vectors = c->transport->vectors(c);
@@ -166,6 +209,7 @@ static int step_setup(struct nvme_ctrlr *c, struct base_err *err)
 
 	if (rc)
 		return rc;
+	c->info.shadow_doorbells = c->shadow;
 	c->info.interrupts = c->opts.interrupts && vectors > 1;
 	/* Vector 0 is the admin queue's. */
 	c->info.max_qpairs = c->info.interrupts ? MIN(c->granted, vectors - 1) : c->granted;
@@ -189,7 +233,8 @@ struct step {
 
 static const struct step steps[] = {
 	{ step_open, undo_open },     { step_capabilities, NULL }, { step_admin_queue, admin_free },
-	{ step_enable, undo_enable }, { step_identify, NULL },     { step_setup, NULL },
+	{ step_enable, undo_enable }, { step_identify, NULL },     { step_shadow, undo_shadow },
+	{ step_setup, NULL },
 	{ step_namespaces, NULL },
 };
 
@@ -312,6 +357,7 @@ void nvme_detach(struct nvme_ctrlr *c)
 		shut_down(c);
 		start_run(c, START_STOP, NULL);
 	}
+	undo_shadow(c);
 	admin_free(c);
 	c->transport->close(c);
 	pthread_mutex_destroy(&c->table_lock);

@@ -55,6 +55,8 @@ struct nvme_ns {
 	uint32_t copy_blocks; /* of a copy; 0: it has none */
 	/* What a read or write may be to take the short way (qpair.c): its blocks, 0: none; and the optimal boundary less one, or all ones. */
 	uint64_t short_blocks, boundary_mask;
+	/* Protection information: what CDW12 says of it, and the mask that makes a place its reference tag. */
+	uint32_t prinfo, tag_mask;
 };
 extern const struct nvme_ns nvme_no_ns; /* of which nothing can be read */
 
@@ -109,6 +111,21 @@ struct nvme_start {
 	struct base_err err;
 };
 
+/* What the controller tells by itself (events.c). */
+#define NVME_EVENTS_AT_ONCE 4u
+
+struct nvme_event_state {
+	int aer[NVME_EVENTS_AT_ONCE]; /* handles */
+	unsigned n;                   /* 0: it is not asked */
+	uint32_t pending[8];          /* told of, and not looked at */
+	unsigned npending;
+	int step, handle;
+	unsigned page, index;
+	uint32_t *ids;         /* a page: a log, or a list of namespaces */
+	struct nvme_id_ns *id; /* another */
+	struct nvme_events counts;
+};
+
 enum nvme_state {
 	NVME_RUNNING,
 	NVME_RESETTING, /* it is being stopped and started; no I/O queue exists */
@@ -136,6 +153,10 @@ struct nvme_ctrlr {
 	pthread_mutex_t lock;
 	struct admin admin;
 	struct nvme_start start;
+	struct nvme_event_state events;
+	uint32_t oaes;
+	/* Doorbells of the I/O queues in memory, and how far the controller has seen them without being rung for; NULL: it has none. */
+	volatile uint32_t *shadow, *shadow_seen;
 	pthread_mutex_t table_lock;                     /* the table of queues; inside the other */
 	struct nvme_qpair *qpairs[NVME_MAX_QPAIRS + 1]; /* by queue id, from 1 */
 	unsigned nqpairs;
@@ -160,12 +181,13 @@ struct nvme_req {
 	uint64_t due_ns; /* when a delayed one is sent again */
 	uint32_t blocks; /* one dataset management range holds 2^32 - 1 */
 	uint32_t tick;   /* of the queue pair's, when it was sent */
+	uint32_t prinfo; /* the namespace's */
 	uint16_t next_free;
 	/* The request's number in ten bits, and a generation, so that an old completion does not pass for a new one. */
 	uint16_t cid;
 	uint8_t state; /* enum req_state */
 	uint8_t tries;
-	bool aborted, timed_out;
+	bool aborted, timed_out, sgl;
 };
 
 struct nvme_cmd_list {
@@ -292,7 +314,7 @@ void nvme_sleep_us(unsigned us);
 int ctrlr_read(struct nvme_ctrlr *c, uint32_t reg, unsigned size, uint64_t *value);
 /* The doorbell, or NULL. */
 volatile uint32_t *ctrlr_doorbell(struct nvme_ctrlr *c, unsigned qid, bool cq);
-/* A doorbell that is not mapped. */
+/* A doorbell that is not mapped, or has a shadow. */
 void ctrlr_ring_slowly(struct nvme_ctrlr *c, unsigned qid, bool cq, uint32_t value);
 static inline void ctrlr_ring(struct nvme_ctrlr *c, volatile uint32_t *db, unsigned qid, bool cq,
 			      uint32_t value)
@@ -325,6 +347,12 @@ extern const char *pcie_root;
 /* ---- eal.c ---- */
 /* Starts DPDK's environment, once for the process. -EPERM in a process forked from one that had; -EIO. Any thread. */
 int nvme_eal_start(const char *name, struct base_err *err);
+
+/* ---- events.c ---- */
+/* limit: how many requests the controller takes, less one. */
+void events_init(struct nvme_ctrlr *c, unsigned limit);
+/* Lock held. */
+void events_advance(struct nvme_ctrlr *c);
 
 /* ---- ns.c ---- */
 int ns_read_all(struct nvme_ctrlr *c, struct base_err *err);

@@ -12,6 +12,7 @@ const struct nvme_ns nvme_no_ns;
 
 static void set_limits(struct nvme_ctrlr *c, struct nvme_ns *ns, const struct nvme_id_ns *id)
 {
+	const struct nvme_lbaf *f = &id->lbaf[id->flbas & 0xf];
 	bool own = id->nsfeat & NVME_NSFEAT_NSABP;
 	uint32_t atomic = own ? id->nawupf : c->awupf;
 
@@ -27,6 +28,14 @@ static void set_limits(struct nvme_ctrlr *c, struct nvme_ns *ns, const struct nv
 	/* Physical addresses of two pages need not follow each other. */
 	if ((id->noiob && !is_pow2(id->noiob)) || nvme_pool.physical)
 		ns->short_blocks = 0;
+	ns->info.protection = f->ms ? NVME_DPS_TYPE(id->dps) : 0;
+	if (ns->info.protection) {
+		/* Types 1 and 2 have the place as reference tag. */
+		ns->tag_mask = ns->info.protection < 3 ? UINT32_MAX : 0;
+		ns->prinfo = NVME_RW_PRACT | NVME_RW_PRCHK_GUARD |
+			     (ns->tag_mask ? NVME_RW_PRCHK_REF : 0);
+		return;
+	}
 	ns->copy_blocks = MIN((uint32_t)id->mssrl, id->mcl);
 }
 
@@ -50,10 +59,17 @@ static int judge(struct nvme_ctrlr *c, struct nvme_ns *ns, const struct nvme_id_
 	if (id->nsze > UINT64_MAX >> f->lbads)
 		return base_err_set(err, -EPROTO, "%s: namespace %u says it has %llu blocks", name,
 				    nsid, (unsigned long long)id->nsze);
-	if (f->ms)
-		return base_err_set(err, -ENOTSUP,
-				    "%s: namespace %u has %u bytes of metadata a block", name, nsid,
-				    f->ms);
+	/* Protection information alone is added and taken off by the controller; other metadata would be the caller's. */
+	if (f->ms && (f->ms != 8 || !NVME_DPS_TYPE(id->dps)))
+		return base_err_set(
+			err, -ENOTSUP,
+			"%s: namespace %u has %u bytes of metadata a block%s%s; format it without",
+			name, nsid, f->ms,
+			id->flbas & NVME_FLBAS_EXTENDED ? ", in the block" : " beside it",
+			NVME_DPS_TYPE(id->dps) ? ", protection information among them" : "");
+	if (NVME_DPS_TYPE(id->dps) > 3)
+		return base_err_set(err, -EPROTO, "%s: namespace %u has protection of type %u",
+				    name, nsid, NVME_DPS_TYPE(id->dps));
 	ns->shift = f->lbads;
 	set_limits(c, ns, id);
 	return 0;
@@ -63,7 +79,7 @@ static bool same_form(const struct nvme_ns *a, const struct nvme_ns *b)
 {
 	return a->shift == b->shift && a->max_blocks == b->max_blocks &&
 	       a->short_blocks == b->short_blocks && a->boundary_mask == b->boundary_mask &&
-	       a->copy_blocks == b->copy_blocks;
+	       a->copy_blocks == b->copy_blocks && a->prinfo == b->prinfo;
 }
 
 /*

@@ -64,6 +64,8 @@ struct nvme_ctrlr_info {
 	bool volatile_cache, write_zeroes, deallocate, compare, verify, copy;
 	bool format, download; /* can be formatted, can be given firmware */
 	bool interrupts;
+	bool sgl;              /* buffers of any form are named in one command */
+	bool shadow_doorbells; /* doorbells are in memory */
 };
 BLOBFS_API const struct nvme_ctrlr_info *nvme_info(const struct nvme_ctrlr *c);
 /* The controller is gone, or beyond reset: every command ends with -ENODEV. Any thread. */
@@ -76,10 +78,11 @@ struct nvme_ns_info {
 	uint32_t optimal_boundary; /* in blocks, which commands better do not cross; 0: none */
 	uint32_t atomic_write;     /* bytes that power loss leaves all old or all new */
 	bool deallocated_zeroes;   /* what was deallocated reads as zeroes */
+	uint8_t protection;        /* information type, added and checked by the controller; 0: none */
 };
 /* The usable namespaces in order: nsid > after (0: the first). -ENOENT at the end. */
 BLOBFS_API int nvme_ns_next(const struct nvme_ctrlr *c, uint32_t after, struct nvme_ns_info *out);
-/* -ENOENT, or -ENOTSUP for one with metadata beside its blocks. */
+/* -ENOENT, or -ENOTSUP for one with metadata that are not protection information alone. */
 BLOBFS_API int nvme_ns_get(const struct nvme_ctrlr *c, uint32_t nsid, struct nvme_ns_info *out);
 
 /* ---- memory ---- */
@@ -240,6 +243,12 @@ BLOBFS_API int nvme_sanitize_status(struct nvme_ctrlr *c, struct nvme_sanitize_s
 /* Looks after the admin queue: what the controller tells by itself (namespaces that changed, its health) is taken note of. Polls of queue pairs
  * do so now and then; who has none outstanding may call this. Never waits. Any thread. */
 BLOBFS_API void nvme_poll_events(struct nvme_ctrlr *c);
+/* How often it told of what, and the critical warnings of its SMART log when it last told of its health. */
+struct nvme_events {
+	uint64_t errors, health, notices, others;
+	uint8_t critical_warning;
+};
+BLOBFS_API void nvme_get_events(struct nvme_ctrlr *c, struct nvme_events *out);
 /* Resets the controller; what the queue pairs have outstanding is sent again. -ENODEV: it did not come back. */
 BLOBFS_API int nvme_reset(struct nvme_ctrlr *c);
 

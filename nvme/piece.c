@@ -125,6 +125,9 @@ int piece_check(struct nvme_qpair *q, const struct nvme_cmd *cmd)
 	rc = choose_ns(q, cmd->nsid);
 	if (rc || cmd->op == NVME_FLUSH)
 		return rc;
+	/* What the controller compares would be the caller's protection information, of which there is none. */
+	if (cmd->op == NVME_COMPARE && q->ns->prinfo)
+		return -EOPNOTSUPP;
 	rc = check_range(q->ns, cmd->lba, cmd->blocks);
 	if (!rc && cmd->op == NVME_COPY)
 		return check_copy(q->ns, cmd);
@@ -223,6 +226,45 @@ static bool name_two_pages(struct nvme_cmd *cmd, struct nvme_req *r, uint64_t wa
 	return true;
 }
 
+/* By a list of buffers of any form, where pages do not name all of it; returns how many bytes it names. */
+static uint64_t name_sgl(struct nvme_qpair *q, const struct nvme_cmd *cmd, struct nvme_req *r,
+			 uint64_t want)
+{
+	struct nvme_sgl *list = (void *)list_of(q, r);
+	uint64_t named = 0, offset = cmd->iov_offset;
+	uint32_t n = 0;
+
+	for (int i = cmd->iov_index; named < want && n < NVME_PAGE / sizeof(*list);) {
+		const struct iovec *v = &cmd->iov[i];
+		const char *at = (const char *)v->iov_base + offset;
+		uint64_t len = nvme_contiguous(at, MIN(v->iov_len - offset, want - named));
+
+		list[n++] = (struct nvme_sgl){
+			.address = nvme_iova(at),
+			.length = (uint32_t)len,
+		};
+		named += len;
+		offset += len;
+		if (offset == v->iov_len) {
+			offset = 0;
+			i++;
+		}
+	}
+	/* Whole blocks only: what is too much is taken off the end again. */
+	while (named % (1u << q->ns->shift) && cmd->op != NVME_RAW) {
+		uint64_t extra = MIN(named % (1u << q->ns->shift), (uint64_t)list[n - 1].length);
+
+		list[n - 1].length -= (uint32_t)extra;
+		named -= extra;
+		if (!list[n - 1].length)
+			n--;
+	}
+	r->sgl = true;
+	r->prp1 = nvme_iova(list);
+	r->prp2 = n * sizeof(*list) | (uint64_t)NVME_SGL_LAST_SEGMENT << 56;
+	return named;
+}
+
 /* Names the buffers of at most *units units of 1 << shift bytes; fewer may be possible. */
 static int name_data(struct nvme_qpair *q, struct nvme_cmd *cmd, struct nvme_req *r, unsigned shift,
 		     uint32_t *units)
@@ -238,6 +280,11 @@ static int name_data(struct nvme_qpair *q, struct nvme_cmd *cmd, struct nvme_req
 
 		if (!name_all(r, &w, (const char *)v->iov_base + offset, len))
 			break;
+	}
+	if (w.named < want && q->c->info.sgl) {
+		*units = (uint32_t)(name_sgl(q, cmd, r, want) >> shift);
+		advance(cmd, (uint64_t)*units << shift);
+		return *units ? 0 : -EINVAL;
 	}
 	*units = (uint32_t)(w.named >> shift);
 	if (!*units)
@@ -305,6 +352,8 @@ int piece_make(struct nvme_qpair *q, struct nvme_cmd *cmd, struct nvme_req *r)
 	r->lba = cmd->lba + cmd->issued;
 	r->prp1 = r->prp2 = 0;
 	r->blocks = 0;
+	r->sgl = false;
+	r->prinfo = q->ns->prinfo;
 	if (cmd->op == NVME_RAW)
 		return make_raw(q, cmd, r);
 	if (cmd->op == NVME_FLUSH)
@@ -339,12 +388,15 @@ void piece_fill(const struct nvme_req *r, struct nvme_sqe *sqe)
 		sqe->cid = r->cid;
 		sqe->prp1 = r->prp1;
 		sqe->prp2 = r->prp2;
+		if (r->sgl)
+			sqe->flags |= NVME_SQE_SGL;
 		return;
 	}
 	*sqe = (struct nvme_sqe){
 		.opcode = (uint8_t)piece_opcode(cmd->op),
 		.cid = r->cid,
 		.nsid = cmd->nsid,
+		.flags = r->sgl ? NVME_SQE_SGL : 0,
 		.prp1 = r->prp1,
 		.prp2 = r->prp2,
 	};
@@ -359,6 +411,10 @@ void piece_fill(const struct nvme_req *r, struct nvme_sqe *sqe)
 	sqe->cdw12 = cmd->op == NVME_COPY ? 0 : r->blocks - 1; /* one range */
 	if (cmd->flags & NVME_FUA)
 		sqe->cdw12 |= NVME_RW_FUA;
+	if (r->prinfo) {
+		sqe->cdw12 |= cmd->op == NVME_VERIFY ? r->prinfo & ~NVME_RW_PRACT : r->prinfo;
+		sqe->cdw14 = r->prinfo & NVME_RW_PRCHK_REF ? (uint32_t)r->lba : 0;
+	}
 	if (cmd->op == NVME_WRITE_ZEROES && cmd->flags & NVME_MAY_DEALLOCATE)
 		sqe->cdw12 |= NVME_WZ_DEAC;
 }

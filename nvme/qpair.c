@@ -191,17 +191,18 @@ static inline void send_short(struct nvme_qpair *q, struct nvme_cmd *cmd)
 	r->lba = cmd->lba;
 	r->blocks = (uint32_t)blocks;
 	r->tick = q->tick;
+	r->prinfo = q->ns->prinfo;
 	r->state = REQ_SENT;
 	r->tries = 0;
-	r->aborted = r->timed_out = false;
+	r->aborted = r->timed_out = r->sgl = false;
 	/* Opcode, command id and namespace; CDW10 and 11 are the place, CDW12 the length and FUA. */
 	w[0] = piece_opcode(cmd->op) | (uint64_t)r->cid << 16 | (uint64_t)cmd->nsid << 32;
 	w[1] = w[2] = 0;
 	w[3] = prp1;
 	w[4] = r->prp2;
 	w[5] = cmd->lba;
-	w[6] = (blocks - 1) | (uint64_t)(cmd->flags & NVME_FUA ? NVME_RW_FUA : 0);
-	w[7] = 0;
+	w[6] = (blocks - 1) | (uint64_t)(cmd->flags & NVME_FUA ? NVME_RW_FUA : 0) | q->ns->prinfo;
+	w[7] = cmd->lba & q->ns->tag_mask; /* CDW14 */
 }
 
 void nvme_submit(struct nvme_qpair *q, struct nvme_cmd *cmd)

@@ -91,6 +91,14 @@ static int join_send(struct nvme_qpair *q, struct nvme_sqe *sqe, int step)
 	return 0;
 }
 
+/* New queues begin at 0, and so do their shadows. */
+static void clear_shadow(struct nvme_ctrlr *c, unsigned id)
+{
+	for (unsigned i = 2 * id; c->shadow && i < 2 * id + 2; i++)
+		c->shadow[i << NVME_CAP_DSTRD(c->cap)] =
+			c->shadow_seen[i << NVME_CAP_DSTRD(c->cap)] = 0;
+}
+
 static int join_begin(struct nvme_qpair *q)
 {
 	bool irq = q->eventfd >= 0;
@@ -102,6 +110,7 @@ static int join_begin(struct nvme_qpair *q)
 	};
 
 	qpair_clear(q);
+	clear_shadow(q->c, q->id);
 	q->join_epoch = atomic_load(&q->c->epoch);
 	return join_send(q, &cq, JOIN_CQ);
 }
@@ -199,8 +208,8 @@ static int take_id(struct nvme_qpair *q)
 	if (id > c->info.max_qpairs)
 		return -ENOSPC;
 	q->id = (uint16_t)id;
-	q->sq_db = ctrlr_doorbell(c, id, false);
-	q->cq_db = ctrlr_doorbell(c, id, true);
+	q->sq_db = c->shadow ? NULL : ctrlr_doorbell(c, id, false);
+	q->cq_db = c->shadow ? NULL : ctrlr_doorbell(c, id, true);
 	return 0;
 }
 

@@ -151,11 +151,12 @@ void qpair_check(struct nvme_qpair *q)
 		send_delayed(q, now);
 	q->until_check = q->delayed ? 1 : CLOCK_EVERY;
 	q->idle = true;
-	/* One that completes commands is alive. */
-	if (idle && now >= q->next_alive_ns) {
+	if (now >= q->next_alive_ns) {
 		q->next_alive_ns = now + ALIVE_NS;
-		if (!q->c->transport->alive(q->c) && !nvme_failed(q->c))
+		/* One that completes commands is alive. */
+		if (idle && !q->c->transport->alive(q->c) && !nvme_failed(q->c))
 			ctrlr_fail(q->c, "gone");
+		nvme_poll_events(q->c);
 	}
 	if (now < q->next_check_ns)
 		return;

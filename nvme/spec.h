@@ -93,8 +93,10 @@ enum nvme_admin_opcode {
 	NVME_ADMIN_ABORT = 0x08,
 	NVME_ADMIN_SET_FEATURES = 0x09,
 	NVME_ADMIN_GET_FEATURES = 0x0a,
+	NVME_ADMIN_ASYNC_EVENT = 0x0c,
 	NVME_ADMIN_FIRMWARE_COMMIT = 0x10,
 	NVME_ADMIN_FIRMWARE_DOWNLOAD = 0x11,
+	NVME_ADMIN_DOORBELL_BUFFERS = 0x7c,
 	NVME_ADMIN_FORMAT = 0x80,
 };
 
@@ -110,6 +112,10 @@ enum nvme_nvm_opcode {
 };
 
 #define NVME_RW_FUA (1u << 30)  /* CDW12 */
+#define NVME_RW_PRACT (1u << 29)
+#define NVME_RW_PRCHK_GUARD (1u << 28)
+#define NVME_RW_PRCHK_REF (1u << 26)
+#define NVME_SQE_SGL 0x40u /* flags: data by SGL */
 #define NVME_WZ_DEAC (1u << 25) /* CDW12 */
 #define NVME_DSM_AD (1u << 2)   /* CDW11 */
 #define NVME_QUEUE_PC 0x1u      /* CDW11 of Create I/O Queue: physically contiguous */
@@ -120,6 +126,15 @@ struct nvme_dsm_range {
 	uint64_t lba;
 };
 _Static_assert(sizeof(struct nvme_dsm_range) == 16, "dataset management range");
+
+struct nvme_sgl {
+	uint64_t address;
+	uint32_t length;
+	uint8_t rsvd12[3], type;
+};
+_Static_assert(sizeof(struct nvme_sgl) == 16, "SGL descriptor");
+#define NVME_SGL_DATA 0x00u
+#define NVME_SGL_LAST_SEGMENT 0x30u
 
 /* A source of Copy, descriptor format 0. */
 struct nvme_copy_range {
@@ -140,6 +155,7 @@ enum nvme_feature {
 	NVME_FEAT_TEMPERATURE = 0x04,
 	NVME_FEAT_WRITE_CACHE = 0x06,
 	NVME_FEAT_QUEUES = 0x07,
+	NVME_FEAT_EVENTS = 0x0b,
 	NVME_FEAT_HOST_BEHAVIOR = 0x16,
 };
 #define NVME_NSID_ALL 0xffffffffu
@@ -199,6 +215,11 @@ _Static_assert(offsetof(struct nvme_id_ctrlr, subnqn) == 768, "SUBNQN");
 #define NVME_ONCS_COPY 0x100u
 #define NVME_OACS_FORMAT 0x02u
 #define NVME_OACS_FIRMWARE 0x04u
+#define NVME_OACS_DOORBELL_BUFFERS 0x100u
+#define NVME_OAES_NAMESPACES 0x100u /* and the same bits in the feature that asks for events */
+#define NVME_OAES_FIRMWARE 0x200u
+#define NVME_EVENTS_HEALTH 0x1fu
+#define NVME_SGLS_SUPPORTED(sgls) ((sgls)&3)
 
 struct nvme_lbaf {
 	uint16_t ms;
@@ -232,6 +253,7 @@ _Static_assert(offsetof(struct nvme_id_ns, lbaf) == 128, "LBAF");
 #define NVME_DLFEAT_ZEROES 1u
 #define NVME_DLFEAT_WZ_DEAC 0x08u
 #define NVME_FLBAS_EXTENDED 0x10u
+#define NVME_DPS_TYPE(dps) ((dps)&7)
 
 /* ---- log pages [5.14.1] ---- */
 

@@ -28,6 +28,10 @@ enum {
 	AWAIT_QUEUES,
 	BEHAVIOR,
 	AWAIT_BEHAVIOR,
+	EVENTS,
+	AWAIT_EVENTS,
+	SHADOW,
+	AWAIT_SHADOW,
 	DONE,
 };
 
@@ -191,7 +195,7 @@ static int behavior(struct nvme_ctrlr *c)
 	};
 
 	if (!c->crdt[0] && !c->crdt[1] && !c->crdt[2]) {
-		c->start.step = DONE;
+		c->start.step = EVENTS;
 		return 0;
 	}
 	memset(c->admin.page, 0, NVME_PAGE);
@@ -199,16 +203,72 @@ static int behavior(struct nvme_ctrlr *c)
 	return tell(c, &sqe, AWAIT_BEHAVIOR);
 }
 
-static int await_behavior(struct nvme_ctrlr *c)
+/* What it may refuse. */
+static int await_polite(struct nvme_ctrlr *c, int next)
 {
 	struct admin_answer a;
 	int rc = admin_result(c, c->start.handle, &a);
 
-	/* It may refuse: then it asks for none. */
-	if (rc == -EINPROGRESS || (rc && !a.status))
-		return rc == -EINPROGRESS ? rc
-					  : base_err_set(&c->start.err, rc, "%s: %s",
-							 c->info.address, strerror(-rc));
+	if (rc == -EINPROGRESS)
+		return rc;
+	if (rc && !a.status)
+		return base_err_set(&c->start.err, rc, "%s: it does not answer: %s",
+				    c->info.address, strerror(-rc));
+	c->start.step = next;
+	return 0;
+}
+
+static int await_behavior(struct nvme_ctrlr *c)
+{
+	return await_polite(c, EVENTS);
+}
+
+static int events(struct nvme_ctrlr *c)
+{
+	struct nvme_sqe sqe = {
+		.opcode = NVME_ADMIN_SET_FEATURES,
+		.cdw10 = NVME_FEAT_EVENTS,
+		.cdw11 = NVME_EVENTS_HEALTH |
+			 (c->oaes & (NVME_OAES_NAMESPACES | NVME_OAES_FIRMWARE)),
+	};
+
+	return tell(c, &sqe, AWAIT_EVENTS);
+}
+
+static int await_events(struct nvme_ctrlr *c)
+{
+	return await_polite(c, SHADOW);
+}
+
+static int shadow(struct nvme_ctrlr *c)
+{
+	struct nvme_sqe sqe = { .opcode = NVME_ADMIN_DOORBELL_BUFFERS };
+
+	if (!c->shadow) {
+		c->start.step = DONE;
+		return 0;
+	}
+	memset((void *)c->shadow, 0, (size_t)2 * NVME_PAGE);
+	sqe.prp1 = nvme_iova((const void *)c->shadow);
+	sqe.prp2 = nvme_iova((const void *)c->shadow_seen);
+	return tell(c, &sqe, AWAIT_SHADOW);
+}
+
+static int await_shadow(struct nvme_ctrlr *c)
+{
+	struct admin_answer a;
+	int rc = admin_result(c, c->start.handle, &a);
+
+	if (rc == -EINPROGRESS)
+		return rc;
+	/* Queue pairs that were made with shadows would go on with them. */
+	if (rc && (c->start.kind == START_RESET || !a.status))
+		return base_err_set(&c->start.err, rc, "%s: it refuses doorbells in memory: %s",
+				    c->info.address, strerror(-rc));
+	if (rc) {
+		nvme_free((void *)c->shadow);
+		c->shadow = NULL;
+	}
 	c->start.step = DONE;
 	return 0;
 }
@@ -228,6 +288,8 @@ static int start_advance(struct nvme_ctrlr *c)
 		[START] = start,       [AWAIT_STARTED] = await_started,
 		[SETUP] = setup,       [AWAIT_QUEUES] = await_queues,
 		[BEHAVIOR] = behavior, [AWAIT_BEHAVIOR] = await_behavior,
+		[EVENTS] = events,     [AWAIT_EVENTS] = await_events,
+		[SHADOW] = shadow,     [AWAIT_SHADOW] = await_shadow,
 	};
 	int rc = 0;
 
@@ -319,6 +381,8 @@ void ctrlr_advance(struct nvme_ctrlr *c)
 		advance_reset(c);
 	else if (atomic_load(&c->state) == NVME_RUNNING && admin_overdue(c))
 		ctrlr_begin_reset(c, atomic_load(&c->epoch), "an abort does not come back");
+	else if (atomic_load(&c->state) == NVME_RUNNING)
+		events_advance(c);
 }
 
 void nvme_poll_events(struct nvme_ctrlr *c)

@@ -40,6 +40,10 @@ struct nvmet_opts {
 	uint32_t namespaces;  /* each of `size`, one after another on the medium; 0: 1 */
 	uint16_t crdt;        /* of 100 ms: delay of a retry, number 1 */
 	uint16_t copy_blocks; /* of a copy; 0: 64 */
+	bool events;          /* tells of what happens, when asked for */
+	bool shadow;          /* offers doorbells in memory, and sleeps between rings */
+	bool sgl;
+	uint8_t protection;   /* information type: 8 bytes of metadata a block */
 	uint16_t noiob;
 };
 
@@ -61,13 +65,15 @@ struct nvmet_faults {
 	atomic_bool never_ready;   /* while set, the controller does not get ready */
 	atomic_uint ready_ms;      /* how long the controller takes to get ready */
 	atomic_bool hang_up;       /* closes the connection */
+	atomic_uint event;         /* tells of this: DW0 of the completion */
+	atomic_uint blocks;        /* the namespaces have so many, unless 0 */
 	/* What it says of itself. */
 	atomic_bool no_entries, large_pages, no_blocks, no_namespace;
 	atomic_uint lbads, mdts, metadata, sqes; /* unless 0 */
 };
 
 struct nvmet_counts {
-	atomic_uint commands, aborts, enables, shutdowns, flushes, fua, deallocates, copies;
+	atomic_uint commands, aborts, enables, shutdowns, flushes, fua, deallocates, copies, sgls, events, rings;
 	atomic_uint host_errors, clients;
 	atomic_uint largest; /* blocks of a read or write */
 };
@@ -110,7 +116,7 @@ struct nvmet_cq {
 };
 
 struct nvmet_sq {
-	bool exists;
+	bool exists, awake;
 	uint16_t entries, head, cq;
 	struct nvme_sqe *at;
 };
@@ -142,6 +148,9 @@ struct nvmet {
 	uint32_t write_cache, temperature;
 	bool heeds_delays;       /* the host has said so */
 	uint32_t block, formats; /* of the present format; how often it was formatted */
+	uint16_t waiting[4]; /* requests for events */
+	unsigned nwaiting, changed;
+	uint32_t *shadow, *seen; /* doorbells in memory; NULL: none */
 	uint32_t image;          /* bytes of firmware downloaded */
 	char firmware[9], image_name[9];
 	struct {
@@ -194,7 +203,19 @@ void nvmet_cache_flush(struct nvmet *t);
 void nvmet_log_command(struct nvmet *t, unsigned sq, const struct nvme_sqe *sqe, uint16_t status);
 uint16_t nvmet_get_log(struct nvmet *t, const struct nvme_sqe *sqe);
 
+#define NVMET_LATER 0xffff /* for a status: the command stays with us */
+#define NVMET_UNRUNG 0xffffffffu
 /* What is less usual: nvmet_more.c. */
+void nvmet_tell(struct nvmet *t);
+/* The buffers of a command with an SGL. */
+int nvmet_sgl(struct nvmet *t, const struct nvme_sqe *sqe, uint64_t len, bool write, struct iovec iov[NVMET_MAX_IOV]);
+void nvmet_check_protection(struct nvmet *t, const struct nvme_sqe *sqe);
+/* Whether there may be something in a submission queue, and how far it goes. */
+bool nvmet_awake(struct nvmet *t, unsigned id, uint32_t *tail);
+/* False: something came while it was about to sleep. */
+bool nvmet_sleep(struct nvmet *t, unsigned id);
+/* The head of a completion queue, as the host has it. */
+uint32_t nvmet_cq_head(struct nvmet *t, unsigned id);
 uint16_t nvmet_more_admin(struct nvmet *t, const struct nvme_sqe *sqe, uint32_t *dw0);
 uint16_t nvmet_copy(struct nvmet *t, const struct nvme_sqe *sqe);
 uint16_t nvmet_put_out(struct nvmet *t, const struct nvme_sqe *sqe, const void *data, uint64_t len);

@@ -29,7 +29,10 @@ static void identify_ctrlr(struct nvmet *t, struct nvme_id_ctrlr *id)
 	id->cqes = 0x44;
 	id->nn = t->o.namespaces;
 	id->crdt[0] = t->o.crdt;
-	id->oacs = NVME_OACS_FORMAT | NVME_OACS_FIRMWARE;
+	id->aerl = 3;
+	id->oaes = t->o.events ? NVME_OAES_NAMESPACES : 0;
+	id->sgls = t->o.sgl;
+	id->oacs = NVME_OACS_FORMAT | NVME_OACS_FIRMWARE | (t->o.shadow ? NVME_OACS_DOORBELL_BUFFERS : 0);
 	id->oncs = NVME_ONCS_COPY | NVME_ONCS_COMPARE | NVME_ONCS_DSM | NVME_ONCS_WRITE_ZEROES |
 		   NVME_ONCS_VERIFY;
 	id->vwc = !t->o.write_through;
@@ -40,7 +43,7 @@ static void identify_ns(struct nvmet *t, struct nvme_id_ns *id)
 {
 	unsigned lbads = atomic_load(&t->f.lbads);
 
-	id->nsze = id->ncap = id->nuse = atomic_load(&t->f.no_blocks) ? 0 : t->o.size / t->block;
+	id->nsze = id->ncap = id->nuse = atomic_load(&t->f.no_blocks) ? 0 : atomic_load(&t->f.blocks) ? atomic_load(&t->f.blocks) : t->o.size / t->block;
 	id->nlbaf = 1; /* 512 and 4096, or the one it was made with */
 	id->mssrl = t->o.copy_blocks;
 	id->mcl = t->o.copy_blocks;
@@ -49,7 +52,8 @@ static void identify_ns(struct nvmet *t, struct nvme_id_ns *id)
 	id->flbas = t->block != t->o.block;
 	id->lbaf[0].lbads = (uint8_t)(lbads ? lbads : (unsigned)__builtin_ctz(t->o.block));
 	id->lbaf[1].lbads = t->o.block == 4096 ? 9 : 12;
-	id->lbaf[0].ms = (uint16_t)atomic_load(&t->f.metadata);
+	id->lbaf[0].ms = t->o.protection ? 8 : (uint16_t)atomic_load(&t->f.metadata);
+	id->dps = t->o.protection;
 }
 
 uint16_t nvmet_put_out(struct nvmet *t, const struct nvme_sqe *sqe, const void *data, uint64_t len)
@@ -165,7 +169,7 @@ static uint16_t create_sq(struct nvmet *t, const struct nvme_sqe *sqe)
 		.exists = true, .entries = (uint16_t)entries, .cq = (uint16_t)cq, .at = at
 	};
 	t->cqs[cq].users++;
-	*nvmet_doorbell(t, id, false) = 0;
+	*nvmet_doorbell(t, id, false) = t->shadow ? NVMET_UNRUNG : 0;
 	return 0;
 }
 
@@ -239,6 +243,8 @@ static uint16_t features(struct nvmet *t, const struct nvme_sqe *sqe, bool set, 
 			t->temperature = sqe->cdw11;
 		else
 			*dw0 = t->temperature;
+		return 0;
+	case NVME_FEAT_EVENTS:
 		return 0;
 	case NVME_FEAT_HOST_BEHAVIOR:
 		return nvmet_more_admin(t, sqe, dw0);

@@ -45,7 +45,7 @@ uint32_t *nvmet_doorbell(struct nvmet *t, unsigned queue, bool cq)
 static bool cq_full(struct nvmet *t, unsigned id)
 {
 	struct nvmet_cq *q = &t->cqs[id];
-	uint32_t head = __atomic_load_n(nvmet_doorbell(t, id, true), __ATOMIC_ACQUIRE);
+	uint32_t head = nvmet_cq_head(t, id);
 
 	return (q->tail + 1u) % q->entries == head;
 }
@@ -129,6 +129,8 @@ static void run(struct nvmet *t, unsigned id, const struct nvme_sqe *sqe)
 
 	if (!id) {
 		status = nvmet_admin_command(t, sqe, &dw0);
+		if (status == NVMET_LATER)
+			return;
 		nvmet_complete(t, 0, sqe->cid, status, dw0);
 		return;
 	}
@@ -166,7 +168,7 @@ static void run(struct nvmet *t, unsigned id, const struct nvme_sqe *sqe)
 static bool room_for(struct nvmet *t, unsigned cq)
 {
 	struct nvmet_cq *q = &t->cqs[cq];
-	uint32_t head = __atomic_load_n(nvmet_doorbell(t, cq, true), __ATOMIC_ACQUIRE);
+	uint32_t head = nvmet_cq_head(t, cq);
 	uint32_t used = (q->tail + q->entries - head) % q->entries;
 
 	if (head >= q->entries) {
@@ -183,9 +185,11 @@ static bool room_for(struct nvmet *t, unsigned cq)
 static unsigned work_queue(struct nvmet *t, unsigned id)
 {
 	struct nvmet_sq *q = &t->sqs[id];
-	uint32_t tail = __atomic_load_n(nvmet_doorbell(t, id, false), __ATOMIC_ACQUIRE);
+	uint32_t tail;
 	unsigned n = 0;
 
+	if (!nvmet_awake(t, id, &tail))
+		return 0;
 	if (tail >= q->entries) {
 		nvmet_host_error(t, "a submission doorbell is out of range");
 		return 0;
@@ -201,6 +205,8 @@ static unsigned work_queue(struct nvmet *t, unsigned id)
 		run(t, id, &sqe);
 		n++;
 	}
+	if (q->head == tail && !nvmet_sleep(t, id))
+		n++;
 	return n;
 }
 
@@ -215,6 +221,7 @@ unsigned nvmet_work(struct nvmet *t)
 	if (t->csts & NVME_CSTS_CFS)
 		return 0;
 	n = post_late(t);
+	nvmet_tell(t);
 	for (unsigned i = 0; i <= t->o.queues; i++)
 		if (t->sqs[i].exists)
 			n += work_queue(t, i);
@@ -266,7 +273,8 @@ void nvmet_reset(struct nvmet *t)
 	memset(t->sqs, 0, sizeof(t->sqs));
 	memset(t->cqs, 0, sizeof(t->cqs));
 	memset(t->bar, 0, NVMET_BAR_SIZE);
-	t->nstuck = t->nlate = 0;
+	t->nstuck = t->nlate = t->nwaiting = 0;
+	t->shadow = t->seen = NULL;
 	t->ready_ns = 0;
 	t->csts = 0;
 	t->queues_asked = t->heeds_delays = false;

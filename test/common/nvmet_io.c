@@ -64,6 +64,8 @@ int nvmet_buffers(struct nvmet *t, const struct nvme_sqe *sqe, uint64_t len, boo
 {
 	struct pages p = { .iov = iov, .left = len };
 
+	if (sqe->flags == NVME_SQE_SGL && t->o.sgl)
+		return nvmet_sgl(t, sqe, len, write, iov);
 	if (sqe->flags) {
 		nvmet_host_error(t, "fused, or an SGL");
 		return -NVME_SC_INVALID_FIELD;
@@ -193,6 +195,7 @@ static uint16_t blocks_command(struct nvmet *t, const struct nvme_sqe *sqe)
 		nvmet_host_error(t, "reserved bits of CDW12 are set");
 	if (!nvmet_in_range(t, lba, blocks))
 		return NVME_SC_LBA_RANGE;
+	nvmet_check_protection(t, sqe);
 	switch (sqe->opcode) {
 	case NVME_NVM_WRITE_ZEROES:
 		return punch(t, sqe->nsid, lba, blocks);

@@ -125,6 +125,11 @@ static uint16_t more_logs(struct nvmet *t, const struct nvme_sqe *sqe)
 
 	if (len > sizeof(log))
 		return NVME_SC_INVALID_FIELD;
+	if ((sqe->cdw10 & 0xff) == NVME_LOG_CHANGED_NS && t->changed) {
+		memset(log, 0xff, t->changed > 1 ? 4 : 0); /* more than can be named */
+		log[0] = t->changed > 1 ? 0xff : 1;
+		t->changed = 0;
+	}
 	if ((sqe->cdw10 & 0xff) == NVME_LOG_SANITIZE) {
 		log[0] = log[1] = 0xff;
 		log[2] = 1;
@@ -143,10 +148,140 @@ static uint16_t host_behavior(struct nvmet *t, const struct nvme_sqe *sqe)
 	return status;
 }
 
+/* ---- events ---- */
+
+static uint16_t wait_for_event(struct nvmet *t, const struct nvme_sqe *sqe)
+{
+	if (!t->o.events)
+		return NVME_SC_INVALID_OPCODE;
+	if (t->nwaiting == ARRAY_SIZE(t->waiting)) {
+		nvmet_host_error(t, "more requests for events than it takes");
+		return 0x105;
+	}
+	t->waiting[t->nwaiting++] = sqe->cid;
+	return NVMET_LATER;
+}
+
+void nvmet_tell(struct nvmet *t)
+{
+	uint32_t event = t->nwaiting ? atomic_exchange(&t->f.event, 0) : 0;
+
+	if (!event)
+		return;
+	if ((event >> 16 & 0xff) == NVME_LOG_CHANGED_NS)
+		t->changed = 1 + (event >> 24); /* the upper byte is ours */
+	atomic_fetch_add(&t->n.events, 1);
+	nvmet_complete(t, 0, t->waiting[--t->nwaiting], 0, event & 0xffffff);
+}
+
+/* ---- doorbells in memory ---- */
+
+static uint16_t doorbell_buffers(struct nvmet *t, const struct nvme_sqe *sqe)
+{
+	if (!t->o.shadow)
+		return NVME_SC_INVALID_OPCODE;
+	if (sqe->prp1 % NVME_PAGE || sqe->prp2 % NVME_PAGE)
+		return NVME_SC_INVALID_FIELD;
+	t->shadow = nvmet_memory(t, sqe->prp1, NVME_PAGE, false);
+	t->seen = nvmet_memory(t, sqe->prp2, NVME_PAGE, true);
+	return t->shadow && t->seen ? 0 : NVME_SC_DATA_TRANSFER;
+}
+
+uint32_t nvmet_cq_head(struct nvmet *t, unsigned id)
+{
+	uint32_t head;
+
+	if (!id || !t->shadow)
+		return __atomic_load_n(nvmet_doorbell(t, id, true), __ATOMIC_ACQUIRE);
+	head = __atomic_load_n(&t->shadow[2 * id + 1], __ATOMIC_ACQUIRE);
+	t->seen[2 * id + 1] = head; /* whenever it is needed it is looked at: no ring is wanted */
+	return head;
+}
+
+bool nvmet_awake(struct nvmet *t, unsigned id, uint32_t *tail)
+{
+	uint32_t *db = nvmet_doorbell(t, id, false);
+
+	if (!id || !t->shadow) {
+		*tail = __atomic_load_n(db, __ATOMIC_ACQUIRE);
+		return true;
+	}
+	if (!t->sqs[id].awake &&
+	    __atomic_exchange_n(db, NVMET_UNRUNG, __ATOMIC_SEQ_CST) == NVMET_UNRUNG)
+		return false;
+	if (!t->sqs[id].awake)
+		atomic_fetch_add(&t->n.rings, 1);
+	t->sqs[id].awake = true;
+	*tail = __atomic_load_n(&t->shadow[2 * id], __ATOMIC_ACQUIRE);
+	return true;
+}
+
+bool nvmet_sleep(struct nvmet *t, unsigned id)
+{
+	struct nvmet_sq *q = &t->sqs[id];
+
+	if (!id || !t->shadow)
+		return true;
+	/* First it says how far it has seen, then it looks once more: the host does it the other way round. */
+	__atomic_store_n(&t->seen[2 * id], q->head, __ATOMIC_SEQ_CST);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	q->awake = __atomic_load_n(&t->shadow[2 * id], __ATOMIC_SEQ_CST) != q->head;
+	return !q->awake;
+}
+
+/* ---- data ---- */
+
+int nvmet_sgl(struct nvmet *t, const struct nvme_sqe *sqe, uint64_t len, bool write,
+	      struct iovec iov[NVMET_MAX_IOV])
+{
+	uint64_t n = (uint32_t)sqe->prp2 / sizeof(struct nvme_sgl);
+	const struct nvme_sgl *list;
+
+	if (sqe->prp2 >> 32 != (uint64_t)NVME_SGL_LAST_SEGMENT << 24 || !n ||
+	    (uint32_t)sqe->prp2 % sizeof(*list)) {
+		nvmet_host_error(t, "an SGL that is no last segment");
+		return -NVME_SC_INVALID_FIELD;
+	}
+	list = nvmet_memory(t, sqe->prp1, n * sizeof(*list), false);
+	if (!list || n > NVMET_MAX_IOV)
+		return -NVME_SC_DATA_TRANSFER;
+	atomic_fetch_add(&t->n.sgls, 1);
+	for (uint64_t i = 0; i < n; i++) {
+		if (list[i].type != NVME_SGL_DATA || list[i].length > len || !list[i].length) {
+			nvmet_host_error(t, "an SGL that is not as long as the data");
+			return -NVME_SC_INVALID_FIELD;
+		}
+		iov[i].iov_base = nvmet_memory(t, list[i].address, list[i].length, write);
+		iov[i].iov_len = list[i].length;
+		if (!iov[i].iov_base)
+			return -NVME_SC_DATA_TRANSFER;
+		len -= list[i].length;
+	}
+	if (len)
+		nvmet_host_error(t, "an SGL that is shorter than the data");
+	return len ? -NVME_SC_INVALID_FIELD : (int)n;
+}
+
+void nvmet_check_protection(struct nvmet *t, const struct nvme_sqe *sqe)
+{
+	bool verify = sqe->opcode == NVME_NVM_VERIFY;
+	uint32_t want = (verify ? 0 : NVME_RW_PRACT) | NVME_RW_PRCHK_GUARD |
+			(t->o.protection < 3 ? NVME_RW_PRCHK_REF : 0);
+
+	if ((sqe->cdw12 >> 26 & 0xf) != (t->o.protection ? want >> 26 & 0xf : 0))
+		nvmet_host_error(t, "protection information is not asked for as it should be");
+	if (sqe->cdw14 != (t->o.protection && t->o.protection < 3 ? sqe->cdw10 : 0))
+		nvmet_host_error(t, "the reference tag is not the place");
+}
+
 uint16_t nvmet_more_admin(struct nvmet *t, const struct nvme_sqe *sqe, uint32_t *dw0)
 {
 	(void)dw0;
 	switch (sqe->opcode) {
+	case NVME_ADMIN_ASYNC_EVENT:
+		return wait_for_event(t, sqe);
+	case NVME_ADMIN_DOORBELL_BUFFERS:
+		return doorbell_buffers(t, sqe);
 	case NVME_ADMIN_FORMAT:
 		return format(t, sqe);
 	case NVME_ADMIN_FIRMWARE_DOWNLOAD:
