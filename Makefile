@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # make            everything, into build/          make check   all tests
 # make unit       only the unit tests              make demo    see it work
+# make check-long what takes longer                make bench-nvme  what a read costs the NVMe driver
 # make O=DIR      build elsewhere                  make SAN=asan|tsan   with a sanitizer, into O/asan, O/tsan
 # make LAYERS="base bdev" unit                     only these layers of the library and their unit tests
 # Files are found by wildcards: a new file needs no change here.
@@ -94,7 +95,7 @@ $(files):
 	@mkdir -p $(@D); echo '$(file_list)' >$@
 
 .DEFAULT_GOAL := all
-.PHONY: all lib tools unit tests check demo bench bench-nvme install uninstall deps format lint compdb clean distclean help
+.PHONY: all lib tools unit tests check check-long demo bench bench-nvme install uninstall deps format lint compdb clean distclean help
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -212,6 +213,12 @@ $(rocksdb_test): $(call obj,$(rocksdb_test_src))
 check: all tests
 	test/run --build $(B) $(if $(SAN),--no-sanitizers) $(RUN_ARGS)
 
+# Ten million reads of an emulated controller and a thousand attachments, under the address and undefined sanitizers; minutes.
+check-long:
+	$(MAKE) SAN=asan unit
+	TEST_SCALE=50 $(O)/asan/test/unit --gtest_filter='nvme_long.reads*'
+	$(O)/asan/test/unit --gtest_filter='nvme_long.attached*'
+
 demo: all
 	BUILD=$(abspath $(B)) bench/demo.sh
 
@@ -300,6 +307,6 @@ distclean:
 	rm -rf $(O)
 
 help:
-	@sed -n '2,6s/^# //p' Makefile
+	@sed -n '2,7s/^# //p' Makefile
 
 -include $(all_objs:.o=.d) $(mutated_objs:.o=.d) $(patsubst %.o,%.d,$(call obj,nvme/example.c $(wildcard bench/*.c)))

@@ -22,18 +22,17 @@
 
 #include "bdev/internal.h"
 #include "bdev/nvme_share.h"
+#include "bdev/nvme_wait.h"
 #include "nvme/nvme.h"
 
 #define PREFIX "nvme:"
 #define PATH_PREFIX "vfio-user:"
-#define SPIN_NS 30000ull
 #define PORT_MAX_IO ((uint32_t)(1 * MiB)) /* the driver splits at the controller's limit */
 
 struct nvme {
 	struct nvme_share *share;
 	struct nvme_ctrlr *c; /* the share's */
 	struct nvme_ns_info ns;
-	unsigned spinners_max;
 };
 
 struct slot {
@@ -44,6 +43,7 @@ struct slot {
 
 struct nvme_channel {
 	struct nvme_qpair *q;
+	struct nvme_wait wait;
 	struct bell bell;
 	int epoll, timer;
 	int timer_ms; /* 0: off */
@@ -52,8 +52,6 @@ struct nvme_channel {
 	struct slot *free;
 	struct slot slots[];
 };
-
-static atomic_uint spinners;
 
 /* ---- names ---- */
 
@@ -154,7 +152,6 @@ static int choose_ns(struct nvme *n, const char *name, uint32_t nsid, struct bas
 
 static int nvme_open(struct bdev *dev, const struct bdev_opts *opts, struct base_err *err)
 {
-	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 	struct nvme *n;
 	struct parts p;
 	int rc = parse(dev->name, &p, err);
@@ -165,7 +162,6 @@ static int nvme_open(struct bdev *dev, const struct bdev_opts *opts, struct base
 	n = base_calloc(1, sizeof(*n));
 	if (!n)
 		return base_err_set(err, -ENOMEM, "%s: out of memory", dev->name);
-	n->spinners_max = (unsigned)MAX(cores / 2, 1l);
 	rc = nvme_share_get(p.address, &n->share, err);
 	if (rc) {
 		free(n);
@@ -451,29 +447,34 @@ static uint64_t now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
 }
 
-/* True: something came. */
-static bool spin(struct bdev_channel *ch)
+static bool is_busy(struct bdev_channel *ch)
 {
 	struct nvme_channel *c = ch->priv;
-	const struct nvme *n = ch->dev->priv;
-	uint64_t end;
-	bool yes = false, busy;
+	bool busy;
 
 	pthread_mutex_lock(&ch->lock);
 	busy = nvme_outstanding(c->q);
 	pthread_mutex_unlock(&ch->lock);
-	if (!busy)
-		return pending(ch);
-	if (atomic_fetch_add(&spinners, 1) < n->spinners_max) {
-		end = now_ns() + SPIN_NS;
-		while (!(yes = pending(ch)) && now_ns() < end)
-			;
-	}
-	atomic_fetch_sub(&spinners, 1);
+	return busy;
+}
+
+/* True: something came. */
+static bool spin(struct bdev_channel *ch, uint64_t start)
+{
+	struct nvme_channel *c = ch->priv;
+	uint64_t ns = nvme_wait_spin_ns(&c->wait);
+	bool yes = pending(ch);
+
+	if (yes || !ns || !nvme_wait_enter())
+		return yes;
+	while (!(yes = pending(ch)) && now_ns() - start < ns)
+		;
+	nvme_wait_leave();
 	return yes;
 }
 
-static void nvme_io_wait(struct bdev_channel *ch)
+/* Until something comes, or it is time for a look. */
+static void sleep_for(struct bdev_channel *ch)
 {
 	struct nvme_channel *c = ch->priv;
 	struct nvme *n = ch->dev->priv;
@@ -484,9 +485,6 @@ static void nvme_io_wait(struct bdev_channel *ch)
 	bool come;
 	int ms;
 
-	nvme_io_kick(ch);
-	if (spin(ch))
-		return;
 	pthread_mutex_lock(&ch->lock);
 	come = nvme_qpair_arm(c->q);
 	pthread_mutex_unlock(&ch->lock);
@@ -494,6 +492,21 @@ static void nvme_io_wait(struct bdev_channel *ch)
 	ms = interval_ms(c);
 	if (!come)
 		poll(p, 3, ms);
+}
+
+static void nvme_io_wait(struct bdev_channel *ch)
+{
+	struct nvme_channel *c = ch->priv;
+	uint64_t start;
+	bool busy;
+
+	nvme_io_kick(ch);
+	busy = is_busy(ch);
+	start = busy ? now_ns() : 0;
+	if (!busy || !spin(ch, start))
+		sleep_for(ch);
+	if (busy && pending(ch))
+		nvme_wait_learn(&c->wait, now_ns() - start);
 }
 
 static int nvme_channel_fd(struct bdev_channel *ch)

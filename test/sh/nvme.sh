@@ -7,6 +7,11 @@ suite=nvme
 
 . "$root/test/tools/nvmet.sh"
 
+# Ticks, user and system, of the daemon so far.
+cpu_of_daemon() {
+	for p in $(pgrep -f "mount.blobfs $dev"); do cat "/proc/$p/stat"; done | awk '{ n += $14 + $15 } END { print n + 0 }'
+}
+
 mkdir m
 for block in 512 4096; do
 	serve --size 512M --file img --block $block
@@ -20,6 +25,15 @@ for block in 512 4096; do
 	cp -r "$root/base" m/ && sync m/base && diff -r "$root/base" m/base >.out && ok "copy_$block" || bad "copy_$block" 'it differs'
 	dd if=/dev/urandom of=big bs=1M count=24 status=none
 	dd if=big of=m/big bs=1M conv=fsync status=none && cmp big m/big && ok "big_$block" || bad "big_$block" 'it differs'
+	# Nothing is asked of it: its processes use next to no time (a hundredth of a second is a tick).
+	if [ "$block" = 4096 ]; then
+		sync
+		sleep 3
+		before=$(cpu_of_daemon)
+		sleep 3
+		used=$(($(cpu_of_daemon) - before))
+		[ -n "$before" ] && [ "$before" -gt 0 ] && [ "$used" -le 3 ] && ok idle_uses_no_cpu || bad idle_uses_no_cpu "$used ticks in 3 s"
+	fi
 	fusermount3 -u m
 	wait_unmounted
 	mounted=

@@ -5,11 +5,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/dma.h"
 #include "base/log.h"
 #include "base/util.h"
+#include "bdev/nvme_wait.h"
 #include "test/unit/bdev/devices.h"
 #include "test/unit/nvme/peer.h"
 
@@ -180,4 +182,109 @@ TEST(bdev_nvme, namespaces_of_one_controller_are_open_at_once)
 	EXPECT_EQ_INT(1, atomic_load(&p.t->n.shutdowns));
 	dma_free(buf);
 	peer_stop(&p);
+}
+
+/* ---- waiting ---- */
+
+TEST(bdev_nvme, who_waits_spins_about_twice_as_long_as_it_takes_and_not_at_all_for_the_slow)
+{
+	struct nvme_wait w = { 0 };
+
+	for (int i = 0; i < 100; i++)
+		nvme_wait_learn(&w, 20000);
+	EXPECT_GE_INT(nvme_wait_spin_ns(&w), 39000);
+	EXPECT_LT_INT(nvme_wait_spin_ns(&w), 41000);
+	for (int i = 0; i < 100; i++)
+		nvme_wait_learn(&w, 3000000);
+	EXPECT_EQ_INT(0, nvme_wait_spin_ns(&w));
+	for (int i = 0; i < 100; i++)
+		nvme_wait_learn(&w, 5000);
+	EXPECT_LT_INT(nvme_wait_spin_ns(&w), 11000);
+	EXPECT_GE_INT(nvme_wait_spin_ns(&w), 9000);
+}
+
+struct reader {
+	pthread_t thread;
+	struct bdev *dev;
+	char *buf;
+	int rc;
+};
+
+static void *read_much(void *arg)
+{
+	struct reader *r = arg;
+
+	for (int i = 0; i < 300 && !r->rc; i++) {
+		struct bdev_channel *ch = bdev_channel_borrow(r->dev);
+
+		r->rc = bdev_io_sync(ch, BDEV_READ, r->buf, (uint64_t)i * 4096, 4096, 0);
+		bdev_channel_return(ch);
+	}
+	return NULL;
+}
+
+TEST(bdev_nvme_threads, at_most_half_the_cores_spin)
+{
+	enum { N = 8 };
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	struct reader r[N];
+	struct test_dev t;
+
+	open_nvme(&t);
+	for (int i = 0; i < N; i++) {
+		r[i] = (struct reader){ .dev = t.dev, .buf = dma_alloc(4096, 4096) };
+		ASSERT_TRUE(r[i].buf);
+		ASSERT_OK(pthread_create(&r[i].thread, NULL, read_much, &r[i]));
+	}
+	for (int i = 0; i < N; i++) {
+		pthread_join(r[i].thread, NULL);
+		EXPECT_OK(r[i].rc);
+		dma_free(r[i].buf);
+	}
+	EXPECT_GE_INT(nvme_wait_most(), 1);
+	EXPECT_LT_INT(nvme_wait_most(), MAX(cores / 2, 1l) + 1);
+	dev_close(&t);
+	base_log_set_sink(NULL, NULL);
+}
+
+static void *let_go_soon(void *arg)
+{
+	struct test_dev *t = arg;
+
+	usleep(600000);
+	atomic_store(&t->peer->t->f.hold, false);
+	return NULL;
+}
+
+static uint64_t thread_us(void)
+{
+	struct rusage u;
+
+	getrusage(RUSAGE_THREAD, &u);
+	return (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000 +
+	       (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+}
+
+TEST(bdev_nvme, who_waits_long_sleeps)
+{
+	struct bdev_channel *ch;
+	struct test_dev t;
+	pthread_t thread;
+	uint64_t before;
+	char *buf;
+
+	open_nvme(&t);
+	buf = dma_alloc(4096, 4096);
+	ASSERT_TRUE(buf);
+	ASSERT_OK(bdev_channel_create(t.dev, &ch));
+	atomic_store(&t.peer->t->f.hold, true);
+	ASSERT_OK(pthread_create(&thread, NULL, let_go_soon, &t));
+	before = thread_us();
+	EXPECT_OK(bdev_io_sync(ch, BDEV_READ, buf, 0, 4096, 0));
+	EXPECT_LT_INT(thread_us() - before, 60000);
+	pthread_join(thread, NULL);
+	bdev_channel_destroy(ch);
+	dma_free(buf);
+	dev_close(&t);
+	base_log_set_sink(NULL, NULL);
 }

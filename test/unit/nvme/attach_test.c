@@ -61,29 +61,6 @@ TEST(nvme_attach, administration)
 	peer_stop(&p);
 }
 
-TEST(nvme_attach, two_hundred_times_leaks_nothing)
-{
-	struct nvme_qpair *q;
-	struct nvme_ctrlr *c;
-	struct peer p;
-	void *first = nvme_alloc(4096, 0), *again;
-
-	nvme_free(first);
-	peer_start(&p, NULL);
-	for (int i = 0; i < 200; i++) {
-		peer_attach(&p, NULL, &c);
-		ASSERT_OK(nvme_qpair_create(c, 8, &q));
-		nvme_qpair_free(q);
-		nvme_detach(c);
-	}
-	EXPECT_EQ_INT(200, atomic_load(&p.t->n.clients));
-	peer_stop(&p);
-	again = nvme_alloc(4096, 0);
-	EXPECT_EQ_PTR(first, again);
-	nvme_free(again);
-	EXPECT_TRUE(dup(0) < 64); /* descriptors */
-}
-
 TEST(nvme_attach, what_is_not_there_is_refused_by_name)
 {
 	struct base_err err;
