@@ -224,19 +224,34 @@ void test_limits(const char *address, const char *queues)
 	target_close(&t);
 }
 
-/* A namespace whose blocks have metadata is there and cannot be used; the one beside it can. */
-void test_metadata(const char *address, const char *usable)
+/* Protection information is added and checked by the controller; a namespace with other metadata is there and cannot be used. */
+void test_metadata(const char *address, const char *refused)
 {
 	struct nvme_ns_info ns;
+	size_t len = 300 * KiB;
 	struct target t;
+	char *buf;
 	int rc;
 
 	if (!target_open(&t, address, 0, NULL))
 		return;
-	check(t.ns.nsid == (uint32_t)atoi(usable), "the_usable_one_is_the_first", "namespace %u",
-	      t.ns.nsid);
-	rc = nvme_ns_get(t.c, 1, &ns);
-	check(rc == -ENOTSUP, "the_one_with_metadata_is_refused", "%s", strerror(-rc));
+	check(t.ns.nsid == 1 && t.ns.protection == 1, "the_one_with_protection_is_used",
+	      "namespace %u, protection of type %u", t.ns.nsid, t.ns.protection);
+	buf = nvme_alloc(len, 0);
+	fill(buf, len, 0, 9);
+	rc = run_cmd(&t, NVME_WRITE, 3, len / t.ns.block_size, buf, len, NULL);
+	for (unsigned i = 0; i < 8 && !rc; i++)
+		rc = run_cmd(&t, NVME_WRITE, 3 + i, 1, buf + i * t.ns.block_size, t.ns.block_size,
+			     NULL);
+	memset(buf, 0, len);
+	if (!rc)
+		rc = run_cmd(&t, NVME_READ, 3, len / t.ns.block_size, buf, len, NULL);
+	check(!rc && differs(buf, len, 0, 9) < 0, "protected_data", "%s", strerror(-rc));
+	rc = run_cmd(&t, NVME_VERIFY, 3, len / t.ns.block_size, NULL, 0, NULL);
+	check(!rc || rc == -EOPNOTSUPP, "protected_data_is_verified", "%s", strerror(-rc));
+	nvme_free(buf);
+	rc = nvme_ns_get(t.c, (uint32_t)atoi(refused), &ns);
+	check(rc == -ENOTSUP, "the_one_with_other_metadata_is_refused", "%s", strerror(-rc));
 	check(nvme_ns_get(t.c, 77, &ns) == -ENOENT, "no_such_namespace", "it is there");
 	target_close(&t);
 }
