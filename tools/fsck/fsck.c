@@ -208,8 +208,10 @@ static int check(struct request *rq, struct bfs_check_result *result)
 	rc = bfs_check(dev, &opts, result, &err);
 	if (rq->pass && rq->verbose)
 		fputc('\n', stderr);
-	if (rc == -EINVAL && rq->rebuild) { /* no superblock: that is what is to be rebuilt */
-		printf("%s%s", rq->json ? "" : base_err_text(&err, rc), rq->json ? "" : "\n");
+	/* No superblock, or metadata that cannot be read: repair does without. */
+	if ((rc == -EINVAL && rq->rebuild) || (rc == -EIO && rq->mode == YES)) {
+		if (!rq->json)
+			printf("%s\n", base_err_text(&err, rc));
 		result->problems = 1;
 		return 0;
 	}

@@ -143,3 +143,27 @@ TEST(bs_mend, what_lost_records_wrote_over_is_nobody_elses_to_show)
 	EXPECT_TRUE(bs_blob_get(kit.bs, b) == NULL);
 	kit_close(&kit);
 }
+
+TEST(bs_mend, an_index_page_that_cannot_be_read_costs_nothing)
+{
+	struct bdev_fault f = { .kind = BDEV_FAULT_ERROR, .op = BDEV_READ, .count = UINT64_MAX, .rc = -EIO };
+	struct bs_mend_opts opts = { .size = sizeof(opts), .report = note };
+	struct bdev *ram, *dev;
+	uint64_t a, phys;
+	struct kit kit;
+
+	kit_open(&kit, &(struct kit_opts){ .flags = BS_NO_SERVICE });
+	a = first(&kit, &phys);
+	f.lo = le64_get(kit.bs->sb.ckpt_root) * BS_BLOCK;
+	f.hi = f.lo + BS_BLOCK;
+	bs_abandon(kit.bs);
+	ASSERT_OK(bdev_open(kit.name, NULL, &ram, NULL));
+	ASSERT_OK(bdev_fault_create(ram, &dev));
+	ASSERT_OK(bdev_fault_add(dev, &f));
+	ASSERT_ERR(-EIO, bs_open(dev, NULL, &kit.bs, NULL));
+	ASSERT_OK(bs_mend(dev, &opts, &kit.bs, NULL));
+	EXPECT_EQ_INT('a', byte_of(&kit, a));
+	kit_reopen(&kit, false, BS_NO_SERVICE);
+	EXPECT_EQ_INT('a', byte_of(&kit, a));
+	kit_close(&kit);
+}
