@@ -45,7 +45,6 @@ static bool must_ring(struct nvme_ctrlr *c, unsigned i, uint32_t value)
 
 	/* First the shadow, then the look: the controller does it the other way round before it sleeps. */
 	__atomic_store_n(&c->shadow[at], value, __ATOMIC_SEQ_CST);
-	atomic_thread_fence(memory_order_seq_cst);
 	seen = (uint16_t)__atomic_load_n(&c->shadow_seen[at], __ATOMIC_SEQ_CST);
 	return (uint16_t)(value - seen - 1) < (uint16_t)(value - old);
 }

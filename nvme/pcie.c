@@ -136,8 +136,7 @@ static int pcie_write(struct nvme_ctrlr *c, uint32_t reg, unsigned size, uint64_
 	struct pcie *p = c->tp;
 	volatile uint32_t *at = (volatile uint32_t *)(void *)(p->bar + reg);
 
-	atomic_thread_fence(memory_order_release);
-	at[0] = (uint32_t)value;
+	__atomic_store_n(&at[0], (uint32_t)value, __ATOMIC_RELEASE);
 	if (size == 8)
 		at[1] = (uint32_t)(value >> 32);
 	return 0;

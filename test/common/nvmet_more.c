@@ -224,7 +224,6 @@ bool nvmet_sleep(struct nvmet *t, unsigned id)
 		return true;
 	/* First it says how far it has seen, then it looks once more: the host does it the other way round. */
 	__atomic_store_n(&t->seen[2 * id], q->head, __ATOMIC_SEQ_CST);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	q->awake = __atomic_load_n(&t->shadow[2 * id], __ATOMIC_SEQ_CST) != q->head;
 	return !q->awake;
 }
