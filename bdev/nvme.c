@@ -487,9 +487,9 @@ static void sleep_for(struct bdev_channel *ch)
 
 	pthread_mutex_lock(&ch->lock);
 	come = nvme_qpair_arm(c->q);
-	pthread_mutex_unlock(&ch->lock);
 	/* Others may submit while we sleep: the limit holds for them as well. */
 	ms = interval_ms(c);
+	pthread_mutex_unlock(&ch->lock);
 	if (!come)
 		poll(p, 3, ms);
 }
