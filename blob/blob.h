@@ -67,6 +67,7 @@ enum bs_open_flags {
 	BS_RDONLY = 1 << 0,    /* replays in memory, writes nothing, has no service thread */
 	BS_NO_SERVICE = 1 << 1,/* writable without a service thread (tests): the caller calls bs_service_step */
 	BS_DISCARD = 1 << 2,   /* freed space is discarded before it is used again */
+	BS_BREAK_SEALS = 1 << 3, /* repair: transactions may change the size and the runs of what is sealed, which stays sealed */
 };
 struct bs_open_opts {
 	uint32_t size;             /* sizeof(struct bs_open_opts) */
@@ -402,8 +403,8 @@ struct bs_mend_opts {
  * returns 0 the store on the device is sound and durable; until the superblocks are written at its very end, and after any error, the
  * device is as it was but for blocks that were free. A power cut leaves the one or the other. Given up are: records of damaged pages of the
  * checkpoint (not those of other pages), what follows the first damage in the log, and of two runs that claim a block the older
- * one's claim. A blob whose header is lost gets one of size 0 without user bytes. *out is open with BS_NO_SERVICE. Takes dev
- * over on success. -EINVAL: not a store; -ENOTSUP, -EFBIG as bs_open; -EUCLEAN: no superblock is usable; -ENOSPC: no
+ * one's claim. A blob whose header is lost gets one of size 0 without user bytes. *out is open with BS_NO_SERVICE and BS_BREAK_SEALS.
+ * Takes dev over on success. -EINVAL: not a store; -ENOTSUP, -EFBIG as bs_open; -EUCLEAN: no superblock is usable; -ENOSPC: no
  * room for the new checkpoint; -EIO, -ENOMEM, -EROFS.
  */
 BLOBFS_API int bs_mend(struct bdev *dev, const struct bs_mend_opts *opts, struct bs **out, struct base_err *err);

@@ -131,6 +131,7 @@ int bs_mend(struct bdev *dev, const struct bs_mend_opts *user_opts, struct bs **
 		bs_abandon(bs);
 		return rc;
 	}
+	bs->flags |= BS_BREAK_SEALS;
 	*out = bs;
 	return 0;
 }

@@ -314,12 +314,18 @@ int bs_txn_create(struct bs_txn *txn, uint64_t id_hint, const void *user, uint32
 	return 0;
 }
 
+/* A snapshot that turns out to be damaged is repaired as any other blob is, and stays a snapshot. */
+static bool is_closed_by_seal(const struct bs_blob *blob)
+{
+	return blob->sealed && !(blob->bs->flags & BS_BREAK_SEALS);
+}
+
 int bs_txn_header(struct bs_txn *txn, struct bs_blob *blob, uint64_t size, const void *user,
 		  uint32_t user_len)
 {
 	int rc = check_blob(txn, blob);
 
-	if (!rc && blob->sealed && size != blob->size)
+	if (!rc && is_closed_by_seal(blob) && size != blob->size)
 		rc = -EROFS;
 	if (rc)
 		return rc;
@@ -334,7 +340,7 @@ int bs_txn_seal(struct bs_txn *txn, struct bs_blob *blob, uint64_t size, const v
 
 	if (!rc && !bs_can_share(blob->bs))
 		rc = -EOPNOTSUPP;
-	if (!rc && blob->sealed && size != blob->size)
+	if (!rc && is_closed_by_seal(blob) && size != blob->size)
 		rc = -EROFS;
 	if (rc)
 		return rc;
@@ -398,7 +404,7 @@ int bs_txn_check_data(struct bs_txn *txn, struct bs_blob *blob)
 
 	if (rc)
 		return rc;
-	if (blob->sealed)
+	if (is_closed_by_seal(blob))
 		return -EROFS;
 	blob->runs_txn = (uint32_t)txn->bs->txn_number;
 	return 0;

@@ -32,13 +32,11 @@ void repair_say(struct repair *r, const char *pass, const char *code, uint64_t i
 int repair_txn(struct repair *r, uint64_t ino, int (*fn)(struct bs_txn *txn, struct bs_blob *blob, void *arg), void *arg)
 {
 	struct bs_blob *blob = bs_blob_get(r->bs, ino);
-	struct bs_blob_info info;
 	struct bs_txn *txn;
 	int rc;
 
 	if (!blob)
 		return 0;
-	bs_blob_get_info(blob, &info);
 	rc = bs_txn_begin(r->bs, BS_TXN_FREES, &txn);
 	if (!rc) {
 		rc = fn(txn, blob, arg);
@@ -48,8 +46,6 @@ int repair_txn(struct repair *r, uint64_t ino, int (*fn)(struct bs_txn *txn, str
 			bs_txn_end(txn);
 	}
 	bs_blob_put(blob);
-	if (rc == -EROFS && info.sealed)
-		return 0; /* its data and size never change; checking says what is left */
 	r->changes++;
 	if (!rc && r->changes % 1024 == 0)
 		rc = bs_service_step(r->bs);
@@ -240,7 +236,7 @@ static bool has_root(struct bs *bs)
 static int open_store(struct bdev *dev, const struct bfs_repair_opts *opts, struct bfs_repair_result *result, struct bs **bs,
 		      struct base_err *err)
 {
-	struct bs_open_opts open_opts = { .size = sizeof(open_opts), .flags = BS_NO_SERVICE };
+	struct bs_open_opts open_opts = { .size = sizeof(open_opts), .flags = BS_NO_SERVICE | BS_BREAK_SEALS };
 	struct counted counted = { result, opts };
 	struct bs_mend_opts mend = { .size = sizeof(mend), .report = on_mended, .arg = &counted, .root = BFS_ROOT_INO,
 				     .flags = opts->flags & BFS_REPAIR_REBUILD ? BS_MEND_REBUILD : 0 };

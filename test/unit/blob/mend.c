@@ -167,3 +167,37 @@ TEST(bs_mend, an_index_page_that_cannot_be_read_costs_nothing)
 	EXPECT_EQ_INT('a', byte_of(&kit, a));
 	kit_close(&kit);
 }
+
+TEST(bs_mend, a_mended_store_lets_what_is_sealed_be_repaired)
+{
+	struct bs_blob *blob;
+	struct bs_txn *txn;
+	struct kit kit;
+	uint64_t a, phys;
+
+	kit_open(&kit, &(struct kit_opts){ .flags = BS_NO_SERVICE });
+	a = first(&kit, &phys);
+	blob = bs_blob_get(kit.bs, a);
+	ASSERT_OK(bs_txn_begin(kit.bs, 0, &txn));
+	ASSERT_OK(bs_txn_seal(txn, blob, BS_BLOCK, NULL, 0));
+	bs_txn_end(txn);
+	EXPECT_ERR(-EROFS, kit_unmap(blob, 0, 1));
+	bs_blob_put(blob);
+	ASSERT_OK(bs_commit(kit.bs, 0));
+	bs_abandon(kit.bs);
+	mend(&kit);
+	blob = bs_blob_get(kit.bs, a);
+	ASSERT_OK(bs_txn_begin(kit.bs, BS_TXN_FREES, &txn));
+	EXPECT_OK(bs_txn_unmap(txn, blob, 0, 1));
+	EXPECT_OK(bs_txn_header(txn, blob, 0, NULL, 0));
+	bs_txn_end(txn);
+	bs_blob_put(blob);
+	kit_reopen(&kit, false, BS_NO_SERVICE);
+	blob = bs_blob_get(kit.bs, a);
+	EXPECT_EQ_INT(0, kit_byte(blob, 0));
+	ASSERT_OK(bs_txn_begin(kit.bs, 0, &txn));
+	EXPECT_ERR(-EROFS, bs_txn_header(txn, blob, BS_BLOCK, NULL, 0));
+	bs_txn_cancel(txn);
+	bs_blob_put(blob);
+	kit_close(&kit);
+}

@@ -151,6 +151,23 @@ static void blocks(struct damage *d)
 	bs_blob_put(blob);
 }
 
+/* A snapshot's: repair may change what nobody else may. */
+static void seal(const struct damage *d, uint64_t ino, uint64_t more)
+{
+	struct bs_blob *blob = blob_of(d, ino);
+	struct bs_blob_info info;
+
+	bs_blob_get_info(blob, &info);
+	ASSERT_OK(bs_txn_seal(d->txn, blob, info.size + more, info.user, info.user_len));
+	bs_blob_put(blob);
+}
+static void sealed_size(struct damage *d) { seal(d, d->dir, 5); }
+static void sealed_blocks(struct damage *d)
+{
+	blocks(d);
+	seal(d, d->link, 0);
+}
+
 static const struct {
 	const char *code;
 	void (*fn)(struct damage *d);
@@ -175,6 +192,8 @@ static const struct {
 	{ "entries-of-no-directory", file_entry },
 	{ "bad-fs-item", fs_item },
 	{ "blocks-of-no-file", blocks },
+	{ "wrong-size", sealed_size },
+	{ "blocks-of-no-file", sealed_blocks },
 };
 
 /* Everything that can be asked of a damaged tree: errors are fine, crashes are not. */
