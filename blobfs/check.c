@@ -92,6 +92,7 @@ static int look_at_inode(struct bs_blob *blob, void *arg)
 	s->size = info.size;
 	s->items = info.items;
 	s->has_blocks = info.mapped_blocks != 0;
+	s->sealed = info.sealed;
 	if (bfs_inode_from_info(&info, &inode)) {
 		check_problem(c, "inodes", "bad-inode", s->ino, "inode %llu: its header is not one of an inode",
 			      (unsigned long long)s->ino);

@@ -15,7 +15,7 @@ struct seen { /* an inode, in order of number */
 	uint32_t names;         /* entries that name it */
 	uint32_t subdirs;
 	uint8_t reach;
-	bool has_blocks;
+	bool has_blocks, sealed;
 };
 
 struct check {

@@ -138,7 +138,7 @@ static int look_at_fs(uint64_t key, const void *value, uint32_t len, void *arg)
 	return 0;
 }
 
-/* A cut may leave data past the end, which the next mount cuts off; a store closed in order has none. */
+/* A cut may leave data past the end, which the next mount cuts off; a store closed in order has none, and a snapshot never. */
 static void check_blocks(struct look *l, struct bs_blob *blob)
 {
 	uint64_t block;
@@ -148,7 +148,7 @@ static void check_blocks(struct look *l, struct bs_blob *blob)
 	if (!S_ISREG(l->s->mode))
 		check_problem(l->c, PASS, "blocks-of-no-file", l->s->ino, "inode %llu is no file and has blocks",
 			      number(l));
-	else if (l->c->closed && bfs_data_past_end(blob, l->s->size, &block))
+	else if ((l->c->closed || l->s->sealed) && bfs_data_past_end(blob, l->s->size, &block))
 		check_problem(l->c, PASS, "data-past-end", l->s->ino,
 			      "file %llu: block %llu has data past the end of file, byte %llu", number(l),
 			      (unsigned long long)block, (unsigned long long)l->s->size);

@@ -72,7 +72,8 @@ static int note(struct bs_blob *blob, void *arg)
 	}
 	if (!inode.nlink)
 		return remember(o, info.id, WHOLE);
-	if (S_ISREG(inode.mode) && info.mapped_blocks && bfs_data_past_end(blob, info.size, &block))
+	/* A snapshot never has any, and if damage gave it some, no size will ever come to reach it. */
+	if (S_ISREG(inode.mode) && !info.sealed && info.mapped_blocks && bfs_data_past_end(blob, info.size, &block))
 		return remember(o, info.id, block);
 	return 0;
 }

@@ -3,8 +3,8 @@
 #include "bdev/wrap.h"
 #include "test/unit/blobfs/data.h"
 
-/* A file of three blocks whose durable size lags behind, as a cut may leave it. */
-static void make_short(struct world *w, uint64_t size)
+/* A file of three blocks whose durable size lags behind, as a cut may leave it; sealed: as only damage can. */
+static void make_short(struct world *w, uint64_t size, bool sealed)
 {
 	struct bfs_file *file;
 	struct bs_blob_info info;
@@ -25,7 +25,10 @@ static void make_short(struct world *w, uint64_t size)
 	blob = bs_blob_get(bs, a.ino);
 	bs_blob_get_info(blob, &info);
 	ASSERT_OK(bs_txn_begin(bs, 0, &txn));
-	ASSERT_OK(bs_txn_header(txn, blob, size, info.user, info.user_len));
+	if (sealed)
+		ASSERT_OK(bs_txn_seal(txn, blob, size, info.user, info.user_len));
+	else
+		ASSERT_OK(bs_txn_header(txn, blob, size, info.user, info.user_len));
 	bs_txn_end(txn);
 	bs_blob_put(blob);
 	ASSERT_OK(bs_commit(bs, 0));
@@ -58,11 +61,33 @@ TEST(leftovers, data_past_the_durable_size_never_shows)
 		struct bfs_check_result result;
 		struct world w;
 
-		make_short(&w, sizes[i]);
+		make_short(&w, sizes[i], false);
 		world_check(&w, &result);
 		ASSERT_EQ_INT(0, result.problems);
 		raise_and_compare(&w, sizes[i]);
 	}
+}
+
+TEST(leftovers, a_damaged_snapshot_is_found_and_keeps_nobody_from_mounting)
+{
+	struct bfs_repair_opts opts = { .size = sizeof(opts), .flags = BFS_REPAIR_ALL };
+	struct bfs_repair_result done;
+	struct bfs_check_result result;
+	struct bfs_attr a;
+	struct world w;
+
+	make_short(&w, 100, true);
+	world_check(&w, &result);
+	EXPECT_EQ_INT(1, result.problems);
+	data_mount(&w, (struct bfs_mount_opts){ .flags = BFS_NO_SERVICE });
+	ASSERT_OK(bfs_lookup(w.fs, NULL, ROOT, "f", &a));
+	EXPECT_EQ_INT(100, a.size);
+	ASSERT_OK(bfs_unmount(w.fs));
+	bdev_ref(w.keep);
+	ASSERT_OK(bfs_repair(w.keep, &opts, &done, &w.err));
+	world_check(&w, &result);
+	EXPECT_EQ_INT(0, result.problems);
+	bdev_close(w.keep);
 }
 
 /* What is dropped by a hole or zeroes may be what would have carried the size to the device. */
