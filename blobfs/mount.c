@@ -89,7 +89,7 @@ static int read_fs_item(struct bfs *fs, struct bs_blob *root, struct base_err *e
 		return base_err_set(err, -ENOTSUP, "%s: file system of version %u, this program knows up to %u",
 				    fs->device, le32_get(disk.version), BFS_FORMAT_VERSION);
 	if (rc == sizeof(disk) && (le32_get(disk.hash_bits) & BFS_HASH_SCRAMBLED))
-		return base_err_set(err, -EUCLEAN, "%s: a copy of metadata with unreadable names: there is nothing to mount", fs->device);
+		return base_err_set(err, -ENOTSUP, "%s: a copy of metadata with unreadable names: there is nothing to mount", fs->device);
 	if (rc != sizeof(disk) || le32_get(disk.version) != BFS_FORMAT_VERSION || !le32_get(disk.hash_bits) ||
 	    le32_get(disk.hash_bits) > BFS_HASH_BITS)
 		return base_err_set(err, -EUCLEAN, "%s: the file system's item is missing or damaged", fs->device);
