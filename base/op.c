@@ -10,6 +10,9 @@
  * Lists: each thread that polls has a list of its own, run by the outermost op_poll_leave. From outside
  * a poll ops go to driver->ready, a stack that any thread pushes to and a poll takes whole.
  *
+ * Ops can make each other ready without end, as those do that wait for the same scarce thing and take it from each other, until a device
+ * completes something: so a poll runs a limited number, and looks at the device again.
+ *
  * The synchronous waiter: see enum op_state. Whoever ends or moves an op first changes it and then looks
  * at the state; the waiter first says where it waits and then looks at the op. So one of the two sees the other.
  */
@@ -23,6 +26,8 @@
 
 #define LOG_COMPONENT "op"
 #include "base/log.h"
+
+#define OPS_A_POLL 1024 /* far more than devices complete in one poll */
 
 /* What this thread is doing. (The fast TLS model is not for us: with it, what the EAL keeps for each thread
  * would have to fit into the room glibc keeps for libraries loaded later, and dlopen fails.) */
@@ -70,17 +75,12 @@ static void list_take(struct op_driver *driver)
 	}
 }
 
-/* Hands an op nobody else owns to the next poll: this thread's if it is in one. */
-static void queue(struct op *op)
+/* Hands an op nobody else owns to its driver's next poll. */
+static void hand_over(struct op *op)
 {
-	struct op_driver *driver;
+	struct op_driver *driver = atomic_load(&op->driver);
 	struct op *head;
 
-	if (self.depth) {
-		list_push(op);
-		return;
-	}
-	driver = atomic_load(&op->driver);
 	if (!driver) {
 		log_err("%s: ready outside a poll, and has no driver", op->name);
 		abort();
@@ -91,6 +91,15 @@ static void queue(struct op *op)
 	} while (!atomic_compare_exchange_weak(&driver->ready, &head, op));
 	/* The op may be gone from here on. */
 	driver->wake(driver);
+}
+
+/* Hands an op nobody else owns to the next poll: this thread's if it is in one. */
+static void queue(struct op *op)
+{
+	if (self.depth)
+		list_push(op);
+	else
+		hand_over(op);
 }
 
 void op_init(struct op *op, const char *name, op_fn fn, struct op_driver *driver, op_done_fn done,
@@ -283,6 +292,18 @@ void op_poll_enter(void)
 	self.depth++;
 }
 
+/* The rest has its turn in the next poll, after the device has had one. */
+static void leave_rest(struct op_driver *driver)
+{
+	struct op *op;
+
+	while ((op = list_pop())) {
+		if (!atomic_load(&op->driver))
+			atomic_store(&op->driver, driver);
+		hand_over(op);
+	}
+}
+
 int op_poll_leave(struct op_driver *driver)
 {
 	struct op *op;
@@ -296,7 +317,7 @@ int op_poll_leave(struct op_driver *driver)
 	}
 	self.polling = driver;
 	/* Steps may make further ops ready: they come to this thread's list, others to the driver's. */
-	for (;;) {
+	while (ran < OPS_A_POLL) {
 		op = list_pop();
 		if (!op) {
 			list_take(driver);
@@ -307,6 +328,7 @@ int op_poll_leave(struct op_driver *driver)
 		go_on(op);
 		ran++;
 	}
+	leave_rest(driver);
 	self.polling = NULL;
 	self.depth--;
 	return ran;

@@ -126,8 +126,8 @@ static inline bool op_is_done(struct op *op)
 #endif
 
 /* For drivers' polls: op_poll_enter; complete children; op_poll_leave(driver) runs every op that became
- * ready, those of driver->ready included, until none is left. Returns the number run. Polls nest: only
- * the outermost leave runs ops. */
+ * ready, those of driver->ready included; of very many, or of ops that make each other ready without end, the rest stays for the next
+ * poll, and the driver is woken. Returns the number run. Polls nest: only the outermost leave runs ops. */
 BLOBFS_API void op_poll_enter(void);
 BLOBFS_API int op_poll_leave(struct op_driver *driver);
 /* The driver whose poll runs the step that asks, NULL outside of one. A step that is run by another driver's poll, and submits to its

@@ -283,6 +283,53 @@ TEST(op, nested_polls_run_ops_only_at_the_outermost_leave)
 	EXPECT_EQ_INT(1, in.done_calls);
 }
 
+/* Two that wait for each other in turn, until something else happens. */
+struct pingpong {
+	struct op op;
+	struct pingpong *other;
+	bool *over;
+};
+
+static enum op_next pingpong_fn(struct op *op)
+{
+	struct pingpong *p = container_of(op, struct pingpong, op);
+
+	if (*p->over)
+		return op_finish(op);
+	op_child_begin(op);
+	if (op->step)
+		op_child_done(&p->other->op, 0);
+	return op_await(op, SECOND, 0);
+}
+
+TEST(op, ops_that_make_each_other_ready_without_end_keep_nobody_from_the_device)
+{
+	struct fake_driver f = driver_new();
+	struct pingpong a = { .other = NULL }, b = { .other = &a };
+	bool over = false;
+	int polls;
+
+	a.other = &b;
+	a.over = b.over = &over;
+	op_init(&a.op, "a", pingpong_fn, &f.d, NULL, NULL);
+	op_init(&b.op, "b", pingpong_fn, &f.d, NULL, NULL);
+	op_start(&a.op);
+	op_start(&b.op);
+	f.child_of = &a.op;
+	f.children = 1;
+	for (polls = 0; polls < 10; polls++)
+		EXPECT_GT_INT(fake_poll(&f), 0);
+	EXPECT_GT_INT(f.wakes, 9);
+	over = true; /* the device's turn */
+	fake_poll(&f);
+	if (op_is_done(&a.op))
+		op_child_done(&b.op, 0);
+	else
+		op_child_done(&a.op, 0);
+	fake_poll(&f);
+	EXPECT_TRUE(op_is_done(&a.op) && op_is_done(&b.op));
+}
+
 static int order[8], order_count;
 
 static void note_order(struct op *op, void *arg)
