@@ -386,6 +386,37 @@ BLOBFS_API int bs_piece_records(const struct bs_piece *piece, uint64_t blocks, i
 /* Makes the checksum of a piece right (not what a parent has of it). */
 BLOBFS_API void bs_piece_seal(const struct bs_piece *piece);
 
+/* ---- scrubbing ---- */
+
+enum bs_scrub_what { BS_SCRUB_DATA, BS_SCRUB_SUPER, BS_SCRUB_LOG, BS_SCRUB_PAGE };
+struct bs_scrub_finding {
+	enum bs_scrub_what what;
+	int rc;          /* -EIO and other errors of the device; -EUCLEAN: it can be read and is wrong */
+	uint64_t blob;   /* DATA: of this blob */
+	uint64_t offset; /* DATA: the block at this byte of it */
+	uint64_t block;  /* of the device */
+	char text[96];   /* what is wrong: "it cannot be read: …" */
+};
+struct bs_scrub_result {
+	uint64_t total_bytes; /* mapped when it began, unwritten blocks among them */
+	uint64_t done_bytes;  /* data read */
+	uint64_t meta_bytes;  /* superblocks and checkpoint read */
+	uint64_t findings;
+};
+struct bs_scrub_opts {
+	uint32_t size; /* sizeof(struct bs_scrub_opts) */
+	uint64_t rate; /* bytes a second; 0: as fast as it goes */
+	void (*found)(const struct bs_scrub_finding *finding, void *arg);          /* may be NULL */
+	int (*progress)(const struct bs_scrub_result *so_far, void *arg);          /* may be NULL; non-zero ends it: -ECANCELED */
+	void *arg;
+};
+/*
+ * Reads everything that is mapped and written, and the metadata of the last checkpoint, while the store may be in use; what several
+ * runs share once. Both functions are called in the caller's thread. Blocking, not inside a poll. 0: it went through, whatever it found;
+ * -ECANCELED, -ENOMEM, -ENODEV.
+ */
+BLOBFS_API int bs_scrub(struct bs *bs, const struct bs_scrub_opts *opts, struct bs_scrub_result *out);
+
 /* ---- mending ---- */
 
 enum bs_mend_flags {

@@ -7,6 +7,7 @@
  *   transport.c  how requests arrive; kmount.c: mounting and unmounting
  *   ops_*.c      operations; handles.c: open files; full.c: ENOSPC for delayed writes
  *   locks.c      POSIX locks beside a library user
+ *   control.c    what can be asked by ioctl
  *   main.c, options.c, daemon.c   mount.blobfs
  *
  * A worker is a reactor with a port of the transport and a queue of the file system. Metadata is answered in the
@@ -54,6 +55,7 @@ struct handles {
 };
 
 struct locks;
+struct control;
 
 struct worker {
 	struct bfs_fuse *f;
@@ -73,6 +75,7 @@ struct bfs_fuse {
 	struct transport *t;
 	struct handles handles;
 	struct locks *locks; /* NULL: the kernel keeps them */
+	struct control *control;
 	struct reactor *side;
 	bool side_started;
 	unsigned int n_workers;

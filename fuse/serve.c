@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
-#include "fuse/internal.h"
+#include "fuse/control.h"
 #include "fuse/kmount.h"
 
 #define LOG_COMPONENT "fuse"
@@ -150,8 +150,10 @@ static void kernel_options(const struct bfs_fuse *f, char *buf, size_t size)
 
 static int start_side(struct bfs_fuse *f)
 {
-	int rc = reactor_create("blobfs-side", NULL, &f->side);
+	int rc = control_create(f, &f->control);
 
+	if (!rc)
+		rc = reactor_create("blobfs-side", NULL, &f->side);
 	if (!rc && !f->sole)
 		rc = locks_create(f, &f->locks);
 	if (!rc)
@@ -305,6 +307,8 @@ static void threads_stop(struct bfs_fuse *f)
 		workers_stop(f);
 	if (f->locks)
 		locks_destroy(f->locks);
+	if (f->control)
+		control_destroy(f->control);
 }
 
 int bfs_fuse_stop(struct bfs_fuse *f)

@@ -13,7 +13,7 @@
  */
 #include <linux/fuse.h>
 
-#include "fuse/internal.h"
+#include "fuse/control.h"
 
 #define MAX_BACKGROUND 128
 #define FUSE_DIRECT_IO_ALLOW_MMAP_BIT (1ull << 36) /* newer than the headers: shared mmap of direct files */
@@ -64,7 +64,8 @@ static void do_init(void *userdata, struct fuse_conn_info *conn)
 	.readdir = do_readdir, .readdirplus = do_readdirplus, .fsyncdir = do_fsyncdir,                 \
 	.statfs = do_statfs, .setxattr = do_setxattr, .getxattr = do_getxattr,                         \
 	.listxattr = do_listxattr, .removexattr = do_removexattr, .create = do_create,                 \
-	.fallocate = do_fallocate, .copy_file_range = do_copy_file_range, .lseek = do_lseek
+	.fallocate = do_fallocate, .copy_file_range = do_copy_file_range, .lseek = do_lseek, \
+	.ioctl = do_ioctl
 
 static const struct fuse_lowlevel_ops sole_ops = { COMMON_OPS };
 static const struct fuse_lowlevel_ops beside_ops = { COMMON_OPS, .getlk = do_getlk, .setlk = do_setlk };

@@ -39,6 +39,8 @@ static const struct verb verbs[] = {
 	{ "export", "DIRECTORY", "copy everything out",
 	  "  --salvage  also from a store too damaged to mount, which is not written to\n  -v   say each name\n", "vS", 1, 1, false,
 	  false, NULL, verb_export },
+	{ "scrub", "", "read everything there is; DEVICE may be a mount point",
+	  "  -B, --rate BYTES  read at most so many a second (suffixes K, M, G)\n", "B:", 0, 0, false, true, NULL, verb_scrub },
 	{ "dump", "[super|log|checkpoint|blob NUMBER|space|all]", "structures as they lie on the device", "  -v   with every record\n", "v", 0,
 	  2, false, true, NULL, verb_dump },
 	{ "metadump", "FILE", "copy a store's metadata, without data, into a file", "  --scramble  names and attributes made unreadable\n", "X", 1, 1,
@@ -100,6 +102,9 @@ static int parse(const struct verb *v, int argc, char **argv, struct call *call)
 					  strchr(v->short_options, 'S') ? 'S' : 256 },
 					{ strchr(v->short_options, 'X') ? "scramble" : "help", no_argument, NULL,
 					  strchr(v->short_options, 'X') ? 'X' : 256 },
+					{ strchr(v->short_options, 'B') ? "rate" : "help",
+					  strchr(v->short_options, 'B') ? required_argument : no_argument, NULL,
+					  strchr(v->short_options, 'B') ? 'B' : 256 },
 					{ v->json ? "json" : NULL, no_argument, NULL, 257 },
 					{ NULL, 0, NULL, 0 } };
 	static char name[64];
@@ -118,6 +123,8 @@ static int parse(const struct verb *v, int argc, char **argv, struct call *call)
 			call->json = true;
 		else
 			call->opt[opt & 127] = true;
+		if (opt == 'B')
+			call->rate = optarg;
 	}
 	call->argc = argc - optind - 1;
 	call->argv = argv + optind + 1;

@@ -12,7 +12,7 @@
 struct json_object;
 struct call;
 
-enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_DAMAGE = 4 };
 
 struct verb {
 	const char *name;
@@ -34,6 +34,7 @@ struct call {
 	char **argv;
 	bool json;
 	bool opt[128]; /* short options given */
+	const char *rate; /* --rate */
 };
 
 int verb_info(struct bfs *fs, const struct call *call);
@@ -53,6 +54,7 @@ int verb_dump(const struct call *call);
 int verb_metadump(const struct call *call);
 int verb_metarestore(const struct call *call);
 int verb_export(const struct call *call);
+int verb_scrub(const struct call *call);
 
 /* Prints what each extent is used for, as lines or the elements of a JSON array. */
 int dump_space(struct bdev *dev, const struct call *call, struct base_err *err);

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What a program can ask of a mounted BlobFS, by ioctl(2) on any open file or directory of it. For the superuser and the user who
+ * mounted it; others get EPERM. All fields are in the machine's own byte order; `size` is the struct's and must be right (EINVAL).
+ */
+#ifndef BLOBFS_CONTROL_H
+#define BLOBFS_CONTROL_H
+
+#include <stdint.h>
+#include <sys/ioctl.h>
+
+enum bfs_control_scrub_op {
+	BFS_SCRUB_START = 1, /* EBUSY: one is under way */
+	BFS_SCRUB_STATUS = 2,
+	BFS_SCRUB_STOP = 3,  /* asks for its end; STATUS tells when it has come */
+};
+enum bfs_control_scrub_state { BFS_SCRUB_NONE, BFS_SCRUB_RUNNING, BFS_SCRUB_DONE };
+
+struct bfs_control_finding {
+	uint32_t what; /* enum bs_scrub_what */
+	int32_t rc;
+	uint64_t blob, offset, block;
+	char text[96];
+};
+
+#define BFS_CONTROL_FINDINGS 32u
+/* Scrubbing runs in the program that serves the mount, and goes on when who began it is gone. What the last one found is kept until the next. */
+struct bfs_control_scrub {
+	uint32_t size;
+	uint32_t op;          /* enum bfs_control_scrub_op */
+	uint64_t rate;        /* START: bytes a second; 0: as fast as it goes */
+	uint64_t from;        /* STATUS: the first finding wanted, by number */
+	/* the answer */
+	uint32_t state;       /* enum bfs_control_scrub_state */
+	int32_t rc;           /* DONE: 0, or why it ended early */
+	uint64_t total_bytes, done_bytes, meta_bytes;
+	uint64_t findings;    /* so far */
+	uint64_t kept;        /* of these, how many can be asked for */
+	uint32_t n, zero;     /* of finding[] */
+	struct bfs_control_finding finding[BFS_CONTROL_FINDINGS];
+};
+#define BFS_CONTROL_SCRUB _IOWR(0xb1, 0x53, struct bfs_control_scrub)
+
+#endif

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What can be asked of a mount by ioctl; blobfs/control.h is the language. */
+#ifndef FUSE_CONTROL_H
+#define FUSE_CONTROL_H
+
+#include "fuse/internal.h"
+
+int control_create(struct bfs_fuse *f, struct control **out);
+/* Ends what is under way. No request may come any more. */
+void control_destroy(struct control *c);
+void do_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned int cmd, void *arg, struct fuse_file_info *fi, unsigned int flags,
+	      const void *in, size_t in_size, size_t out_size);
+
+#endif
