@@ -58,8 +58,9 @@ struct bs_format_opts {
 	uint8_t uuid[16];      /* all zero: random */
 	char label[64];        /* UTF-8, zero-terminated */
 	char owner[16];        /* what lives in the store: "blobfs" */
+	uint64_t store_size;   /* bytes of the device that the store takes; 0: all. See bs_grow */
 };
-/* Writes an empty store over the whole device, durable when it returns. Old superblocks are invalidated first.
+/* Writes an empty store over the device, durable when it returns. Old superblocks are invalidated first.
  * -EINVAL (options, device below BS_MIN_SIZE, block size over 4096), -EIO. opts may be NULL. */
 BLOBFS_API int bs_format(struct bdev *dev, const struct bs_format_opts *opts, struct base_err *err);
 
@@ -67,15 +68,18 @@ enum bs_open_flags {
 	BS_RDONLY = 1 << 0,    /* replays in memory, writes nothing, has no service thread */
 	BS_NO_SERVICE = 1 << 1,/* writable without a service thread (tests): the caller calls bs_service_step */
 	BS_DISCARD = 1 << 2,   /* freed space is discarded before it is used again */
+	BS_GROW = 1 << 4,      /* grows into all of the device at once (bs_grow); what keeps it from that keeps it from opening */
 	BS_BREAK_SEALS = 1 << 3, /* repair: transactions may change the size and the runs of what is sealed, which stays sealed */
 };
 struct bs_open_opts {
 	uint32_t size;             /* sizeof(struct bs_open_opts) */
 	uint32_t flags;            /* enum bs_open_flags */
 	uint32_t commit_ms;        /* commit what is uncommitted at least so often; 0: 1000 */
-	uint64_t checkpoint_bytes; /* log bytes that start a checkpoint; 0: max(64 MiB, last checkpoint), less on small stores */
+	uint64_t checkpoint_bytes; /* log bytes that start a checkpoint; 0: max(56 MiB, last checkpoint), less on small stores */
 	void *log_arena;           /* memory for the log buffer inside the caller's arena, offset-addressed; NULL: own */
 	uint64_t log_arena_size;
+	uint64_t discard_min;      /* BS_DISCARD: bytes of the shortest extent worth a discard; 0: 64 KiB */
+	uint64_t discard_rate;     /* bytes a second, at most; 0: 1 GiB */
 };
 /*
  * Recovers and opens a store. Takes over `dev` on success: bs_close closes it. Read work is the checkpoint and the
@@ -90,6 +94,15 @@ BLOBFS_API int bs_close(struct bs *bs);
 /* As if the process had died: nothing is written. Tests. */
 BLOBFS_API void bs_abandon(struct bs *bs);
 
+/* Durations: slot 0 counts those below 1 us, slot i those below 2^i us and not in the one before; the last has the rest. */
+#define BS_HIST_SLOTS 28u
+struct bs_hist {
+	uint64_t count, max_ns;
+	uint64_t slot[BS_HIST_SLOTS];
+};
+/* The duration that `part` (0 … 1) of them do not exceed: the end of its slot, or the longest; 0: there is none. */
+BLOBFS_API uint64_t bs_hist_quantile(const struct bs_hist *h, double part);
+
 struct bs_stat {
 	uint8_t uuid[16];
 	char label[64], owner[16];
@@ -103,7 +116,9 @@ struct bs_stat {
 	uint64_t avail_blocks;   /* free_blocks less reservations and what checkpoint and log may need */
 	uint64_t used_blocks;    /* mapped by runs, shared ones once */
 	uint64_t saved_blocks;   /* what more would be used if nothing were shared */
-	uint64_t pending_blocks; /* freed, not yet allowed to be used again */
+	uint64_t pending_blocks; /* freed, not yet allowed to be used again; being discarded */
+	uint64_t discards, discarded_bytes; /* since opening */
+	uint64_t reserve_bytes;  /* owned for log and checkpoints, in use or not */
 	uint64_t meta_bytes;     /* size of all items as a checkpoint would hold them */
 	uint64_t blobs, runs, items;
 	uint64_t next_id;
@@ -112,7 +127,12 @@ struct bs_stat {
 	uint64_t checkpoints, commits, log_writes, log_write_bytes, flushes;
 	uint64_t log_segments;   /* begun since opening */
 	uint64_t data_read_bytes, data_write_bytes, checkpoint_bytes;
+	uint64_t stream_bytes[BS_STREAMS]; /* of data_write_bytes, by stream */
+	uint64_t device_write_bytes;       /* everything written to the device, since that was opened */
 	uint64_t replayed_records, replayed_bytes; /* at open */
+	struct bs_hist held;     /* the store's lock, by checkpoints and other background work, each time */
+	struct bs_hist waited;   /* for that lock, by transactions and writes that found it taken */
+	struct bs_hist stopped;  /* transactions that waited for room in the log, until a commit or a checkpoint had made some */
 };
 BLOBFS_API void bs_get_stat(struct bs *bs, struct bs_stat *out);
 
@@ -124,6 +144,31 @@ BLOBFS_API struct bdev_channel *bs_service_channel(struct bs *bs);
 BLOBFS_API int bs_service_step(struct bs *bs);
 /* Writes a checkpoint now and waits for it. Not from the service thread. */
 BLOBFS_API int bs_checkpoint(struct bs *bs);
+
+/* ---- the device: growing into it, telling it what is free ---- */
+
+/*
+ * Makes the store `size` bytes large (rounded down to whole blocks; 0: all of the device, whose size is asked for anew), while it is in use:
+ * who found no space before finds it when this returns. Durable then; a power cut before leaves the one or the other size. Blocking, not
+ * from the service thread. -EINVAL: it is larger already (there is no shrinking); -EFBIG: the device is smaller; -EBUSY:
+ * another thread is at it; -EROFS, -ENOMEM; an error of the device freezes the store.
+ */
+BLOBFS_API int bs_grow(struct bs *bs, uint64_t size, struct base_err *err);
+
+struct bs_trim_opts {
+	uint32_t size;       /* sizeof(struct bs_trim_opts) */
+	uint64_t offset, length; /* part of the device, bytes; length 0: to the end */
+	uint64_t min_length; /* bytes of the shortest extent worth a discard; 0: a block */
+	uint64_t rate;       /* bytes a second, at most; 0: as fast as it goes */
+	bool (*stop)(void *arg); /* asked now and then; true ends it with -EINTR. NULL: never */
+	void *arg;
+};
+/*
+ * Discards what is free: it never touches a block that any state of the store after a power cut could name, and what is being discarded is
+ * not allocated meanwhile. *bytes: how many were discarded, also after an error. Blocking, beside anything else; not from the service
+ * thread. -EOPNOTSUPP: the device has no discard; -EROFS; -EINVAL. A discard that the device refuses is passed over.
+ */
+BLOBFS_API int bs_trim(struct bs *bs, const struct bs_trim_opts *opts, uint64_t *bytes, struct base_err *err);
 
 /* ---- blobs ---- */
 

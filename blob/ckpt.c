@@ -9,6 +9,8 @@
  *   publish   flush; superblock at block 0, flush; its copy, flush
  *   release   the old checkpoint's units and the log before the new beginning
  *
+ * A store that grows (grow.c) wants no more than to be published with another size: then only the superblocks are written.
+ *
  * Up to the first flush a failure costs the new pages only. From there on the outcome is unknown, and the store
  * freezes (R5): a failed flush may have lost data that a later one would not bring back.
  */
@@ -93,6 +95,7 @@ static void give_units(struct bs *bs, struct bs_ckpt_units *u)
 static int begin(struct bs_ckpt *c)
 {
 	struct bs *bs = c->bs;
+	uint64_t since;
 	int rc = atomic_load(&bs->frozen) ? -EROFS : bs_ckpt_make_buffers(c);
 
 	c->n_entries = c->level_start = 0;
@@ -101,11 +104,11 @@ static int begin(struct bs_ckpt *c)
 	c->blocks = c->items = 0;
 	c->captured = c->indexed = false;
 	memset(&c->cursor, 0, sizeof(c->cursor));
-	pthread_mutex_lock(&bs->lock);
+	since = bs_lock_background(bs);
 	bs_log_get_pos(bs, &c->start);
 	c->l0 = bs->lsn;
 	c->next_id = bs->next_id;
-	pthread_mutex_unlock(&bs->lock);
+	bs_unlock_background(bs, since);
 	return rc;
 }
 
@@ -116,6 +119,12 @@ static void fill_super(struct bs_ckpt *c)
 
 	*sb = c->bs->sb;
 	sb->generation = le64_make(le64_get(sb->generation) + 1);
+	if (c->growth)
+		sb->blocks = le64_make(c->growth->blocks);
+	if (!c->full) {
+		bs_sb_seal(sb);
+		return;
+	}
 	sb->ckpt_root = le64_make(root ? root->address : 0);
 	sb->ckpt_root_blocks = le32_make(root ? root->blocks : 0);
 	sb->ckpt_root_crc = le32_make(root ? root->crc : 0);
@@ -148,7 +157,23 @@ static void keep_super(struct bs *bs, const struct bs_sb_disk *sb)
 
 	bs->sb.crc = sb->crc;
 	bs->sb.generation = sb->generation;
+	/* The log's writer reads this one. */
+	pthread_mutex_lock(&bs->log->lock);
+	bs->sb.blocks = sb->blocks;
+	pthread_mutex_unlock(&bs->log->lock);
 	memcpy((uint8_t *)&bs->sb + from, (const uint8_t *)sb + from, offsetof(struct bs_sb_disk, reserved) - from);
+}
+
+/* Both superblocks name the new blocks: they may be used. */
+static void grow(struct bs_ckpt *c)
+{
+	struct bs *bs = c->bs;
+
+	bs_space_grow_commit(bs, c->growth->more);
+	c->growth->more = NULL;
+	pthread_mutex_lock(&bs->lock);
+	bs->blocks = c->growth->blocks;
+	pthread_mutex_unlock(&bs->lock);
 }
 
 /* Both superblocks name the new checkpoint: what only the old one needed is free. */
@@ -156,15 +181,23 @@ static void release(struct bs_ckpt *c)
 {
 	struct bs *bs = c->bs;
 	struct bs_ckpt_units old = c->present;
+	uint64_t since;
 
-	pthread_mutex_lock(&bs->lock);
+	since = bs_lock_background(bs);
 	keep_super(bs, c->super);
-	c->present = c->fresh;
-	pthread_mutex_unlock(&bs->lock);
-	c->fresh = old;
-	give_units(bs, &c->fresh);
-	bs_log_release(bs, &c->start);
+	if (c->full)
+		c->present = c->fresh;
+	bs_unlock_background(bs, since);
+	if (c->growth)
+		grow(c);
+	if (c->full) {
+		c->fresh = old;
+		give_units(bs, &c->fresh);
+		bs_log_release(bs, &c->start);
+	}
 	bs_log_fit_limits(bs);
+	if (!c->full)
+		return;
 	atomic_fetch_add(&c->written, 1);
 	atomic_fetch_add(&c->written_bytes, c->blocks * BS_BLOCK);
 }
@@ -179,7 +212,7 @@ static enum op_next ckpt_step(struct op *op)
 	case C_BEGIN:
 		op->on_error = C_UNDO;
 		rc = begin(c);
-		return rc ? op_fail(op, rc) : op_goto(op, C_CAPTURE);
+		return rc ? op_fail(op, rc) : op_goto(op, c->full ? C_CAPTURE : C_SUPER);
 	case C_CAPTURE:
 		op->on_error = C_UNDO;
 		rc = bs_ckpt_capture(c, op);
@@ -256,15 +289,32 @@ static void end_waiters(struct bs_commit_waiters *list, int rc)
 
 static void launch(struct bs_ckpt *c);
 
+/* What is wanted now is what is about to be done. c->lock held. due: by the log. */
+static void take_wants(struct bs_ckpt *c, bool due)
+{
+	TAILQ_CONCAT(&c->current, &c->waiting, link);
+	c->clean = c->want_clean;
+	c->growth = c->want_growth;
+	c->full = due || c->want_full || !c->growth;
+	c->want_growth = NULL;
+	c->want_full = false;
+}
+
+static bool log_is_due(struct bs *bs)
+{
+	return bs_log_room_wanted(bs) || bs_log_wants_checkpoint(bs);
+}
+
 static void ckpt_done(struct op *op, void *arg)
 {
 	struct bs_ckpt *c = arg;
 	struct bs_commit_waiters mine = TAILQ_HEAD_INITIALIZER(mine);
 	struct bs *bs = c->bs;
+	bool again, due = log_is_due(bs);
 	int rc = op->rc;
-	bool again;
 
 	bs_ckpt_drop_buffers(c);
+	c->growth = NULL;
 	if (rc)
 		log_warn("%s: checkpoint: %s", bdev_info(bs->dev)->name, strerror(-rc));
 	atomic_store(&c->retry_ns, rc ? base_now_ns() + RETRY_NS : 0);
@@ -276,10 +326,8 @@ static void ckpt_done(struct op *op, void *arg)
 	/* Once it is not busy the store may be closed. */
 	pthread_mutex_lock(&c->lock);
 	again = !TAILQ_EMPTY(&c->waiting);
-	if (again) {
-		TAILQ_CONCAT(&c->current, &c->waiting, link);
-		c->clean = c->want_clean;
-	}
+	if (again)
+		take_wants(c, due);
 	c->busy = again;
 	pthread_mutex_unlock(&c->lock);
 	if (again)
@@ -296,39 +344,57 @@ static void launch(struct bs_ckpt *c)
 void bs_ckpt_start(struct bs *bs)
 {
 	struct bs_ckpt *c = bs->ckpt;
-	bool busy;
+	bool busy, due = log_is_due(bs);
 
 	pthread_mutex_lock(&c->lock);
 	busy = c->busy;
 	if (!busy) {
 		c->busy = true;
-		TAILQ_CONCAT(&c->current, &c->waiting, link);
-		c->clean = c->want_clean;
+		take_wants(c, due);
 	}
 	pthread_mutex_unlock(&c->lock);
 	if (!busy)
 		launch(c);
 }
 
-void bs_ckpt_wait_start(struct bs *bs, struct op *op, bool clean)
+/* g: or what grows, without a checkpoint. */
+static void wait_start(struct bs *bs, struct op *op, bool clean, struct bs_growth *g)
 {
 	struct bs_ckpt *c = bs->ckpt;
 	struct bs_commit_waiter *w = base_calloc(1, sizeof(*w));
+	int rc = w ? 0 : -ENOMEM;
 
 	op_child_begin(op);
-	if (!w) {
-		op_child_done(op, -ENOMEM);
+	pthread_mutex_lock(&c->lock);
+	if (g && c->want_growth)
+		rc = -EBUSY;
+	if (!rc) {
+		w->op = op;
+		TAILQ_INSERT_TAIL(&c->waiting, w, link);
+		c->want_clean |= clean;
+		c->want_full |= !g;
+		c->want_growth = g ? g : c->want_growth;
+	}
+	pthread_mutex_unlock(&c->lock);
+	if (rc) {
+		free(w);
+		op_child_done(op, rc);
 		return;
 	}
-	w->op = op;
-	pthread_mutex_lock(&c->lock);
-	TAILQ_INSERT_TAIL(&c->waiting, w, link);
-	c->want_clean |= clean;
-	pthread_mutex_unlock(&c->lock);
 	if (bs_has_service(bs))
 		bs_service_kick(bs, BS_KICK_CKPT);
 	else
 		bs_ckpt_start(bs);
+}
+
+void bs_ckpt_wait_start(struct bs *bs, struct op *op, bool clean)
+{
+	wait_start(bs, op, clean, NULL);
+}
+
+void bs_ckpt_grow_start(struct bs *bs, struct bs_growth *g, struct op *op)
+{
+	wait_start(bs, op, false, g);
 }
 
 bool bs_ckpt_wanted(struct bs *bs)

@@ -14,11 +14,19 @@ struct bs_ckpt_entry { /* a page, as its parent names it */
 	uint32_t blocks, crc;
 };
 
+/* A store that gets larger: the superblocks say so, then memory. */
+struct bs_growth {
+	uint64_t blocks;       /* of the whole store, then */
+	struct bs_space *more; /* taken over when it is done */
+};
+
 struct bs_ckpt {
 	struct bs *bs;
 	pthread_mutex_t lock; /* of who waits and busy */
 	struct bs_commit_waiters waiting, current;
 	bool busy, clean, want_clean;
+	bool full, want_full; /* a checkpoint; else only what grows: the superblocks */
+	struct bs_growth *growth, *want_growth;
 	struct bs_ckpt_units present, fresh; /* of the checkpoint the superblock names; of the one being written */
 	_Atomic uint64_t written, written_bytes;
 	_Atomic uint64_t retry_ns;
@@ -51,6 +59,8 @@ int bs_ckpt_capture(struct bs_ckpt *c, struct op *op);
 int bs_ckpt_index(struct bs_ckpt *c, struct op *op);
 /* A page with c->super in it, behind the others; none where there is no space for it. */
 int bs_ckpt_describe(struct bs_ckpt *c, struct op *op);
+/* As a child of op: the store has g->blocks blocks, which is durable. One at a time: -EBUSY. */
+void bs_ckpt_grow_start(struct bs *bs, struct bs_growth *g, struct op *op);
 int bs_ckpt_units_add(struct bs_ckpt_units *u, uint64_t block);
 
 #endif

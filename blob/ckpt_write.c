@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The checkpoint's pages: capturing leaves, building the index, placing both in units. */
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -132,9 +131,10 @@ static uint32_t capture_slice(struct bs_ckpt *c, uint8_t *at, uint32_t room, str
 	struct bs *bs = c->bs;
 	struct bs_cursor first;
 	uint32_t count, bytes;
+	uint64_t since;
 
 	*need = 0;
-	pthread_mutex_lock(&bs->lock);
+	since = bs_lock_background(bs);
 	bytes = bs_capture(bs, &c->cursor, at, MIN(room, SLICE), &first, &count, need);
 	if (!bytes && *need && *need <= room)
 		bytes = bs_capture(bs, &c->cursor, at, *need, &first, &count, need);
@@ -144,7 +144,7 @@ static uint32_t capture_slice(struct bs_ckpt *c, uint8_t *at, uint32_t room, str
 		c->l1 = bs->lsn;
 		c->captured = true;
 	}
-	pthread_mutex_unlock(&bs->lock);
+	bs_unlock_background(bs, since);
 	if (bytes && !info->bytes)
 		info->first = first;
 	info->count += bytes ? count : 0;
@@ -153,8 +153,8 @@ static uint32_t capture_slice(struct bs_ckpt *c, uint8_t *at, uint32_t room, str
 }
 
 /*
- * A page: true if anything is in it. It is captured in slices, so that transactions do not wait for a page's worth of work; a
- * mutex is not fair, so they are let in between. *need: bytes of a record that is longer than the whole page.
+ * A page: true if anything is in it. It is captured in slices, so that transactions do not wait for a page's worth of work; who
+ * waits for the lock gets it in between. *need: bytes of a record that is longer than the whole page.
  */
 static bool capture_page(struct bs_ckpt *c, uint8_t *buf, uint32_t blocks, struct page_info *info, uint32_t *need)
 {
@@ -162,7 +162,7 @@ static bool capture_page(struct bs_ckpt *c, uint8_t *buf, uint32_t blocks, struc
 
 	info->bytes = info->count = 0;
 	while (capture_slice(c, buf + sizeof(struct bs_page_disk) + info->bytes, room - info->bytes, info, need))
-		sched_yield();
+		;
 	return info->bytes > 0;
 }
 

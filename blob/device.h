@@ -68,6 +68,7 @@ void bs_meta_give(struct bs *bs, enum bs_meta_user user, uint64_t block);
 int bs_meta_claim(struct bs *bs, enum bs_meta_user user, uint64_t block, uint64_t *bad);
 /* Takes what R7 asks for, gives back what is far over it. False: not all of it is there. */
 bool bs_meta_balance(struct bs *bs);
+uint64_t bs_meta_bytes_owned(struct bs *bs);
 
 /* ---- the log ---- */
 
@@ -209,6 +210,7 @@ enum bs_service_bits {
 	BS_KICK_COMMIT = 1 << 1, /* commit now */
 	BS_KICK_TIMER = 1 << 2,  /* something is uncommitted: commit within commit_ms */
 	BS_KICK_CKPT = 1 << 3,   /* checkpoint */
+	BS_KICK_DISCARD = 1 << 4,/* something may be discarded, or was */
 };
 int bs_service_start(struct bs *bs);
 void bs_service_stop(struct bs *bs);

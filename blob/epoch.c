@@ -24,9 +24,9 @@ struct bs_epochs {
 	LIST_HEAD(, bs_epoch_waiter) waiters;
 	struct {
 		_Atomic uint32_t inside[2];
-		_Atomic uint64_t read_bytes,
-			write_bytes; /* counted here, where the line is ours anyway */
-		uint8_t pad[40];
+		_Atomic uint64_t read_bytes; /* counted here, where the line is ours anyway */
+		_Atomic uint64_t write_bytes[BS_STREAMS];
+		uint8_t pad[16];
 	} ch[CHANNELS] __attribute__((aligned(64)));
 };
 
@@ -44,7 +44,8 @@ int bs_epoch_create(struct bs *bs)
 		atomic_init(&e->ch[i].inside[0], 0);
 		atomic_init(&e->ch[i].inside[1], 0);
 		atomic_init(&e->ch[i].read_bytes, 0);
-		atomic_init(&e->ch[i].write_bytes, 0);
+		for (unsigned k = 0; k < BS_STREAMS; k++)
+			atomic_init(&e->ch[i].write_bytes[k], 0);
 	}
 	bs->epochs = e;
 	return 0;
@@ -74,16 +75,18 @@ unsigned bs_epoch_enter(struct bs *bs, struct bdev_channel *ch)
 	}
 }
 
-void bs_epoch_count(struct bs *bs, struct bdev_channel *ch, uint64_t read, uint64_t written)
+void bs_epoch_read(struct bs *bs, struct bdev_channel *ch, uint64_t bytes)
 {
 	unsigned i = bdev_channel_index(ch) % CHANNELS;
 
-	if (read)
-		atomic_fetch_add_explicit(&bs->epochs->ch[i].read_bytes, read,
-					  memory_order_relaxed);
-	if (written)
-		atomic_fetch_add_explicit(&bs->epochs->ch[i].write_bytes, written,
-					  memory_order_relaxed);
+	atomic_fetch_add_explicit(&bs->epochs->ch[i].read_bytes, bytes, memory_order_relaxed);
+}
+
+void bs_epoch_wrote(struct bs *bs, struct bdev_channel *ch, enum bs_stream stream, uint64_t bytes)
+{
+	unsigned i = bdev_channel_index(ch) % CHANNELS, k = (unsigned)stream < BS_STREAMS ? stream : BS_STREAM_UNKNOWN;
+
+	atomic_fetch_add_explicit(&bs->epochs->ch[i].write_bytes[k], bytes, memory_order_relaxed);
 }
 
 void bs_epoch_get_stat(struct bs *bs, struct bs_stat *st)
@@ -91,9 +94,12 @@ void bs_epoch_get_stat(struct bs *bs, struct bs_stat *st)
 	for (unsigned i = 0; i < CHANNELS; i++) {
 		st->data_read_bytes += atomic_load_explicit(&bs->epochs->ch[i].read_bytes,
 							    memory_order_relaxed);
-		st->data_write_bytes += atomic_load_explicit(&bs->epochs->ch[i].write_bytes,
-							     memory_order_relaxed);
+		for (unsigned k = 0; k < BS_STREAMS; k++)
+			st->stream_bytes[k] += atomic_load_explicit(
+				&bs->epochs->ch[i].write_bytes[k], memory_order_relaxed);
 	}
+	for (unsigned k = 0; k < BS_STREAMS; k++)
+		st->data_write_bytes += st->stream_bytes[k];
 }
 
 static bool parity_empty(struct bs_epochs *e, unsigned parity)

@@ -8,6 +8,11 @@
 
 static const struct bs_format_opts no_opts = { .size = sizeof(no_opts) };
 
+static uint64_t store_size(const struct bdev_info *info, const struct bs_format_opts *opts)
+{
+	return opts->store_size ? opts->store_size : info->size;
+}
+
 static int check_opts(const struct bdev_info *info, const struct bs_format_opts *opts, struct base_err *err)
 {
 	uint32_t cluster = opts->cluster_size;
@@ -21,8 +26,11 @@ static int check_opts(const struct bdev_info *info, const struct bs_format_opts 
 	if (info->size < BS_MIN_SIZE)
 		return base_err_set(err, -EINVAL, "%s: %" PRIu64 " bytes; a store needs %u at least", info->name, info->size,
 				    BS_MIN_SIZE);
-	if (info->size / BS_BLOCK >= 1ull << BS_RUN_BITS)
+	if (store_size(info, opts) / BS_BLOCK >= 1ull << BS_RUN_BITS)
 		return base_err_set(err, -EINVAL, "%s: too large: 4 PiB is the limit", info->name);
+	if (store_size(info, opts) < BS_MIN_SIZE || store_size(info, opts) > info->size)
+		return base_err_set(err, -EINVAL, "%s: a store of %" PRIu64 " bytes: %u to %" PRIu64 " can be had", info->name,
+				    opts->store_size, BS_MIN_SIZE, info->size);
 	if (info->readonly)
 		return base_err_set(err, -EROFS, "%s: opened read-only", info->name);
 	return 0;
@@ -50,9 +58,9 @@ static void fill_super(struct bs_sb_disk *sb, const struct bdev_info *info, cons
 	memcpy(sb->owner, opts->owner, sizeof(sb->owner) - 1);
 	sb->incompat = le64_make(BS_INCOMPAT_SHARE);
 	sb->created_ns = le64_make((uint64_t)base_wall_ns());
-	sb->blocks = le64_make(info->size / BS_BLOCK);
+	sb->blocks = le64_make(store_size(info, opts) / BS_BLOCK);
 	sb->cluster_blocks = le32_make(cluster / BS_BLOCK);
-	sb->segment_blocks = le32_make((uint32_t)((info->size >= GiB ? MiB : 256 * KiB) / BS_BLOCK));
+	sb->segment_blocks = le32_make((uint32_t)((store_size(info, opts) >= GiB ? MiB : 256 * KiB) / BS_BLOCK));
 	sb->next_id = le64_make(1);
 	base_random(&nonce, sizeof(nonce));
 	sb->log_segment = le64_make(le32_get(sb->segment_blocks));

@@ -219,6 +219,24 @@ struct bs_cursor {
 uint32_t bs_capture(struct bs *bs, struct bs_cursor *cursor, void *buf, uint32_t len, struct bs_cursor *first,
 		    uint32_t *count, uint32_t *need);
 
+/* ---- pauses.c: who waits for bs->lock ---- */
+
+struct bs_live_hist {
+	_Atomic uint64_t max_ns, slot[BS_HIST_SLOTS];
+};
+struct bs_pauses {
+	_Atomic uint32_t waiters;
+	struct bs_live_hist held, waited, stopped;
+};
+/* For who acts for a caller, and for background work, which lets those go first; since: what locking returned. */
+void bs_lock_foreground(struct bs *bs);
+uint64_t bs_lock_background(struct bs *bs);
+void bs_unlock_background(struct bs *bs, uint64_t since);
+/* Around a wait for room in the log. */
+uint64_t bs_stop_begin(void);
+void bs_stop_end(struct bs *bs, uint64_t since);
+void bs_pauses_get_stat(struct bs *bs, struct bs_stat *st);
+
 /* ---- space.c: who owns which block ---- */
 
 #define BS_BATCHES 8u
@@ -229,6 +247,8 @@ struct bs_batch { /* freed together: usable when lsn is durable and the epoch ha
 struct bs_space {
 	pthread_mutex_t lock;
 	uint64_t *bits;               /* one a block: somebody owns it */
+	uint64_t *stale;              /* one a block: freed and not discarded since; NULL: nobody wants to know (discard.c) */
+	uint8_t *stale_region;        /* not 0: something of this region became stale since it was last looked through */
 	uint64_t blocks, free_clusters, reserved;
 	uint64_t lead;                /* mask: first bit of each cluster in a word */
 	uint32_t cluster_blocks, region_words, unit_blocks;
@@ -242,7 +262,9 @@ struct bs_space {
 	unsigned first, closed;       /* of the ring */
 	uint64_t pending;             /* blocks in all batches, and in those being released */
 	uint64_t pending_shared;      /* of these, how many others may have */
-	unsigned releasing;           /* batches taken out of the ring and not yet free */
+	unsigned releasing;           /* batches taken out of the ring and not yet free; extents being discarded */
+	_Atomic uint64_t discards, discarded;
+	_Atomic bool stale_new;
 	LIST_HEAD(, bs_drain_waiter) drain;
 };
 int bs_space_create(struct bs *bs);  /* everything free but superblocks' clusters */
@@ -265,6 +287,13 @@ int bs_space_claim_meta(struct bs *bs, uint64_t block, uint64_t count, uint64_t 
 /* At once: blocks that never became visible or whose freeing is durable already (failed writes, unused preallocation). */
 void bs_space_free_now(struct bs *bs, uint64_t block, uint64_t count);
 void bs_space_clear(struct bs_space *s, uint64_t block, uint64_t count); /* space->lock held */
+void bs_space_own(struct bs_space *s, uint64_t block, uint64_t count);   /* the same */
+/* The arrays for s->blocks blocks, all owned; stale: those for discards, too. On failure what is there is the caller's. */
+int bs_space_arrays(struct bs_space *s, bool stale);
+/* Growth (space_grow.c): prepare may fail; commit makes the new blocks free and cannot. Either takes place one at a time. */
+int bs_space_grow_prepare(struct bs *bs, uint64_t blocks, struct bs_space **out);
+void bs_space_grow_commit(struct bs *bs, struct bs_space *more);
+void bs_space_grow_drop(struct bs_space *more);
 void bs_space_drop_batches(struct bs_space *s);
 int bs_space_reserve(struct bs *bs, uint64_t clusters);
 void bs_space_unreserve(struct bs *bs, uint64_t clusters);
@@ -281,11 +310,11 @@ void bs_space_unmapped_map(struct bs *bs, struct bs_runmap *map, uint64_t lsn);
 void bs_space_kept(struct bs *bs, uint64_t blocks, uint64_t shared);
 /* Releases what has become usable; returns blocks released. Called by the service, and before ENOSPC. bs->lock not held. */
 uint64_t bs_space_release(struct bs *bs);
-/* The same with discards (BS_DISCARD), as a child of op on ch: the service's way. */
-void bs_space_release_start(struct bs *bs, struct bdev_channel *ch, struct op *op);
 bool bs_space_pending(struct bs *bs);
 /* Has the service commit and release when much of the free space waits for it. */
 void bs_release_if_much(struct bs *bs);
+/* One batch of those counted in s->releasing is free. */
+void bs_space_batch_done(struct bs_space *s);
 /* As a child of op: done when what others are releasing now is free. */
 struct bs_drain_waiter {
 	LIST_ENTRY(bs_drain_waiter) link;
@@ -299,6 +328,42 @@ static inline bool bs_space_try_again(struct bs *bs, unsigned tried)
 	return !tried || (tried < BS_RETRIES && bs_space_pending(bs));
 }
 void bs_space_get_stat(struct bs *bs, struct bs_stat *st);
+
+/* ---- discard.c: telling the device what is free ---- */
+
+/* Where a walk over free space stands. */
+struct bs_discard_walk {
+	uint64_t at, end;   /* blocks */
+	uint64_t min;       /* of the shortest extent taken, in blocks */
+	uint64_t joined;    /* what begins here goes on an extent of which some was taken */
+	bool stale;         /* only what became free since it was last discarded */
+};
+#define BS_DISCARDS 64u
+struct bs_discard {     /* extents owned while they are discarded */
+	struct op op;
+	struct bs *bs;
+	struct bdev_channel *ch;
+	struct { uint64_t block, count; } ext[BS_DISCARDS];
+	unsigned n, next;
+	uint64_t blocks;
+	struct bdev_io io[8];
+};
+/* Freed: to be discarded some time. space->lock held. */
+void bs_space_stale(struct bs_space *s, uint64_t block, uint64_t count);
+void bs_space_fresh(struct bs_space *s, uint64_t block, uint64_t count); /* or not any more */
+/* Is there anything to be discarded that was not looked at? */
+bool bs_discard_wanted(struct bs *bs);
+void bs_discard_walk_init(struct bs *bs, struct bs_discard_walk *w);
+/* Takes some extents from the walk's place on; false: there are no more. Then bs_discard_run discards and gives them back: done is called in
+ * a poll of ch. */
+bool bs_discard_take(struct bs *bs, struct bs_discard_walk *w, struct bs_discard *d);
+void bs_discard_run(struct bs *bs, struct bdev_channel *ch, struct bs_discard *d, op_done_fn done, void *arg);
+/* How long to wait after so many blocks. */
+uint64_t bs_discard_pause_ms(const struct bs *bs, const struct bs_discard *d);
+/* All that is stale, at once, blocking; at a close for a second at most. */
+void bs_discard_all(struct bs *bs);
+void bs_discard_rest(struct bs *bs);
+void bs_discard_get_stat(struct bs *bs, struct bs_stat *st);
 
 /* ---- place.c: new places for blocks of a blob ---- */
 
@@ -327,7 +392,8 @@ void bs_epoch_destroy(struct bs *bs);
 unsigned bs_epoch_enter(struct bs *bs, struct bdev_channel *ch);
 void bs_epoch_leave(struct bs *bs, struct bdev_channel *ch, unsigned epoch);
 /* Bytes a data operation on ch has moved. */
-void bs_epoch_count(struct bs *bs, struct bdev_channel *ch, uint64_t read, uint64_t written);
+void bs_epoch_read(struct bs *bs, struct bdev_channel *ch, uint64_t bytes);
+void bs_epoch_wrote(struct bs *bs, struct bdev_channel *ch, enum bs_stream stream, uint64_t bytes);
 void bs_epoch_get_stat(struct bs *bs, struct bs_stat *st);
 uint64_t bs_epoch_now(struct bs *bs);
 /* Moves the epoch on as far as operations inside allow. What was unmapped in epoch e is out of their sight when the epoch is e + 2. */
@@ -426,6 +492,7 @@ struct bs {
 	struct bs_log *log;
 	struct bs_ckpt *ckpt;
 	struct bs_service *service;
+	struct bs_pauses pauses;
 	struct bs_reporter *reporter; /* bs_check: where problems go */
 	struct bs_sb_disk sb;      /* as last written; under lock */
 };

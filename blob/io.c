@@ -53,7 +53,7 @@ static enum op_next read_step(struct op *op)
 	case READ_DONE:
 		io_leave(r);
 		io_drop(r);
-		bs_epoch_count(r->bs, io->ch, io->length, 0);
+		bs_epoch_read(r->bs, io->ch, io->length);
 		return op_finish(op);
 	}
 	return op_bug(op);
@@ -67,7 +67,7 @@ static void fast_read_done(struct bdev_io *dev, int rc)
 	struct io_req *r = io_req(io);
 
 	io_leave(r);
-	bs_epoch_count(r->bs, io->ch, io->length, 0);
+	bs_epoch_read(r->bs, io->ch, io->length);
 	op_child_done(io->parent, rc);
 }
 
@@ -80,7 +80,7 @@ static void fast_write_done(struct bdev_io *dev, int rc)
 	io_leave(r);
 	if (io->reserved)
 		bs_space_unreserve(r->bs, io->reserved);
-	bs_epoch_count(r->bs, io->ch, 0, io->length);
+	bs_epoch_wrote(r->bs, io->ch, io->stream, io->length);
 	op_child_done(io->parent, rc);
 }
 

@@ -313,7 +313,7 @@ static enum op_next step_plan(struct op *op, struct io_req *r)
 
 	if (!r->inside)
 		io_enter(r);
-	pthread_mutex_lock(&r->bs->lock);
+	bs_lock_foreground(r->bs);
 	rc = atomic_load(&r->bs->frozen) ? -EROFS : plan(r);
 	pthread_mutex_unlock(&r->bs->lock);
 	if (!rc)
@@ -365,7 +365,7 @@ static void cancel(struct io_req *r)
 {
 	if (r->wrote)
 		io_written(r);
-	pthread_mutex_lock(&r->bs->lock);
+	bs_lock_foreground(r->bs);
 	unlist(r);
 	free_new(r);
 	pthread_mutex_unlock(&r->bs->lock);
@@ -393,7 +393,7 @@ enum op_next io_write_step(struct op *op)
 			bs_space_unreserve(r->bs, io->reserved);
 		io->reserved = 0;
 		io_drop(r);
-		bs_epoch_count(r->bs, io->ch, 0, r->pos);
+		bs_epoch_wrote(r->bs, io->ch, io->stream, r->pos);
 		return op_finish(op);
 	}
 	return op_bug(op);

@@ -129,8 +129,13 @@ struct bs_segment *bs_segment_new(struct bs_log *log, uint64_t block)
 
 /* ---- limits ---- */
 
-/* A checkpoint is due when the log has outgrown 64 MiB or the last checkpoint, and on small stores a fortieth
- * of the store. */
+#define TRIGGER (56 * MiB)
+#define PART 48u
+
+/*
+ * A checkpoint is due when the log has outgrown 56 MiB or the last checkpoint, on small stores a 48th of the store. With the log at its
+ * limit and the room for a checkpoint of as much, a store with little metadata owns 192 MiB for all that, a small one a tenth of itself.
+ */
 static void set_trigger(struct bs_log *log, uint64_t trigger)
 {
 	uint64_t segment = (uint64_t)log->segment_blocks * BS_BLOCK;
@@ -147,7 +152,7 @@ void bs_log_set_limits(struct bs *bs)
 {
 	struct bs_log *log = bs->log;
 	uint64_t store = bs->blocks * BS_BLOCK;
-	uint64_t trigger = MIN(store / 40, MAX(64 * MiB, bs_ckpt_bytes(bs)));
+	uint64_t trigger = MIN(store / PART, MAX(TRIGGER, bs_ckpt_bytes(bs)));
 
 	if (bs->opts.checkpoint_bytes)
 		trigger = MIN(bs->opts.checkpoint_bytes, store / 16);
@@ -157,9 +162,10 @@ void bs_log_set_limits(struct bs *bs)
 void bs_log_fit_limits(struct bs *bs)
 {
 	struct bs_log *log = bs->log;
+	uint64_t since;
 	bool fits;
 
-	pthread_mutex_lock(&bs->lock);
+	since = bs_lock_background(bs);
 	bs_log_set_limits(bs);
 	for (;;) {
 		uint64_t before = atomic_load(&log->trigger);
@@ -170,7 +176,7 @@ void bs_log_fit_limits(struct bs *bs)
 		if (fits || atomic_load(&log->trigger) == before)
 			break;
 	}
-	pthread_mutex_unlock(&bs->lock);
+	bs_unlock_background(bs, since);
 	if (!fits)
 		log_warn("%s: too full for its next checkpoint to be sure of space: metadata cannot grow",
 			 bdev_info(bs->dev)->name);
@@ -539,6 +545,7 @@ void bs_log_release(struct bs *bs, const struct bs_log_pos *pos)
 void bs_device_get_stat(struct bs *bs, struct bs_stat *st)
 {
 	struct bs_log *log = bs->log;
+	struct bdev_stats dev;
 
 	st->lsn = atomic_load(&log->lsn);
 	st->durable_lsn = atomic_load(&log->durable_lsn);
@@ -552,5 +559,8 @@ void bs_device_get_stat(struct bs *bs, struct bs_stat *st)
 	st->log_segments = atomic_load(&log->switches);
 	st->replayed_records = log->replayed_records;
 	st->replayed_bytes = log->replayed_bytes;
+	bdev_get_stats(bs->dev, &dev);
+	st->device_write_bytes = dev.write_bytes;
+	st->reserve_bytes = bs_meta_bytes_owned(bs);
 	bs_ckpt_get_stat(bs, st);
 }

@@ -58,9 +58,9 @@ static int switch_segment(struct bs_log *log)
 		return -ENOMEM;
 	}
 	base_random(&nonce, sizeof(nonce));
+	pthread_mutex_lock(&log->lock); /* the size in the superblock may change */
 	bs_segment_fill(h, &log->bs->sb,
 			&(struct bs_log_pos){ .segment = log->next->block, .nonce = log->next_nonce, .seq = log->pos.seq }, block, nonce);
-	pthread_mutex_lock(&log->lock);
 	TAILQ_INSERT_TAIL(&log->segments, log->next, link);
 	log->n_segments++;
 	atomic_fetch_add(&log->used_blocks, log->segment_blocks - log->pos.offset + 1);

@@ -68,6 +68,7 @@ void bs_get_stat(struct bs *bs, struct bs_stat *st)
 	st->items = bs->n_items;
 	st->next_id = bs->next_id;
 	bs_space_get_stat(bs, st);
+	bs_discard_get_stat(bs, st);
 	/* What was unmapped and may be somebody else's counts until that is known; what could not be told apart for lack of memory
 	 * is counted too often. */
 	st->used_blocks = bs->n_mapped + bs->space->pending_shared;
@@ -75,5 +76,6 @@ void bs_get_stat(struct bs *bs, struct bs_stat *st)
 	st->used_blocks -= st->saved_blocks;
 	pthread_mutex_unlock(&bs->lock);
 	bs_epoch_get_stat(bs, st);
+	bs_pauses_get_stat(bs, st);
 	bs_device_get_stat(bs, st);
 }

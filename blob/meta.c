@@ -191,3 +191,14 @@ int bs_meta_claim(struct bs *bs, enum bs_meta_user user, uint64_t block, uint64_
 	pthread_mutex_unlock(&m->lock);
 	return rc;
 }
+
+uint64_t bs_meta_bytes_owned(struct bs *bs)
+{
+	struct bs_meta *m = bs->meta;
+	uint64_t units;
+
+	pthread_mutex_lock(&m->lock);
+	units = total(m);
+	pthread_mutex_unlock(&m->lock);
+	return units * unit_blocks(bs) * BS_BLOCK;
+}

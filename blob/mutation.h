@@ -16,6 +16,7 @@
 	X(pages_flush, "the superblock is written before the checkpoint's pages are durable") \
 	X(ckpt_commit, "the log is not made durable up to what a checkpoint captured") \
 	X(free_durable, "freed blocks are used again before their freeing is durable") \
+	X(discard_durable, "freed blocks are discarded before their freeing is durable") \
 	X(publish_first, "a write is published before its data is written") \
 	X(in_place_new, "new data goes over the old, though it is to go to a new place") \
 	X(shared_in_place, "a shared block is overwritten where it is") \

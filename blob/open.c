@@ -334,6 +334,7 @@ static int open_store(struct bdev *dev, const struct bs_open_opts *opts, struct 
 int bs_open(struct bdev *dev, const struct bs_open_opts *opts, struct bs **out, struct base_err *err)
 {
 	static const struct bs_open_opts none = { .size = sizeof(none) };
+	int rc;
 
 	*out = NULL;
 	if (err)
@@ -344,7 +345,15 @@ int bs_open(struct bdev *dev, const struct bs_open_opts *opts, struct bs **out, 
 		return base_err_set(err, -EINVAL, "open options have the wrong size");
 	if (bdev_info(dev)->readonly && !(opts->flags & BS_RDONLY))
 		return base_err_set(err, -EROFS, "%s: opened read-only", bdev_info(dev)->name);
-	return open_store(dev, opts, NULL, out, err);
+	rc = open_store(dev, opts, NULL, out, err);
+	if (rc || !(opts->flags & BS_GROW) || opts->flags & BS_RDONLY)
+		return rc;
+	rc = bs_grow(*out, 0, err);
+	if (rc) {
+		bs_release(*out);
+		*out = NULL;
+	}
+	return rc;
 }
 
 int bs_open_checked(struct bdev *dev, struct bs_reporter *reporter, struct bs **out, struct base_err *err)
@@ -432,6 +441,8 @@ int bs_close(struct bs *bs)
 		rc = atomic_load(&bs->frozen);
 		if (!rc)
 			rc = write_clean(bs);
+		if (!rc)
+			bs_discard_rest(bs);
 	}
 	destroy(bs);
 	return rc;

@@ -27,9 +27,17 @@ struct bs_service {
 	_Atomic unsigned bits;
 	_Atomic bool timer_set, busy, stopping;
 	struct op op;              /* commit, then release */
+	struct reactor_timer *discard_timer;
+	struct bs_discard_walk walk;
+	struct bs_discard discard;
+	_Atomic bool discarding;   /* the op runs */
+	enum { D_IDLE, D_TIMER, D_RUNS } discard_state;
+	bool walking;              /* walk is not at its end */
 };
 
-enum { S_COMMIT, S_RELEASE, S_DONE };
+#define DISCARD_AFTER_MS 500u /* of becoming free: its neighbours may follow */
+
+enum { S_COMMIT, S_RELEASE };
 
 static enum op_next service_step(struct op *op)
 {
@@ -43,9 +51,7 @@ static enum op_next service_step(struct op *op)
 		op_move(op, bdev_channel_driver(s->ch));
 		if (!bs_space_pending(s->bs))
 			return op_finish(op);
-		bs_space_release_start(s->bs, s->ch, op);
-		return op_await(op, S_DONE, 0);
-	case S_DONE:
+		bs_space_release(s->bs);
 		return op_finish(op);
 	}
 	return op_bug(op);
@@ -59,8 +65,59 @@ static void service_done(struct op *op, void *arg)
 	/* What could not be released yet waits for I/O in flight or for the next commit. */
 	if (bs_space_pending(s->bs) && !atomic_load(&s->bs->frozen))
 		bs_service_kick(s->bs, BS_KICK_TIMER);
+	if (bs_discard_wanted(s->bs))
+		bs_service_kick(s->bs, BS_KICK_DISCARD);
 	atomic_store(&s->busy, false);
 }
+
+/* ---- discards: one batch, a pause, and so on, until all is done ---- */
+
+static void discard_done(struct op *op, void *arg)
+{
+	struct bs_service *s = arg;
+
+	(void)op;
+	bs_service_kick(s->bs, BS_KICK_DISCARD);
+	atomic_store(&s->discarding, false);
+}
+
+static void discards_in(struct bs_service *s, uint64_t ms)
+{
+	s->discard_state = D_TIMER;
+	reactor_set_timer(s->discard_timer, ms);
+}
+
+static void on_discard(void *arg)
+{
+	struct bs_service *s = arg;
+
+	if (s->discard_state != D_TIMER)
+		return;
+	if (atomic_load(&s->discarding)) { /* its last moments */
+		discards_in(s, 5);
+		return;
+	}
+	if (!s->walking)
+		bs_discard_walk_init(s->bs, &s->walk);
+	s->walking = !atomic_load(&s->stopping) && bs_discard_take(s->bs, &s->walk, &s->discard);
+	s->discard_state = s->walking ? D_RUNS : D_IDLE;
+	if (s->walking) {
+		atomic_store(&s->discarding, true);
+		bs_discard_run(s->bs, s->ch, &s->discard, discard_done, s);
+	}
+}
+
+static void look_for_discards(struct bs_service *s)
+{
+	if (atomic_load(&s->stopping) || atomic_load(&s->bs->frozen))
+		return;
+	if (s->discard_state == D_RUNS)
+		discards_in(s, bs_discard_pause_ms(s->bs, &s->discard));
+	else if (s->discard_state == D_IDLE && bs_discard_wanted(s->bs))
+		discards_in(s, DISCARD_AFTER_MS);
+}
+
+/* ---- commits and releases ---- */
 
 static void commit_now(struct bs_service *s)
 {
@@ -145,6 +202,8 @@ static int on_round(void *arg)
 		commit_now(s);
 	if ((bits & BS_KICK_CKPT) && bs_ckpt_wanted(s->bs))
 		bs_ckpt_start(s->bs);
+	if (bits & BS_KICK_DISCARD)
+		look_for_discards(s);
 	return 1;
 }
 
@@ -190,6 +249,8 @@ static int prepare(struct bs_service *s)
 		rc = reactor_add_fd(s->reactor, bdev_channel_fd(s->ch), EPOLLIN, on_channel, s, &s->ch_fd);
 	if (!rc)
 		rc = reactor_add_timer(s->reactor, "commit", 1000, 0, on_timer, s, &s->timer);
+	if (!rc && s->bs->space->stale)
+		rc = reactor_add_timer(s->reactor, "discard", 1000, 0, on_discard, s, &s->discard_timer);
 	if (!rc)
 		rc = reactor_add_poller(s->reactor, "service", on_round, s, &s->poller);
 	return rc;
@@ -230,7 +291,7 @@ static bool quiet(struct bs *bs)
 {
 	bool idle;
 
-	if (atomic_load(&bs->service->busy) || !bs_ckpt_idle(bs))
+	if (atomic_load(&bs->service->busy) || atomic_load(&bs->service->discarding) || !bs_ckpt_idle(bs))
 		return false;
 	pthread_mutex_lock(&bs->log->lock);
 	idle = !bs->log->busy && !bs->log->n_async;
@@ -300,5 +361,6 @@ int bs_service_step(struct bs *bs)
 		rc = bs_checkpoint(bs);
 	if (bs_space_pending(bs))
 		bs_space_release(bs);
+	bs_discard_all(bs);
 	return rc;
 }

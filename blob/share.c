@@ -302,10 +302,10 @@ static int drop_extent(void *arg, uint64_t phys, uint64_t count)
 struct bs_chunk *bs_share_drop(struct bs *bs, struct bs_chunk *chunk)
 {
 	struct drop d = { .bs = bs };
-	uint64_t shared = 0;
+	uint64_t shared = 0, since;
 	int rc = 0;
 
-	pthread_mutex_lock(&bs->lock);
+	since = bs_lock_background(bs);
 	for (unsigned i = 0; i < chunk->n; i++) {
 		uint64_t phys = bs_run_phys(&chunk->run[i]), count = chunk->run[i].count;
 		int one;
@@ -321,7 +321,7 @@ struct bs_chunk *bs_share_drop(struct bs *bs, struct bs_chunk *chunk)
 	}
 	spare_trim(bs->shares, bs->shares->want + KEEP_NODES);
 	bs_space_kept(bs, d.kept, shared);
-	pthread_mutex_unlock(&bs->lock);
+	bs_unlock_background(bs, since);
 	if (rc)
 		log_warn("no memory to tell what is free by a deletion: it is when the store is opened again");
 	free(chunk);

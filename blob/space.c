@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "blob/internal.h"
+#include "blob/mutation.h"
 
 #define WORD 64u
 
@@ -54,10 +55,12 @@ static uint64_t word_mask(uint64_t w, uint64_t block, uint64_t end)
 	return mask;
 }
 
-static void set_range(struct bs_space *s, uint64_t block, uint64_t count)
+void bs_space_own(struct bs_space *s, uint64_t block, uint64_t count)
 {
 	uint64_t end = block + count;
 
+	if (BS_MUTATE(discard_durable))
+		bs_space_fresh(s, block, count);
 	for (uint64_t w = block / WORD; w * WORD < end; w++) {
 		uint64_t mask = word_mask(w, block, end);
 
@@ -118,7 +121,7 @@ static uint64_t region_blocks(uint64_t blocks)
 	return size;
 }
 
-static int space_arrays(struct bs_space *s)
+int bs_space_arrays(struct bs_space *s, bool stale)
 {
 	uint64_t words = round_up(s->blocks, MAX((uint64_t)s->unit_blocks, WORD)) / WORD;
 
@@ -129,6 +132,12 @@ static int space_arrays(struct bs_space *s)
 	s->unit_used = base_calloc(s->n_units, sizeof(*s->unit_used));
 	if (!s->bits || !s->region_free || !s->unit_used)
 		return -ENOMEM;
+	if (stale) {
+		s->stale = base_calloc(words, sizeof(*s->stale));
+		s->stale_region = base_calloc(s->n_regions, sizeof(*s->stale_region));
+		if (!s->stale || !s->stale_region)
+			return -ENOMEM;
+	}
 	for (uint64_t w = 0; w < words; w++) {
 		s->bits[w] = ~0ull;
 		s->unit_used[w * WORD / s->unit_blocks] =
@@ -139,7 +148,7 @@ static int space_arrays(struct bs_space *s)
 
 static void own_cluster_of(struct bs *bs, uint64_t block)
 {
-	set_range(bs->space, round_down(block, bs->cluster_blocks), bs->cluster_blocks);
+	bs_space_own(bs->space, round_down(block, bs->cluster_blocks), bs->cluster_blocks);
 }
 
 int bs_space_create(struct bs *bs)
@@ -157,7 +166,7 @@ int bs_space_create(struct bs *bs)
 	s->cluster_blocks = bs->cluster_blocks;
 	for (uint32_t i = 0; i < WORD; i += bs->cluster_blocks)
 		s->lead |= 1ull << i;
-	if (space_arrays(s)) {
+	if (bs_space_arrays(s, bs->flags & BS_DISCARD && bdev_info(bs->dev)->discard)) {
 		bs_space_destroy(bs);
 		return -ENOMEM;
 	}
@@ -178,6 +187,8 @@ void bs_space_destroy(struct bs *bs)
 	bs_space_drop_batches(s);
 	pthread_mutex_destroy(&s->lock);
 	free(s->bits);
+	free(s->stale);
+	free(s->stale_region);
 	free(s->region_free);
 	free(s->unit_used);
 	free(s);
@@ -199,7 +210,7 @@ int bs_space_claim(struct bs *bs, uint64_t block, uint64_t count, uint64_t *bad)
 	pthread_mutex_lock(&s->lock);
 	hit = first_set(s, block, block + count);
 	if (hit == block + count)
-		set_range(s, block, count);
+		bs_space_own(s, block, count);
 	pthread_mutex_unlock(&s->lock);
 	*bad = hit;
 	return hit == block + count ? 0 : -EUCLEAN;
@@ -262,7 +273,7 @@ static uint64_t take_run(struct bs_space *s, unsigned stream, uint64_t want, uin
 			if (*block < end) {
 				end = MIN(end, *block + want * cb);
 				got = (first_set(s, *block, end) - *block) / cb;
-				set_range(s, *block, got * cb);
+				bs_space_own(s, *block, got * cb);
 				s->stream[stream].pos = *block + got * cb;
 				return got;
 			}
@@ -300,7 +311,7 @@ bool bs_space_take_block(struct bs *bs, uint64_t block)
 
 	pthread_mutex_lock(&s->lock);
 	if (block < s->blocks && !(s->bits[block / WORD] >> (block % WORD) & 1)) {
-		set_range(s, block, 1);
+		bs_space_own(s, block, 1);
 		was_free = true;
 	}
 	pthread_mutex_unlock(&s->lock);
@@ -321,7 +332,7 @@ int bs_space_alloc_meta(struct bs *bs, uint64_t blocks, uint64_t *block)
 			continue;
 		s->unit_hint = u;
 		*block = u * blocks;
-		set_range(s, *block, blocks);
+		bs_space_own(s, *block, blocks);
 		rc = 0;
 		break;
 	}
@@ -331,7 +342,10 @@ int bs_space_alloc_meta(struct bs *bs, uint64_t blocks, uint64_t *block)
 
 void bs_space_free_meta(struct bs *bs, uint64_t block, uint64_t count)
 {
-	bs_space_free_now(bs, block, count);
+	pthread_mutex_lock(&bs->space->lock);
+	bs_space_clear(bs->space, block, count);
+	bs_space_stale(bs->space, block, count);
+	pthread_mutex_unlock(&bs->space->lock);
 }
 
 void bs_space_free_now(struct bs *bs, uint64_t block, uint64_t count)

@@ -2,8 +2,8 @@
 /*
  * From unmapped to free (R3). What transactions unmap gathers in the open batch, which knows the
  * highest LSN among them. A release closes the batch: that gives it an epoch. It is freed when its
- * LSN is durable, the epoch is two further (see epoch.c), and its discards, if any, are done. Until
- * then its bits stay set.
+ * LSN is durable and the epoch is two further (see epoch.c). Until then its bits stay set. Discards
+ * come after that (discard.c).
  *
  * Taking extents in never fails: they lie in chunks of the store's pool, or come in the chunks that
  * held them as runs, or as a whole tree of them, which a chunk of pointers refers to.
@@ -17,8 +17,6 @@
 #include "blob/internal.h"
 #include "blob/mutation.h"
 #include "blob/share.h"
-
-#define DISCARDS 8u /* in flight */
 
 /* ---- gathering ---- */
 
@@ -36,6 +34,8 @@ void bs_space_unmapped(struct bs *bs, uint64_t block, uint64_t count, unsigned f
 	struct bs_chunk *c;
 
 	pthread_mutex_lock(&s->lock);
+	if (BS_MUTATE(discard_durable) && !(flags & BS_RUN_SHARED))
+		bs_space_stale(s, block, count);
 	if (BS_MUTATE(free_durable) && !(flags & BS_RUN_SHARED)) {
 		bs_space_clear(s, block, count);
 		pthread_mutex_unlock(&s->lock);
@@ -207,7 +207,7 @@ static bool take_ready(struct bs *bs, struct bs_batch *out)
 	return ready;
 }
 
-static void batch_done(struct bs_space *s)
+void bs_space_batch_done(struct bs_space *s)
 {
 	struct bs_drain_waiter *w;
 
@@ -242,6 +242,7 @@ static uint64_t free_chunk(struct bs_space *s, struct bs_chunk *c)
 	pthread_mutex_lock(&s->lock);
 	for (unsigned i = 0; i < c->n; i++) {
 		bs_space_clear(s, bs_run_phys(&c->run[i]), c->run[i].count);
+		bs_space_stale(s, bs_run_phys(&c->run[i]), c->run[i].count);
 		blocks += c->run[i].count;
 	}
 	s->pending -= blocks;
@@ -257,7 +258,7 @@ static uint64_t free_batch(struct bs *bs, struct bs_batch *b)
 
 	while ((c = batch_next(bs, b)))
 		blocks += free_chunk(bs->space, c);
-	batch_done(bs->space);
+	bs_space_batch_done(bs->space);
 	return blocks;
 }
 
@@ -279,98 +280,4 @@ bool bs_space_pending(struct bs *bs)
 	pending = bs->space->pending;
 	pthread_mutex_unlock(&bs->space->lock);
 	return pending;
-}
-
-/* ---- with discards ---- */
-
-struct release {
-	struct op op;
-	struct bs *bs;
-	struct bdev_channel *ch;
-	struct op *parent;
-	struct bs_batch batch;
-	struct bs_chunk *chunk;
-	unsigned next; /* extent of the chunk */
-	struct bdev_io io[DISCARDS];
-};
-
-enum { TAKE, DISCARD, FREED };
-
-/* A discard is advice: one that fails leaves the blocks as they are. */
-static void discard_done(struct bdev_io *io, int rc)
-{
-	(void)rc;
-	op_child_done(io->cb_arg, 0);
-}
-
-static void submit_discards(struct release *r)
-{
-	for (unsigned i = 0; i < DISCARDS && r->next < r->chunk->n; i++, r->next++) {
-		const struct bs_run *run = &r->chunk->run[r->next];
-
-		memset(&r->io[i], 0, sizeof(r->io[i]));
-		bdev_io_init_buf(&r->io[i], BDEV_DISCARD, NULL, bs_run_phys(run) * BS_BLOCK,
-				 run->count * BS_BLOCK, discard_done, &r->op);
-		op_child_begin(&r->op);
-		bdev_submit(r->ch, &r->io[i]);
-	}
-	bdev_kick(r->ch);
-}
-
-static enum op_next release_step(struct op *op)
-{
-	struct release *r = container_of(op, struct release, op);
-
-	switch (op->step) {
-	case TAKE:
-		if (!take_ready(r->bs, &r->batch))
-			return op_finish(op);
-		r->chunk = batch_next(r->bs, &r->batch);
-		r->next = 0;
-		return op_goto(op, DISCARD);
-	case DISCARD:
-		if (!r->chunk) {
-			batch_done(r->bs->space);
-			return op_goto(op, TAKE);
-		}
-		submit_discards(r);
-		return op_await(op, FREED, 0);
-	case FREED:
-		if (r->next < r->chunk->n)
-			return op_goto(op, DISCARD);
-		free_chunk(r->bs->space, r->chunk);
-		r->chunk = batch_next(r->bs, &r->batch);
-		r->next = 0;
-		return op_goto(op, DISCARD);
-	}
-	return op_bug(op);
-}
-
-static void release_done(struct op *op, void *arg)
-{
-	struct release *r = arg;
-	struct op *parent = r->parent;
-
-	(void)op;
-	free(r);
-	op_child_done(parent, 0);
-}
-
-void bs_space_release_start(struct bs *bs, struct bdev_channel *ch, struct op *op)
-{
-	struct release *r = NULL;
-
-	op_child_begin(op);
-	if ((bs->flags & BS_DISCARD) && bdev_info(bs->dev)->discard)
-		r = base_calloc(1, sizeof(*r));
-	if (!r) {
-		bs_space_release(bs);
-		op_child_done(op, 0);
-		return;
-	}
-	r->bs = bs;
-	r->ch = ch;
-	r->parent = op;
-	op_init(&r->op, "release", release_step, bdev_channel_driver(ch), release_done, r);
-	op_start(&r->op);
 }

@@ -68,7 +68,7 @@ int bs_txn_try(struct bs *bs, uint32_t flags, struct bs_txn **out)
 
 	if (bs->flags & BS_RDONLY)
 		return -EROFS;
-	pthread_mutex_lock(&bs->lock);
+	bs_lock_foreground(bs);
 	rc = atomic_load(&bs->frozen) ? -EROFS : bs_log_room(bs, flags, 0);
 	if (rc) {
 		pthread_mutex_unlock(&bs->lock);
@@ -88,13 +88,16 @@ int bs_txn_try(struct bs *bs, uint32_t flags, struct bs_txn **out)
 
 int bs_txn_begin(struct bs *bs, uint32_t flags, struct bs_txn **out)
 {
+	uint64_t since;
 	int rc;
 
 	while ((rc = bs_txn_try(bs, flags, out)) == -EAGAIN) {
 		/* The service thread makes the room: it would wait for itself. */
 		if (bs_has_service(bs) && reactor_current() == bs_service_reactor(bs))
 			break;
+		since = bs_stop_begin();
 		rc = bs_log_wait_room(bs);
+		bs_stop_end(bs, since);
 		if (rc)
 			break;
 	}

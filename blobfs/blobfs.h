@@ -49,6 +49,7 @@ struct bfs_format_opts {
 	uint8_t uuid[16];
 	char label[64];
 	uint32_t root_mode, root_uid, root_gid; /* mode 0: 0755 */
+	uint64_t store_size;                    /* bytes of the device that it takes; 0: all */
 	uint32_t hash_bits;                     /* 0: 55; fewer make names collide, for tests */
 };
 /* Makes an empty file system on an open device; durable when it returns. */
@@ -60,6 +61,7 @@ enum bfs_mount_flags {
 	BFS_DISCARD = 1 << 2,
 	BFS_NOATIME = 1 << 3,    /* else relatime */
 	BFS_NO_LOCK = 1 << 4,    /* read-only look at a device somebody else uses */
+	BFS_GROW = 1 << 5,       /* grows into all of the device (bs_grow) before anything else */
 };
 struct bfs_mount_opts {
 	uint32_t size;            /* sizeof(struct bfs_mount_opts) */
@@ -68,6 +70,7 @@ struct bfs_mount_opts {
 	uint64_t dirty_limit;     /* bytes of dirty pages past which writers write back themselves; 0: a quarter of the cache, 512 MiB at most */
 	uint32_t writeback_ms;    /* a page dirty for so long is written back, and committed; 0: 1000 */
 	uint32_t commit_ms;       /* metadata is committed at least so often; 0: 1000 */
+	uint64_t discard_min, discard_rate; /* BFS_DISCARD: as in struct bs_open_opts */
 };
 /* Opens `device` (a device string) and recovers. The same device mounted again in this process gives the same struct,
  * counted; flags must agree (-EBUSY). err gets one line naming device and cause. opts may be NULL. */
@@ -93,6 +96,8 @@ BLOBFS_API int bfs_get_statfs(struct bfs *fs, struct bfs_statfs *out);
 struct bfs_cache_stat {
 	uint64_t pages, dirty, writing, hits, misses, readahead, evicted, written_back;
 	uint64_t inodes; /* in core */
+	uint64_t written_bytes; /* by callers */
+	uint64_t zeroed_bytes;  /* by us: behind old ends of files, at the edges of holes */
 };
 BLOBFS_API void bfs_get_cache_stat(struct bfs *fs, struct bfs_cache_stat *out);
 

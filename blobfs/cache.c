@@ -473,6 +473,8 @@ void bfs_get_cache_stat(struct bfs *fs, struct bfs_cache_stat *out)
 		.writing = atomic_load(&c->n_writing),
 		.readahead = atomic_load(&c->readahead),
 		.written_back = atomic_load(&c->written_back),
+		.written_bytes = atomic_load(&c->written_bytes),
+		.zeroed_bytes = atomic_load(&c->zeroed_bytes),
 	};
 	for (uint32_t i = 0; i < c->n_shards; i++) {
 		struct bfs_shard *s = &c->shards[i];

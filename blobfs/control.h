@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * What a program can ask of a mounted BlobFS, by ioctl(2) on any open file or directory of it. For the superuser and the user who
- * mounted it; others get EPERM. All fields are in the machine's own byte order; `size` is the struct's and must be right (EINVAL).
+ * mounted it; others get EPERM, but anybody may ask for BFS_CONTROL_STAT. All fields are in the machine's own byte order; `size` is the struct's and must be right (EINVAL);
+ * what has none is told from another version's by the size in the number (ENOTTY).
  */
 #ifndef BLOBFS_CONTROL_H
 #define BLOBFS_CONTROL_H
 
 #include <stdint.h>
 #include <sys/ioctl.h>
+
+#include "blobfs/blobfs.h"
 
 enum bfs_control_scrub_op {
 	BFS_SCRUB_START = 1, /* EBUSY: one is under way */
@@ -40,5 +43,32 @@ struct bfs_control_scrub {
 	struct bfs_control_finding finding[BFS_CONTROL_FINDINGS];
 };
 #define BFS_CONTROL_SCRUB _IOWR(0xb1, 0x53, struct bfs_control_scrub)
+
+/* ---- the device, and numbers ---- */
+
+/* Trimming is FITRIM of linux/fs.h, as for every file system: range, minimum length, and back how many bytes were discarded. */
+
+struct bfs_control_grow {
+	uint64_t size;  /* bytes; 0: all of the device. Back: what it has now */
+	int32_t rc;     /* back: 0 or negative errno; the ioctl itself succeeds then */
+	char text[252]; /* back: why not, in one line */
+};
+#define BFS_CONTROL_GROW _IOWR(0xb1, 1, struct bfs_control_grow)
+
+struct bfs_control_stat {
+	struct bs_stat store;
+	struct bfs_cache_stat cache;
+	char device[256]; /* its name, cut off if it is longer */
+	char module[16];
+	uint64_t device_size;
+};
+#define BFS_CONTROL_STAT _IOR(0xb1, 2, struct bfs_control_stat)
+
+/*
+ * On a file open for writing: how long what is written to it will live (RWH_WRITE_LIFE_… of fcntl.h), for everybody who has it open
+ * now. The kernel keeps F_SET_RW_HINT of fcntl(2) to itself, so programs say it so. -EINVAL: a directory, or no such hint.
+ */
+#define BFS_CONTROL_SET_RW_HINT _IOW(0xb1, 3, uint64_t)
+
 
 #endif

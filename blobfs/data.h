@@ -129,6 +129,7 @@ struct bfs_cache {
 	_Atomic uint32_t n_free_waiters, rotor;
 	_Atomic uint32_t n_small, n_main; /* pages in the shards' queues */
 	_Atomic uint64_t seq, n_dirty, n_writing, readahead, written_back;
+	_Atomic uint64_t written_bytes, zeroed_bytes;
 	pthread_mutex_t unit_lock;
 	struct bfs_unit *free_units;
 	uint32_t n_units;

@@ -113,6 +113,8 @@ static int collect(struct bfs_req *req, struct direct_state *st)
 		rc = rc ? rc : u->rc;
 		if (!rc)
 			st->done += u->io.length;
+		if (!rc)
+			atomic_fetch_add_explicit(&u->cache->written_bytes, u->io.length, memory_order_relaxed);
 		bfs_inode_note_lsn(req->inode, u->io.lsn);
 		bfs_unit_put(u);
 	}

@@ -12,7 +12,7 @@
 #define LOG_COMPONENT "blobfs"
 #include "base/log.h"
 
-#define MOUNT_FLAGS (BFS_RDONLY | BFS_NO_SERVICE | BFS_DISCARD | BFS_NOATIME | BFS_NO_LOCK)
+#define MOUNT_FLAGS (BFS_RDONLY | BFS_NO_SERVICE | BFS_DISCARD | BFS_NOATIME | BFS_NO_LOCK | BFS_GROW)
 
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t registry_cond = PTHREAD_COND_INITIALIZER;
@@ -54,6 +54,8 @@ static int up_store(struct bfs *fs, struct base_err *err)
 		.commit_ms = fs->opts.commit_ms,
 		.log_arena = fs->log_arena,
 		.log_arena_size = fs->log_arena_size,
+		.discard_min = fs->opts.discard_min,
+		.discard_rate = fs->opts.discard_rate,
 	};
 	int rc;
 
@@ -63,6 +65,8 @@ static int up_store(struct bfs *fs, struct base_err *err)
 		opts.flags |= BS_NO_SERVICE;
 	if (fs->opts.flags & BFS_DISCARD)
 		opts.flags |= BS_DISCARD;
+	if (fs->opts.flags & BFS_GROW)
+		opts.flags |= BS_GROW;
 	bdev_ref(fs->dev);
 	rc = bs_open(fs->dev, &opts, &fs->bs, err);
 	if (rc)

@@ -234,6 +234,7 @@ static void chunk_written(struct chunk *k, uint64_t end)
 	w->offset += written;
 	w->left -= written;
 	w->done += written;
+	atomic_fetch_add_explicit(w->from.iov ? &k->c->written_bytes : &k->c->zeroed_bytes, written, memory_order_relaxed);
 	if (!written)
 		return;
 	if (end > k->size)

@@ -161,7 +161,9 @@ void do_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned int cmd, void *arg, struc
 	struct bfs_control_scrub q;
 	int rc;
 
-	(void)ino, (void)arg, (void)fi, (void)flags;
+	(void)arg, (void)fi;
+	if (!(flags & FUSE_IOCTL_COMPAT) && device_ioctl(req, ino, cmd, in, in_size, out_size))
+		return;
 	if (cmd != (unsigned int)BFS_CONTROL_SCRUB || in_size != sizeof(q) || out_size != sizeof(q)) {
 		fuse_reply_err(req, ENOTTY);
 		return;

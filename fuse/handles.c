@@ -140,3 +140,19 @@ bool handles_is_full(struct handles *h, uint64_t ino)
 	pthread_mutex_unlock(&h->lock);
 	return full;
 }
+
+bool handles_set_stream(struct handles *hs, uint64_t ino, enum bs_stream stream)
+{
+	bool any = false;
+	struct handle *h;
+
+	pthread_mutex_lock(&hs->lock);
+	LIST_FOREACH(h, &hs->all, link) {
+		if (h->ino != ino || !h->writable)
+			continue;
+		bfs_set_stream(h->file, stream);
+		any = true;
+	}
+	pthread_mutex_unlock(&hs->lock);
+	return any;
+}

@@ -7,7 +7,7 @@
  *   transport.c  how requests arrive; kmount.c: mounting and unmounting
  *   ops_*.c      operations; handles.c: open files; full.c: ENOSPC for delayed writes
  *   locks.c      POSIX locks beside a library user
- *   control.c    what can be asked by ioctl
+ *   control.c    what can be asked by ioctl; device.c: growing, trimming, numbers
  *   main.c, options.c, daemon.c   mount.blobfs
  *
  * A worker is a reactor with a port of the transport and a queue of the file system. Metadata is answered in the
@@ -78,6 +78,8 @@ struct bfs_fuse {
 	struct control *control;
 	struct reactor *side;
 	bool side_started;
+	pthread_mutex_t slow_lock;
+	struct reactor *slow; /* for what takes long; NULL: nothing has come yet */
 	unsigned int n_workers;
 	struct worker *workers;
 	sem_t event;
@@ -113,6 +115,8 @@ void handle_close(struct bfs_fuse *f, struct handle *h);
 bool handles_has_writer(struct handles *h, uint64_t ino);
 /* Changes the mark that delayed writes of this inode find no space; returns what it was. */
 bool handles_set_full(struct handles *h, uint64_t ino, bool full);
+/* For all that have the inode open for writing; false: nobody has. */
+bool handles_set_stream(struct handles *h, uint64_t ino, enum bs_stream stream);
 bool handles_is_full(struct handles *h, uint64_t ino);
 
 /* ---- full.c ---- */

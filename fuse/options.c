@@ -11,8 +11,8 @@
 enum kind {
 	IGNORED, /* mount(8)'s own, or what is so anyway */
 	KERNEL,  /* handed on to the kernel */
-	RW, RO, NOATIME, RELATIME, DISCARD, NODISCARD, ALLOW_OTHER, DEBUG, /* no value */
-	CACHE, DIRTY, REACTORS, FSNAME, /* with a value */
+	RW, RO, NOATIME, RELATIME, DISCARD, NODISCARD, GROW, ALLOW_OTHER, DEBUG, /* no value */
+	CACHE, DIRTY, DISCARD_MIN, REACTORS, FSNAME, /* with a value */
 	REMOUNT,
 };
 
@@ -23,7 +23,7 @@ static const struct option_name {
 } names[] = {
 	{ "rw", RW }, { "ro", RO },
 	{ "noatime", NOATIME }, { "relatime", RELATIME }, { "atime", RELATIME }, { "norelatime", RELATIME },
-	{ "discard", DISCARD }, { "nodiscard", NODISCARD },
+	{ "discard", DISCARD }, { "nodiscard", NODISCARD }, { "discard=", DISCARD_MIN }, { "grow", GROW },
 	{ "allow_other", ALLOW_OTHER }, { "debug", DEBUG },
 	{ "cache=", CACHE }, { "dirty=", DIRTY }, { "reactors=", REACTORS }, { "fsname=", FSNAME },
 	{ "dev", KERNEL }, { "nodev", KERNEL }, { "suid", KERNEL }, { "nosuid", KERNEL },
@@ -122,6 +122,12 @@ static int set_one(struct mount_args *a, const char *opt, struct base_err *err)
 	case DISCARD:
 	case NODISCARD:
 		set_flag(a, BFS_DISCARD, o->kind == DISCARD);
+		return 0;
+	case DISCARD_MIN:
+		set_flag(a, BFS_DISCARD, true);
+		return set_size(opt, value, &a->fs.discard_min, err);
+	case GROW:
+		set_flag(a, BFS_GROW, true);
 		return 0;
 	case ALLOW_OTHER:
 		a->fuse.allow_other = true;

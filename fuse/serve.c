@@ -238,6 +238,7 @@ int bfs_fuse_start(struct bfs *fs, const char *dir, const struct bfs_fuse_opts *
 	f->fs = fs;
 	set_opts(f, opts);
 	handles_init(&f->handles);
+	pthread_mutex_init(&f->slow_lock, NULL);
 	sem_init(&f->event, 0, 0);
 	rc = kmount_check_dir(dir, &f->dir, &why);
 	if (!rc) {
@@ -298,7 +299,7 @@ static int unmount(struct bfs_fuse *f)
 /* The side thread ends first: what it waits for, the workers do. */
 static void threads_stop(struct bfs_fuse *f)
 {
-	atomic_store(&f->stopping, true);
+	device_stop(f);
 	if (f->side_started) {
 		reactor_stop(f->side);
 		reactor_join(f->side);
@@ -324,6 +325,9 @@ int bfs_fuse_stop(struct bfs_fuse *f)
 			reactor_destroy(f->workers[i].r);
 	if (f->side)
 		reactor_destroy(f->side);
+	if (f->slow)
+		reactor_destroy(f->slow);
+	pthread_mutex_destroy(&f->slow_lock);
 	handles_close_all(&f->handles);
 	sem_destroy(&f->event);
 	free(f->workers);

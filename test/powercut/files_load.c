@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "test/powercut/device.h"
 #include "test/powercut/files_model.h"
 
 struct load {
@@ -77,10 +78,11 @@ static void mount_fs(struct load *l)
 {
 	struct bfs_mount_opts opts = { .size = sizeof(opts), .flags = l->run->service ? 0 : BFS_NO_SERVICE,
 				       .cache_size = 1 * MiB, .dirty_limit = l->m.dirty_limit, .writeback_ms = 20,
-				       .commit_ms = 20 };
+				       .commit_ms = 20, .discard_min = BS_BLOCK };
 	struct base_err err = { "" };
 	int rc;
 
+	opts.flags |= l->run->discard ? BFS_DISCARD : 0;
 	bdev_ref(l->run->dev);
 	rc = bfs_mount_bdev(l->run->dev, &opts, &l->fs, &err);
 	if (rc) {
@@ -109,7 +111,8 @@ static void fill(struct load *l)
 
 static void *load_begin(struct run *run)
 {
-	struct bfs_format_opts opts = { .size = sizeof(opts), .cluster_size = 4096u << rng_below(&run->rng, 4) };
+	struct bfs_format_opts opts = { .size = sizeof(opts), .cluster_size = 4096u << rng_below(&run->rng, 4),
+					.store_size = device_first_size(run) };
 	struct load *l = calloc(1, sizeof(*l));
 	struct base_err err = { "" };
 	struct bfs_attr a;
@@ -505,6 +508,10 @@ static void load_step(void *w)
 	struct load *l = w;
 	uint64_t dice = rng_below(&l->run->rng, 100);
 
+	if (rng_below(&l->run->rng, 1000) < 15) {
+		device_step(l->run, bfs_store(l->fs));
+		return;
+	}
 	for (size_t i = 0; i < ARRAY_SIZE(ops); i++) {
 		if (dice < ops[i].weight) {
 			ops[i].fn(l);
@@ -559,7 +566,7 @@ static bool mount_and_verify(struct load *l, struct run *run, uint64_t event, st
 		return finding(run, "mount: %s", base_err_text(&err, rc));
 	}
 	lsn = bs_lsn(bfs_store(fs));
-	ok = fm_verify(&l->m, run, fs, lsn, event);
+	ok = fm_verify(&l->m, run, fs, lsn, event) && device_verify(run, bfs_store(fs), event);
 	rc = bfs_unmount(fs);
 	return ok && (!rc || finding(run, "unmount: %s", strerror(-rc)));
 }

@@ -26,11 +26,16 @@ static inline bool rng_chance(struct rng *r, unsigned percent) { return rng_belo
 /* What a workload came to do; --verbose prints it. */
 #define COVERAGE(X) \
 	X(checkpoints) X(segments) X(commits) X(log_waits) X(long_txns) X(in_place) X(published) X(reused) X(full) X(direct) \
-	X(orphans) X(throttled) X(reopened) X(cached) X(snapshots) X(shared) X(unshared)
+	X(orphans) X(throttled) X(grown) X(trimmed) X(reopened) X(cached) X(snapshots) X(shared) X(unshared)
 struct coverage {
 #define X(name) uint64_t name;
 	COVERAGE(X)
 #undef X
+};
+
+/* The store's size, when it was asked for, and when it was said to be durable. */
+struct store_size {
+	uint64_t blocks, issued, done;
 };
 
 struct run {
@@ -41,6 +46,9 @@ struct run {
 	struct bdev *dev;   /* powercut over ram */
 	char why[512];      /* what a verification found */
 	struct coverage coverage;
+	bool discard;       /* what becomes free is discarded */
+	struct store_size sizes[16];
+	unsigned n_sizes;
 	bool service;       /* --service: with the store's own thread */
 	jmp_buf *escape;    /* --faults: where a workload goes when a call has failed */
 	bool tracing;       /* --trace: what the workload does is printed */

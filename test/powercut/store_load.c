@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "test/powercut/device.h"
 #include "test/powercut/store_load.h"
 
 #define PARALLEL 4u  /* writes in flight together */
@@ -83,10 +84,11 @@ static unsigned store_writable(const struct load *l)
 static void open_store(struct load *l)
 {
 	struct bs_open_opts opts = { .size = sizeof(opts), .flags = l->run->service ? 0 : BS_NO_SERVICE,
-				     .checkpoint_bytes = 1, .commit_ms = 5 };
+				     .checkpoint_bytes = 1, .commit_ms = 5, .discard_min = BS_BLOCK };
 	struct base_err err = { "" };
 	int rc;
 
+	opts.flags |= l->run->discard ? BS_DISCARD : 0;
 	bdev_ref(l->run->dev);
 	rc = bs_open(l->run->dev, &opts, &l->bs, &err);
 	if (rc) {
@@ -222,7 +224,7 @@ static bool want_log(struct load *l)
 static void *load_begin(struct run *run)
 {
 	struct bs_format_opts opts = { .size = sizeof(opts), .cluster_size = 4096u << rng_below(&run->rng, 4),
-				       .owner = "powercut" };
+				       .owner = "powercut", .store_size = device_first_size(run) };
 	struct load *l = calloc(1, sizeof(*l));
 	struct base_err err = { "" };
 	int rc;
@@ -591,6 +593,10 @@ static void load_step(void *w)
 			storm(l);
 		else
 			long_txn(l);
+		return;
+	}
+	if (rng_below(&l->run->rng, 1000) < 20) {
+		device_step(l->run, l->bs);
 		return;
 	}
 	if (l->alive >= 3 && rng_chance(&l->run->rng, 12)) {

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "test/powercut/device.h"
 #include "test/powercut/store_model.h"
 
 #define SECTOR 512u
@@ -156,7 +157,7 @@ bool sm_verify_state(const struct store_model *m, struct run *run, uint64_t even
 		return finding(run, "open: %s", base_err_text(&err, rc));
 	}
 	lsn = bs_lsn(bs);
-	ok = sm_verify(m, run, bs, lsn, event);
+	ok = sm_verify(m, run, bs, lsn, event) && device_verify(run, bs, event);
 	bs_close(bs);
 	if (ok && event % 4 == 0)
 		ok = verify_again(m, run, event, lsn, open_state(arg));

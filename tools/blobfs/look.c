@@ -10,7 +10,6 @@
 #include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
-#include <uuid/uuid.h>
 
 #include "base/util.h"
 #include "tools/blobfs/verb.h"
@@ -26,66 +25,9 @@ static void add_text(struct json_object *o, const char *key, const char *v)
 	json_object_object_add(o, key, json_object_new_string(v));
 }
 
-/* One list of the numbers serves both forms. */
-struct number {
-	const char *key, *label;
-	uint64_t value;
-	bool bytes;
-};
-
-static void print_numbers(const struct number *n, size_t count)
-{
-	char text[32];
-
-	for (size_t i = 0; i < count; i++)
-		if (n[i].bytes)
-			printf("%-22s %s\n", n[i].label, base_format_size(n[i].value, text, sizeof(text)));
-		else
-			printf("%-22s %" PRIu64 "\n", n[i].label, n[i].value);
-}
-
 int verb_info(struct bfs *fs, const struct call *call)
 {
-	const struct bdev_info *info = bdev_info(bs_bdev(bfs_store(fs)));
-	struct json_object *o;
-	char uuid[37], version[32];
-	struct bs_stat st;
-
-	bs_get_stat(bfs_store(fs), &st);
-	uuid_unparse(st.uuid, uuid);
-	snprintf(version, sizeof(version), "%u.%u", st.version_major, st.version_minor);
-	const struct number n[] = {
-		{ "size", "size", st.blocks * BS_BLOCK, true },
-		{ "cluster_size", "cluster size", st.cluster_size, true },
-		{ "used", "data", st.used_blocks * BS_BLOCK, true },
-		{ "free", "free", st.free_blocks * BS_BLOCK, true },
-		{ "available", "available", st.avail_blocks * BS_BLOCK, true },
-		{ "metadata", "metadata", st.meta_bytes, true },
-		{ "log", "log", st.log_bytes, true },
-		{ "log_limit", "log limit", st.log_limit, true },
-		{ "blobs", "inodes", st.blobs, false },
-		{ "runs", "runs", st.runs, false },
-		{ "items", "items", st.items, false },
-		{ "next_id", "next inode number", st.next_id, false },
-		{ "lsn", "LSN", st.lsn, false },
-		{ "checkpoint_lsn", "checkpoint LSN", st.checkpoint_lsn, false },
-		{ "replayed_records", "records replayed", st.replayed_records, false },
-	};
-	if (!call->json) {
-		printf("%-22s %s (%s)\n%-22s %s\n%-22s %s\n%-22s %s\n", "device", call->device, info->module, "UUID",
-		       uuid, "label", st.label[0] ? st.label : "-", "format", version);
-		print_numbers(n, ARRAY_SIZE(n));
-		return EXIT_OK;
-	}
-	o = json_object_new_object();
-	add_text(o, "device", call->device);
-	add_text(o, "module", info->module);
-	add_text(o, "uuid", uuid);
-	add_text(o, "label", st.label);
-	add_text(o, "format", version);
-	for (size_t i = 0; i < ARRAY_SIZE(n); i++)
-		add_u64(o, n[i].key, n[i].value);
-	return verb_print_json(o);
+	return numbers_of(fs, call);
 }
 
 int verb_df(struct bfs *fs, const struct call *call)
@@ -200,9 +142,11 @@ static void stat_text(const char *path, const struct bfs_attr *a, const struct b
 
 int verb_stat(struct bfs *fs, const struct call *call)
 {
-	struct json_object *all = call->json ? json_object_new_array() : NULL;
+	struct json_object *all = call->json && !call->opt['F'] ? json_object_new_array() : NULL;
 	int result = EXIT_OK;
 
+	if (call->opt['F'])
+		return numbers_of(fs, call);
 	for (int i = 0; i < call->argc; i++) {
 		char target[BFS_SYMLINK_MAX + 1];
 		struct bs_usage u;

@@ -12,13 +12,14 @@
 #include "tools/common/common.h"
 
 static const struct verb verbs[] = {
-	{ "info", "", "what the store is and what it holds", NULL, "", 0, 0, false, true, verb_info, NULL },
+	{ "info", "", "what the store is and what it holds, mounted or not", NULL, "", 0, 0, false, true, verb_info, NULL },
 	{ "df", "", "space and inodes", "  -h   sizes for people\n", "h", 0, 0, false, true, verb_df, NULL },
 	{ "ls", "[PATH…]", "list directories",
 	  "  -l   mode, links, owner, size, time\n  -a   names that begin with a dot too\n"
 	  "  -R   with all that lies below\n  -d   directories themselves\n  -h   sizes for people\n  -i   inode numbers\n",
 	  "laRdhi", 0, -1, false, true, verb_ls, NULL },
-	{ "stat", "PATH…", "everything about an inode", NULL, "", 1, -1, false, true, verb_stat, NULL },
+	{ "stat", "PATH…", "everything about an inode",
+	  "      --fs  of the file system instead, mounted as a rule: what was written and why, and who waited how long\n", "F", 1, -1, false, true, verb_stat, NULL },
 	{ "cat", "PATH…", "files to standard output", NULL, "", 1, -1, false, false, verb_cat, NULL },
 	{ "put", "SOURCE… PATH", "copy files in; SOURCE - is standard input",
 	  "  -r   trees, with modes, owners, times, links and extended attributes\n  -v   say each name\n", "rv", 2, -1,
@@ -36,6 +37,11 @@ static const struct verb verbs[] = {
 	{ "snapshot", "PATH NAME", "a copy whose data cannot be changed", NULL, "", 2, 2, true, false, verb_snapshot, NULL },
 	{ "clone", "PATH NAME", "a copy that can be changed", NULL, "", 2, 2, true, false, verb_clone, NULL },
 	{ "rollback", "PATH NAME", "put the copy in the place of PATH", NULL, "", 2, 2, true, false, verb_rollback, NULL },
+	{ "grow", "", "take all of a device that has grown, or of a mounted one",
+	  "  -s, --size SIZE  not all of it: SIZE in the end\n", "s:", 0, 0, true, true, NULL, verb_grow },
+	{ "trim", "", "tell the device what is free; mounted or not",
+	  "  -o, --offset SIZE  from this byte of the device on\n  -l, --length SIZE  so much of it\n"
+	  "  -m, --minimum SIZE  only extents so long\n  -v   say how much it was\n", "o:l:m:v", 0, 0, true, true, NULL, verb_trim },
 	{ "export", "DIRECTORY", "copy everything out",
 	  "  --salvage  also from a store too damaged to mount, which is not written to\n  -v   say each name\n", "vS", 1, 1, false,
 	  false, NULL, verb_export },
@@ -52,7 +58,7 @@ static void usage(FILE *to)
 {
 	fprintf(to, "Usage: blobfs VERB DEVICE [options] …\n"
 		    "Works on a BlobFS file system that is not mounted. DEVICE is an image file, /dev/… or ram:SIZE;\n"
-		    "paths inside it begin with '/'.\n\n");
+		    "paths inside it begin with '/'. Where it says so, DEVICE may be mounted, or be the directory.\n\n");
 	for (unsigned i = 0; i < ARRAY_SIZE(verbs); i++)
 		fprintf(to, "  %-11s %-16s %s\n", verbs[i].name, verbs[i].args, verbs[i].summary);
 	fprintf(to, "\n  help VERB               the options of one verb\n  --version\n");
@@ -94,22 +100,39 @@ static int hint(const struct verb *v)
 	return EXIT_USAGE;
 }
 
+/* Long names of the letters that a verb takes. */
+static void fill_longs(const struct verb *v, struct option *out)
+{
+	static const struct {
+		const char *name, *letters;
+	} names[] = { { "salvage", "S" }, { "fs", "F" }, { "scramble", "X" }, { "size", "s:" }, { "offset", "o:" }, { "length", "l:" }, { "minimum", "m:" },
+		    { "rate", "B:" } };
+	struct option *o = out;
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (strstr(v->short_options, names[i].letters))
+			*o++ = (struct option){ names[i].name, names[i].letters[1] ? required_argument : no_argument, NULL,
+						names[i].letters[0] };
+	*o++ = (struct option){ "help", no_argument, NULL, 256 };
+	if (v->json)
+		*o++ = (struct option){ "json", no_argument, NULL, 257 };
+	*o = (struct option){ 0 };
+}
+
+static void set_letter(struct call *call, int opt)
+{
+	call->opt[opt & 127] = true;
+	call->value[opt & 127] = optarg;
+}
+
 /* argv[0] is the verb. -1: go on. */
 static int parse(const struct verb *v, int argc, char **argv, struct call *call)
 {
-	const struct option longs[] = { { "help", no_argument, NULL, 256 },
-					{ strchr(v->short_options, 'S') ? "salvage" : "help", no_argument, NULL,
-					  strchr(v->short_options, 'S') ? 'S' : 256 },
-					{ strchr(v->short_options, 'X') ? "scramble" : "help", no_argument, NULL,
-					  strchr(v->short_options, 'X') ? 'X' : 256 },
-					{ strchr(v->short_options, 'B') ? "rate" : "help",
-					  strchr(v->short_options, 'B') ? required_argument : no_argument, NULL,
-					  strchr(v->short_options, 'B') ? 'B' : 256 },
-					{ v->json ? "json" : NULL, no_argument, NULL, 257 },
-					{ NULL, 0, NULL, 0 } };
+	struct option longs[16];
 	static char name[64];
-	int opt;
+	int opt, min, max;
 
+	fill_longs(v, longs);
 	snprintf(name, sizeof(name), "blobfs %s", v->name);
 	argv[0] = name;
 	while ((opt = getopt_long(argc, argv, v->short_options, longs, NULL)) != -1) {
@@ -122,21 +145,27 @@ static int parse(const struct verb *v, int argc, char **argv, struct call *call)
 		if (opt == 257)
 			call->json = true;
 		else
-			call->opt[opt & 127] = true;
-		if (opt == 'B')
-			call->rate = optarg;
+			set_letter(call, opt);
 	}
 	call->argc = argc - optind - 1;
 	call->argv = argv + optind + 1;
-	if (call->argc < v->min_args || (v->max_args >= 0 && call->argc > v->max_args)) {
+	min = call->opt['F'] ? 0 : v->min_args;
+	max = call->opt['F'] ? 0 : v->max_args;
+	if (call->argc < min || (max >= 0 && call->argc > max)) {
 		tool_error("%s: %s", v->name,
 			   call->argc < 0	    ? "no device given" :
-			   call->argc < v->min_args ? "too few arguments" :
+			   call->argc < min ? "too few arguments" :
 						      "too many arguments");
 		return hint(v);
 	}
 	call->device = argv[optind];
 	return -1;
+}
+
+/* These see for themselves whether the device is in use. */
+static bool works_mounted(const struct verb *v)
+{
+	return v->raw == verb_grow || v->raw == verb_trim;
 }
 
 static int run(const struct verb *v, const struct call *call)
@@ -147,7 +176,12 @@ static int run(const struct verb *v, const struct call *call)
 	struct bfs *fs;
 	int rc, result;
 
-	if (tool_in_use(call->device, v->writes ? TOOL_WRITE : TOOL_READ, who, sizeof(who))) {
+	if (v->run == verb_info || call->opt['F']) {
+		result = numbers_of_mount(call);
+		if (result >= 0)
+			return tool_flush_stdout() ? EXIT_FAILED : result;
+	}
+	if (!works_mounted(v) && tool_in_use(call->device, v->writes ? TOOL_WRITE : TOOL_READ, who, sizeof(who))) {
 		tool_error("%s is in use: %s", call->device, who);
 		return EXIT_FAILED;
 	}

@@ -302,7 +302,7 @@ int verb_scrub(const struct call *call)
 	int result = EXIT_USAGE, fd = -1;
 	struct stat st;
 
-	if (call->rate && tool_size("rate", call->rate, &rate))
+	if (call->value['B'] && tool_size("rate", call->value['B'], &rate))
 		return result;
 	catch_signals();
 	if (tool_is_path(call->device) && !stat(call->device, &st) && S_ISDIR(st.st_mode)) {

@@ -34,7 +34,7 @@ struct call {
 	char **argv;
 	bool json;
 	bool opt[128]; /* short options given */
-	const char *rate; /* --rate */
+	const char *value[128]; /* of those that take one */
 };
 
 int verb_info(struct bfs *fs, const struct call *call);
@@ -55,6 +55,17 @@ int verb_metadump(const struct call *call);
 int verb_metarestore(const struct call *call);
 int verb_export(const struct call *call);
 int verb_scrub(const struct call *call);
+int verb_grow(const struct call *call);
+/* info, and stat --fs: of an open file system; of a mount, or -1: DEVICE is none. */
+int numbers_of(struct bfs *fs, const struct call *call);
+int numbers_of_mount(const struct call *call);
+int verb_trim(const struct call *call);
+
+/*
+ * A mount to talk to: DEVICE may be a directory of it, or what is mounted. A descriptor for ioctl; -ENODEV: it is not mounted (or a
+ * directory is not of ours, which is said). *where: its directory.
+ */
+int live_open(const struct call *call, char *where, size_t len);
 
 /* Prints what each extent is used for, as lines or the elements of a JSON array. */
 int dump_space(struct bdev *dev, const struct call *call, struct base_err *err);

@@ -30,6 +30,8 @@ enum tool_use {
  * seconds for a mount.blobfs that is just closing it, and for the I/O of a dead process.
  */
 bool tool_in_use(const char *device, enum tool_use use, char *who, size_t len);
+/* Is it mounted, and where? */
+bool tool_mounted_at(const char *device, char *point, size_t len);
 /* "ram:…" and "nvme:…" name no file. */
 bool tool_is_path(const char *device);
 

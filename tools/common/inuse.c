@@ -79,6 +79,15 @@ static bool is_mounted(const char *device, const struct stat *st, char *point, s
 	return found;
 }
 
+bool tool_mounted_at(const char *device, char *point, size_t len)
+{
+	struct stat st = { 0 };
+
+	if (tool_is_path(device) && stat(device, &st))
+		return false;
+	return is_mounted(device, &st, point, len);
+}
+
 /* The file behind a loop device: whoever mounted that has its own idea of the content. */
 static bool is_behind_loop(const char *device, char *loop, size_t len)
 {

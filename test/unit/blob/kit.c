@@ -10,7 +10,9 @@ static void open_store(struct kit *kit, uint32_t flags)
 {
 	struct bs_open_opts oo = { .size = sizeof(oo),
 				   .flags = flags,
-				   .checkpoint_bytes = kit->checkpoint_bytes };
+				   .checkpoint_bytes = kit->checkpoint_bytes,
+				   .discard_min = kit->discard_min,
+				   .discard_rate = kit->discard_rate };
 	struct base_err err = { "" };
 	int rc = bs_open(kit->dev, &oo, &kit->bs, &err);
 
@@ -37,14 +39,17 @@ void kit_open(struct kit *kit, const struct kit_opts *opts)
 
 	if (!opts)
 		opts = &none;
-	snprintf(ram, sizeof(ram), "ram:%llu,name=kit%u",
-		 (unsigned long long)(opts->size ? opts->size : 64 * MiB), number++);
+	snprintf(ram, sizeof(ram), "ram:%llu%s,name=kit%u",
+		 (unsigned long long)(opts->size ? opts->size : 64 * MiB), opts->cache ? ",cache" : "", number++);
 	testdev_name(ram, kit->name, sizeof(kit->name));
 	kit->fault = opts->fault;
 	kit->checkpoint_bytes = opts->checkpoint_bytes;
+	kit->discard_min = opts->discard_min;
+	kit->discard_rate = opts->discard_rate;
 	ASSERT_OK(bdev_open(kit->name, NULL, &kit->keep, NULL));
 	open_device(kit);
 	fo.cluster_size = opts->cluster_size;
+	fo.store_size = opts->store_size;
 	ASSERT_OK(bs_format(kit->dev, &fo, NULL));
 	open_store(kit, opts->flags);
 }

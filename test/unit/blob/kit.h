@@ -14,7 +14,7 @@ struct kit {
 	struct bdev *keep; /* ours: memory lives until it is closed */
 	char name[64];
 	bool fault;
-	uint64_t checkpoint_bytes;
+	uint64_t checkpoint_bytes, discard_min, discard_rate;
 };
 
 struct kit_opts {
@@ -22,7 +22,9 @@ struct kit_opts {
 	uint32_t cluster_size; /* 0: 16 KiB */
 	uint32_t flags;        /* enum bs_open_flags */
 	bool fault;            /* under a fault wrapper */
-	uint64_t checkpoint_bytes;
+	uint64_t checkpoint_bytes, discard_min, discard_rate;
+	uint64_t store_size;   /* 0: all of the device */
+	bool cache;            /* a volatile one */
 };
 
 /* Formats and opens; a failure ends the test. opts may be NULL. */

@@ -437,33 +437,6 @@ TEST(space, deleting_a_blob_of_very_many_runs_does_not_hold_the_lock)
 	kit_close(&kit);
 }
 
-TEST(space, with_discard_what_is_freed_is_discarded_first)
-{
-	struct bdev_stats before, after;
-	struct bs_blob *blob;
-	struct bs_stat st;
-	struct kit kit;
-
-	kit_open(&kit, &(struct kit_opts){ .flags = BS_DISCARD });
-	if (!bdev_info(kit.dev)->discard)
-		SKIP("the device discards nothing");
-	blob = kit_create(kit.bs);
-	for (uint64_t i = 0; i < 100; i++)
-		ASSERT_OK(kit_write(blob, i * 8, 4, 1, 0));
-	bs_get_stat(kit.bs, &st);
-	bdev_get_stats(kit.dev, &before);
-	ASSERT_OK(kit_delete(kit.bs, blob));
-	ASSERT_OK(bs_commit(kit.bs, 0));
-	/* The service does it by itself. */
-	for (int i = 0; i < 500 && pending_blocks(kit.bs); i++)
-		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
-	EXPECT_EQ_INT(0, pending_blocks(kit.bs));
-	bdev_get_stats(kit.dev, &after);
-	EXPECT_EQ_INT(100, after.discards - before.discards);
-	EXPECT_EQ_INT(st.free_blocks + 400, free_blocks(kit.bs));
-	kit_close(&kit);
-}
-
 TEST(space, owners_that_overlap_are_found)
 {
 	struct kit kit;
