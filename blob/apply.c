@@ -198,6 +198,8 @@ int bs_prep_make_blob(struct bs *bs, const struct bs_rec *rec, struct bs_blob *b
 		rc = bs_spare_fill(&bs->spare, bs->spare_want + prep->chunks);
 		if (!rc)
 			rc = prep_shared(bs, rec);
+	} else if (rec->op == BS_REC_PUT && rec->kind == BS_KIND_LOGDATA) {
+		rc = bs_carried_prep(bs, rec, &prep->carried);
 	} else if (rec->op == BS_REC_PUT && rec->kind == BS_KIND_HEADER) {
 		rc = prep_header(bs, rec, blob, prep);
 	} else if (rec->op == BS_REC_PUT) {
@@ -212,6 +214,7 @@ void bs_prep_drop(struct bs_prep *prep)
 {
 	bs_blob_put(prep->blob);
 	free(prep->item);
+	free(prep->carried);
 	free(prep->user);
 	memset(prep, 0, sizeof(*prep));
 }
@@ -343,6 +346,18 @@ static void apply_item(struct bs *bs, const struct bs_rec *rec, uint64_t lsn, st
 	bs->meta_bytes += blob->item_bytes;
 }
 
+static void apply_carried(struct bs *bs, const struct bs_rec *rec, uint64_t lsn, struct bs_blob *blob,
+			  struct bs_prep *prep)
+{
+	pthread_rwlock_wrlock(bs_maplock(bs, blob->id));
+	if (rec->op == BS_REC_PUT)
+		bs_carried_put(bs, blob, rec, lsn, prep);
+	else
+		bs_carried_del(bs, blob, rec->key, le64_get(*(const le64 *)rec->value));
+	blob->lsn = lsn;
+	pthread_rwlock_unlock(bs_maplock(bs, blob->id));
+}
+
 static void apply_delete(struct bs *bs, uint64_t lsn, struct bs_blob *blob)
 {
 	bs->n_items -= blob->n_items;
@@ -355,6 +370,7 @@ static void apply_delete(struct bs *bs, uint64_t lsn, struct bs_blob *blob)
 	bs_index_remove(bs, blob);
 	pthread_rwlock_wrlock(bs_maplock(bs, blob->id));
 	bs_intents_unmap(blob, 0, UINT64_MAX);
+	bs_carried_del(bs, blob, 0, UINT64_MAX);
 	if (bs->recovering)
 		bs_runmap_free(&blob->map);
 	else if (blob->map.runs)
@@ -389,6 +405,8 @@ int bs_apply(struct bs *bs, const struct bs_rec *rec, uint64_t lsn, struct bs_pr
 	}
 	if (rec->kind == BS_KIND_RUN || rec->kind == BS_KIND_SHARE)
 		apply_runs(bs, rec, lsn, blob);
+	else if (rec->kind == BS_KIND_LOGDATA)
+		apply_carried(bs, rec, lsn, blob, prep);
 	else
 		apply_item(bs, rec, lsn, blob, prep);
 	return 0;

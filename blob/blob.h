@@ -40,7 +40,7 @@ struct reactor;
 enum bs_kind {
 	BS_KIND_HEADER = 0,
 	BS_KIND_RUN = 1,
-	BS_KIND_LOGDATA = 2, /* reserved: bytes carried in the log */
+	BS_KIND_LOGDATA = 2, /* bytes carried in the log: bs_txn_carry */
 	BS_KIND_SHARE = 3,   /* a range of runs that became shared */
 	BS_KIND_SUM = 4,     /* reserved: data checksums */
 	BS_KIND_USER = 16,
@@ -133,6 +133,8 @@ struct bs_stat {
 	struct bs_hist held;     /* the store's lock, by checkpoints and other background work, each time */
 	struct bs_hist waited;   /* for that lock, by transactions and writes that found it taken */
 	struct bs_hist stopped;  /* transactions that waited for room in the log, until a commit or a checkpoint had made some */
+	uint64_t carried_blocks; /* blocks that have bytes in the log which are not home yet */
+	uint64_t carries, carried_bytes; /* bs_txn_carry: how often and how many bytes since opening */
 };
 BLOBFS_API void bs_get_stat(struct bs *bs, struct bs_stat *out);
 
@@ -216,6 +218,14 @@ struct bs_extent {
 };
 BLOBFS_API void bs_map_lookup(struct bs_blob *blob, uint64_t block, uint64_t max, struct bs_extent *out);
 
+/* The first block in [block, block + max) that bytes are carried in the log for, and which of its bytes; false: there is none. The map does
+ * not show it: the block may be a hole there. */
+struct bs_carried_range {
+	uint64_t block;
+	uint32_t from, to;
+};
+BLOBFS_API bool bs_carried_next(struct bs_blob *blob, uint64_t block, uint64_t max, struct bs_carried_range *out);
+
 /* ---- transactions ---- */
 
 /*
@@ -247,12 +257,28 @@ BLOBFS_API int bs_txn_header(struct bs_txn *txn, struct bs_blob *blob, uint64_t 
 BLOBFS_API int bs_txn_put(struct bs_txn *txn, struct bs_blob *blob, unsigned kind, uint64_t key, const void *value,
 	       uint32_t len);
 BLOBFS_API int bs_txn_del(struct bs_txn *txn, struct bs_blob *blob, unsigned kind, uint64_t key);
-/* Unmaps blocks [block, block + count); count UINT64_MAX: to the end. Writes in flight there will not be published. */
+/* Unmaps blocks [block, block + count); count UINT64_MAX: to the end. Writes in flight there will not be published; bytes carried
+ * for them are gone. */
 BLOBFS_API int bs_txn_unmap(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, uint64_t count);
 /* Makes mapped blocks of the range read as zeroes without I/O: unwritten, or holes where they are shared; leaves holes as holes. */
 BLOBFS_API int bs_txn_zero(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, uint64_t count);
 /* Maps every hole of the range to unwritten blocks. All or -ENOSPC. What is shared stays so: writing there may still find no space. */
 BLOBFS_API int bs_txn_prealloc(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, uint64_t count, enum bs_stream stream);
+/*
+ * Data in the transaction itself: bytes [offset, offset + len) of the blob, which lie in one block, are these from bs_txn_end on, and
+ * are durable with the transaction, without any other write. They stay in memory, and every checkpoint holds them, until a
+ * BS_WRITE of the block is published, or the block is unmapped or zeroed. Who carries a block has to write it home in time.
+ * -EINVAL: what is carried for the block already does not touch this (bs_carried_next tells): make it longer; or this transaction
+ * carries bytes of the block already. -EBUSY: a write of the block is in flight, or the blob is being shared (bs_share_begin).
+ * -ENOSPC: as much is carried as may be, or metadata cannot grow: write it home instead. -EOPNOTSUPP: the store was made without
+ * this feature. -EROFS: the blob is sealed.
+ */
+BLOBFS_API int bs_txn_carry(struct bs_txn *txn, struct bs_blob *blob, uint64_t offset, const void *data, uint32_t len);
+/* Is that the better way for so much data? At most BS_CARRY_MAX, and as long as not too much is carried. */
+#define BS_CARRY_MAX (64u * 1024)
+BLOBFS_API bool bs_carry_pays(struct bs *bs, uint64_t bytes);
+/* Half of what may be carried is: some should be written home. */
+BLOBFS_API bool bs_carry_is_much(struct bs *bs);
 /* Deletes the blob with all its items and runs. */
 BLOBFS_API int bs_txn_delete(struct bs_txn *txn, struct bs_blob *blob);
 
@@ -265,7 +291,7 @@ BLOBFS_API int bs_txn_delete(struct bs_txn *txn, struct bs_blob *blob);
  *
  * Writes that go over old blocks while a copy is made would be seen in it. So before a transaction shares data of a blob:
  *   bs_share_begin  bs_map_lookup says BS_RUN_SHARED of all that is written, so that who writes later reserves space;
- *                   write home now what is waiting without such a reservation;
+ *                   write home now what is waiting without such a reservation, and what is carried in the log (nothing more will be);
  *   bs_share_hold   from here on nothing of the blob is overwritten in place; then wait (bs_share_wait_start) for the
  *                   writes that were on their way: with that, a write is in the copy if it was published before the transaction;
  *   bs_share_end    after it.
@@ -285,16 +311,17 @@ BLOBFS_API int bs_share_quiesce(struct bs *bs, struct bs_blob *const *blob, uint
  * unmapped. count UINT64_MAX: to the end of both. Sizes are the caller's. The two may be one blob if the ranges do not overlap.
  * -EAGAIN: from is not held, or the wait is not over; -EROFS: to is sealed; -EINVAL: from's runs were changed in this transaction
  * already, or the ranges overlap; -E2BIG: more runs than a transaction takes (some sixty thousand on stores of a GiB or more):
- * share ranges one by one; -EOPNOTSUPP: a store made before there was this.
+ * share ranges one by one; -EBUSY: bytes of from are carried in the log (write them home first), or of anything in this transaction; -EOPNOTSUPP: a store made before
+ * there was this.
  */
 BLOBFS_API int bs_txn_share(struct bs_txn *txn, struct bs_blob *from, uint64_t from_block, struct bs_blob *to, uint64_t to_block,
 			    uint64_t count);
 /* As bs_txn_header, and from then on the blob's data and size cannot be changed (-EROFS), only its user bytes, its items, and it can be
- * deleted. */
+ * deleted. -EBUSY: bytes of it are carried in the log (write them home first), or of anything in this transaction. */
 BLOBFS_API int bs_txn_seal(struct bs_txn *txn, struct bs_blob *blob, uint64_t size, const void *user, uint32_t user_len);
 /*
  * Copies of n blobs with their headers, items and data, in one transaction, of one instant: their ids in ids. sealed: as snapshots.
- * Blocking. Durable with the next commit. -E2BIG: see bs_txn_share.
+ * Blocking. Durable with the next commit. -E2BIG, -EBUSY: see bs_txn_share.
  */
 BLOBFS_API int bs_snapshot(struct bs *bs, struct bs_blob *const *blob, uint64_t n, bool sealed, uint64_t *ids);
 
@@ -336,7 +363,7 @@ typedef void (*bs_wanted_fn)(struct bs_io *io, uint64_t *wanted, void *arg);
  * READ: holes and unwritten blocks give zeroes. WRITE: reserves, writes, publishes; visible to reads and not yet durable
  * when done. Concurrent I/O on the same block: each block read is wholly of one of the writes if the device writes a
  * block atomically; at power loss a block being overwritten in place may hold any mix of old and new units of the
- * device's atomic write size.
+ * device's atomic write size. Of a block that bytes are carried for, a read beside a write may see those bytes over the written ones.
  */
 struct bs_io {
 	struct bs_blob *blob;  /* the caller holds a count */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "blob/internal.h"
+#include "blob/mutation.h"
 
 struct page {
 	uint8_t *buf;
@@ -84,6 +85,27 @@ static int emit_runs(struct page *p, const struct bs_blob *blob, uint64_t *key)
 }
 
 /* False: the page is full. */
+static bool emit_carried(struct page *p, const struct bs_blob *blob, uint64_t *key)
+{
+	uint8_t value[sizeof(struct bs_carried_disk) + BS_BLOCK];
+	const struct bs_carried *c;
+
+	while ((c = BS_MUTATE(carried_captured) ? NULL : bs_carried_from(blob, *key))) {
+		struct bs_rec rec = { .op = BS_REC_PUT,
+				      .kind = BS_KIND_LOGDATA,
+				      .blob = blob->id,
+				      .key = c->block,
+				      .len = bs_carried_value(c, value),
+				      .value = value };
+
+		if (!emit(p, &rec))
+			return false;
+		*key = c->block + 1;
+	}
+	return true;
+}
+
+/* False: the page is full. */
 static bool emit_items(struct page *p, const struct bs_blob *blob, struct bs_cursor *cursor)
 {
 	const struct bs_item *item = bs_item_next(blob, NULL, cursor->kind, cursor->key);
@@ -120,7 +142,13 @@ static bool emit_blob(struct page *p, const struct bs_blob *blob, struct bs_curs
 			;
 		if (rc < 0)
 			return false;
-		cursor->kind = BS_KIND_RUN + 1;
+		cursor->kind = BS_KIND_LOGDATA;
+		cursor->key = 0;
+	}
+	if (cursor->kind == BS_KIND_LOGDATA) {
+		if (!emit_carried(p, blob, &cursor->key))
+			return false;
+		cursor->kind = BS_KIND_LOGDATA + 1;
 		cursor->key = 0;
 	}
 	return emit_items(p, blob, cursor);

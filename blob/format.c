@@ -56,7 +56,7 @@ static void fill_super(struct bs_sb_disk *sb, const struct bdev_info *info, cons
 	}
 	memcpy(sb->label, opts->label, sizeof(sb->label) - 1);
 	memcpy(sb->owner, opts->owner, sizeof(sb->owner) - 1);
-	sb->incompat = le64_make(BS_INCOMPAT_SHARE);
+	sb->incompat = le64_make(BS_INCOMPAT_KNOWN);
 	sb->created_ns = le64_make((uint64_t)base_wall_ns());
 	sb->blocks = le64_make(store_size(info, opts) / BS_BLOCK);
 	sb->cluster_blocks = le32_make(cluster / BS_BLOCK);

@@ -22,8 +22,9 @@
 #define BS_MAGIC_PAGE 0x47415042u      /* "BPAG" */
 
 /* Feature bits: a reader that does not know an incompat bit refuses; a ro_compat bit: read-only; a compat bit: ignores it. */
+#define BS_INCOMPAT_CARRIED ((uint64_t)1 << 0) /* records of bytes carried in the log may be there */
 #define BS_INCOMPAT_SHARE ((uint64_t)1 << 1) /* runs may be shared, blobs sealed */
-#define BS_INCOMPAT_KNOWN BS_INCOMPAT_SHARE
+#define BS_INCOMPAT_KNOWN (BS_INCOMPAT_CARRIED | BS_INCOMPAT_SHARE)
 
 /* The superblock: block 0 and BS_SB_COPY_BLOCK; the valid copy with the higher generation counts. */
 struct bs_sb_disk {
@@ -136,6 +137,13 @@ struct bs_run_disk {
 } __attribute__((packed));
 static_assert(sizeof(struct bs_run_disk) == 16, "run");
 #define BS_RUN_BITS 40
+
+/* Value of LOGDATA, whose key is the block: this, then bytes [from, …) of the block, one at least, none beyond its end. DEL as of RUN. */
+struct bs_carried_disk {
+	le32 from;
+	le32 zero;
+} __attribute__((packed));
+static_assert(sizeof(struct bs_carried_disk) == 8, "bytes carried in the log");
 
 /* A checkpoint page: header, then records (leaf: PUTs in order of blob, kind, key; LSN and END unused) or index entries. */
 enum bs_page_kind { BS_PAGE_LEAF = 1, BS_PAGE_INDEX = 2, BS_PAGE_SUPER = 3 /* holds the superblock that names the checkpoint */ };

@@ -37,6 +37,7 @@ struct bs_blob *bs_blob_new(struct bs *bs, uint64_t id)
 	blob->bs = bs;
 	blob->id = id;
 	RB_INIT(&blob->items);
+	RB_INIT(&blob->carried);
 	bs_runmap_init(&blob->map);
 	LIST_INIT(&blob->intents);
 	atomic_init(&blob->refs, 1);
@@ -58,6 +59,7 @@ static void blob_free(struct bs_blob *blob)
 {
 	assert(!blob->ahead && LIST_EMPTY(&blob->intents));
 	items_free(blob);
+	bs_carried_del(blob->bs, blob, 0, UINT64_MAX);
 	bs_runmap_free(&blob->map);
 	free(blob->user);
 	free(blob);
@@ -182,15 +184,23 @@ void bs_blob_get_info(struct bs_blob *blob, struct bs_blob_info *out)
 	pthread_rwlock_unlock(lock);
 }
 
-void bs_map_lookup(struct bs_blob *blob, uint64_t block, uint64_t max, struct bs_extent *out)
+bool bs_map_look(struct bs_blob *blob, uint64_t block, uint64_t max, struct bs_extent *out)
 {
 	pthread_rwlock_t *lock = bs_maplock(blob->bs, blob->id);
+	bool carried;
 
 	pthread_rwlock_rdlock(lock);
 	bs_runmap_lookup(&blob->map, block, max, out);
 	if (blob->sharers && !(out->flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN)))
 		out->flags |= BS_RUN_SHARED;
+	carried = !RB_EMPTY(&blob->carried) && bs_carried_any(blob, block, max);
 	pthread_rwlock_unlock(lock);
+	return carried;
+}
+
+void bs_map_lookup(struct bs_blob *blob, uint64_t block, uint64_t max, struct bs_extent *out)
+{
+	bs_map_look(blob, block, max, out);
 }
 
 /* ---- items; the blob's maplock held ---- */

@@ -129,6 +129,37 @@ struct bs_item { /* an item of an upper layer's kind */
 };
 RB_HEAD(bs_item_tree, bs_item);
 
+/* ---- carry.c: bytes carried in the log, by block ---- */
+
+struct bs_carried {
+	RB_ENTRY(bs_carried) node;
+	uint64_t block, lsn; /* lsn: of what was put last */
+	uint32_t from, to;   /* bytes of the block */
+	uint32_t base;       /* the byte that data begins with: in recovery no more is taken than what came */
+	uint8_t data[];
+};
+RB_HEAD(bs_carried_tree, bs_carried);
+#define BS_CARRY_BLOCKS 1024u /* at once in one store, at most */
+struct bs_prep;
+/* bs->lock or the blob's maplock held. The first at or after block; is there any in the range? */
+struct bs_carried *bs_carried_from(const struct bs_blob *blob, uint64_t block);
+bool bs_carried_any(const struct bs_blob *blob, uint64_t block, uint64_t count);
+/* One with room for what is carried and what rec puts over it. bs->lock held. -ENOMEM. */
+int bs_carried_prep(struct bs *bs, const struct bs_rec *rec, struct bs_carried **out);
+/* bs->lock held, and the maplock for writing: keep bs->meta_bytes and n_carried. */
+void bs_carried_put(struct bs *bs, struct bs_blob *blob, const struct bs_rec *rec, uint64_t lsn, struct bs_prep *prep);
+void bs_carried_del(struct bs *bs, struct bs_blob *blob, uint64_t block, uint64_t count);
+/* As a record's value, in at most sizeof(struct bs_carried_disk) + BS_BLOCK bytes; returns how many. */
+uint32_t bs_carried_value(const struct bs_carried *c, void *value);
+/* What is carried in the range, as a number that changes with it; 0: nothing. No lock held. */
+uint64_t bs_carried_state(struct bs_blob *blob, uint64_t block, uint64_t count);
+/* Lays it over what a read has brought, if it is still so; false: it is not, and the read is worth nothing. */
+bool bs_carried_overlay(const struct bs_io *io, uint64_t state);
+uint32_t bs_carry_limit(const struct bs *bs);
+/* bs_map_lookup; true: something is carried in [block, block + max). */
+bool bs_map_look(struct bs_blob *blob, uint64_t block, uint64_t max, struct bs_extent *out);
+bool bs_carry_has_space(struct bs *bs);
+
 enum bs_slice_kind { BS_SLICE_INPLACE, BS_SLICE_UNWRITTEN, BS_SLICE_NEW };
 struct bs_slice { /* part of a write that has one place */
 	uint64_t phys;
@@ -139,11 +170,14 @@ struct bs_intent { /* a data write in flight that will be published */
 	LIST_ENTRY(bs_intent) link;
 	uint64_t block;
 	uint32_t count, n;
+	bool carried;                        /* something was carried for it when it was planned, */
+	uint64_t lsn;                        /* which was then */
 	struct bs_slice *slice;              /* n of them, ascending */
 	uint64_t wanted[BS_IO_MAX / BS_BLOCK / 64]; /* blocks not unmapped since: one bit each */
 };
 /* Blocks are being unmapped: writes in flight there will not publish them. bs->lock held. */
 void bs_intents_unmap(struct bs_blob *blob, uint64_t block, uint64_t count);
+bool bs_intents_cover(const struct bs_blob *blob, uint64_t block); /* bs->lock held */
 
 struct bs_blob {
 	RB_ENTRY(bs_blob) node;
@@ -151,6 +185,7 @@ struct bs_blob {
 	uint64_t id, size, lsn;
 	struct bs_item_tree items;
 	struct bs_runmap map;
+	struct bs_carried_tree carried;
 	LIST_HEAD(, bs_intent) intents; /* under bs->lock */
 	struct bs_ahead *ahead;         /* space reserved ahead for appends; NULL: none */
 	uint64_t item_bytes;            /* of its items, as records */
@@ -191,6 +226,7 @@ void bs_orphans_free(struct bs *bs);
 struct bs_prep {
 	struct bs_blob *blob; /* for a header that makes a new blob: the new struct */
 	struct bs_item *item; /* for a put item */
+	struct bs_carried *carried; /* for bytes carried in the log */
 	uint8_t *user;        /* for a header */
 	uint32_t chunks;      /* of the pool, for runs */
 };
@@ -429,6 +465,12 @@ void bs_txn_rewind(struct bs_txn *txn, uint32_t n);
 /* May this transaction change the blob's data? Then it does. */
 int bs_txn_check_data(struct bs_txn *txn, struct bs_blob *blob);
 bool bs_can_share(const struct bs *bs); /* the store has that feature */
+/* Does this transaction carry bytes of the block? */
+bool bs_txn_carries(const struct bs_txn *txn, const struct bs_blob *blob, uint64_t block);
+/* Deletes all that is carried in the range, by the transaction itself, too. */
+int bs_txn_del_carried(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, uint64_t count);
+/* Deletes what is carried for these blocks, and was not put after lsn: they are written home with this transaction. */
+int bs_txn_brought_home(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, uint64_t count, uint64_t lsn);
 /* Blocking, not inside a poll: what bs_reclaim_start does. */
 int bs_reclaim(struct bs *bs);
 
@@ -474,6 +516,9 @@ struct bs {
 	struct bs_blob_tree blobs;
 	uint64_t n_blobs, n_items, n_runs, meta_bytes, next_id;
 	uint64_t n_mapped;         /* blocks mapped by runs */
+	uint32_t carry_limit;       /* blocks: by the size when it was opened, as it is asked for without a lock */
+	_Atomic uint32_t n_carried; /* blocks that bytes are carried for; changed under lock */
+	_Atomic uint64_t carries, carried_bytes; /* of all transactions since opening */
 	uint64_t n_unwritten;      /* mapped blocks that are unwritten: each may become a run of its own */
 	struct bs_spare spare;     /* under lock */
 	uint32_t spare_want;       /* chunks the open transaction needs */
@@ -485,6 +530,7 @@ struct bs {
 	_Atomic uint64_t data_gen; /* data writes completed */
 	struct bs_txn *txn;        /* the one transaction there can be; under lock */
 	uint64_t txn_number;       /* of the open transaction, or the last */
+	uint32_t txn_carries;      /* blocks that it carries bytes of */
 	struct bs_epochs *epochs;
 	struct bs_shares *shares;  /* share.h; under lock */
 	struct bs_space *space;

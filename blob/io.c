@@ -27,7 +27,7 @@ void io_leave(struct io_req *r)
 
 /* ---- reads ---- */
 
-enum { READ_ROUND, READ_DONE };
+enum { READ_BEGIN, READ_ROUND, READ_CARRIED, READ_DONE };
 
 static void read_span(struct io_req *r, struct io_span *span)
 {
@@ -46,10 +46,19 @@ static enum op_next read_step(struct op *op)
 	struct io_req *r = io_req(io);
 
 	switch (op->step) {
+	case READ_BEGIN:
+		io_again(r);
+		r->carried = bs_carried_state(io->blob, io->offset / BS_BLOCK, io->length / BS_BLOCK);
+		return op_goto(op, READ_ROUND);
 	case READ_ROUND:
 		op->on_error = READ_DONE;
 		io_round(r, BDEV_READ, read_span);
-		return op_await(op, r->pos < io->length ? READ_ROUND : READ_DONE, 0);
+		return op_await(op, r->pos < io->length ? READ_ROUND : READ_CARRIED, 0);
+	case READ_CARRIED:
+		/* What was carried has come home meanwhile, perhaps after the device had answered. */
+		if (r->carried && !bs_carried_overlay(io, r->carried))
+			return op_goto(op, READ_BEGIN);
+		return op_goto(op, READ_DONE);
 	case READ_DONE:
 		io_leave(r);
 		io_drop(r);
@@ -89,8 +98,8 @@ static bool start_fast(struct io_req *r)
 	struct bs_io *io = r->io;
 	struct bs_extent e;
 
-	bs_map_lookup(io->blob, io->offset / BS_BLOCK, io->length / BS_BLOCK, &e);
-	if (e.count * BS_BLOCK < io->length)
+	/* Not where bytes are carried in the log. */
+	if (bs_map_look(io->blob, io->offset / BS_BLOCK, io->length / BS_BLOCK, &e) || e.count * BS_BLOCK < io->length)
 		return false;
 	if (io->op == BS_WRITE) {
 		if (e.flags || (io->flags & BS_IO_NEW) || io->publish || io->wanted)
@@ -153,11 +162,10 @@ static void req_init(struct io_req *r, struct bs_io *io)
 	r->io = io;
 	r->inside = r->listed = r->wrote = false;
 	r->tried = 0;
-	r->pos = r->iov_at = 0;
-	r->iov = 0;
-	r->slice = 0;
+	io_again(r);
 	r->slice_cap = IO_SLICES;
 	r->intent.n = 0;
+	r->intent.carried = false;
 	r->intent.slice = r->own_slice;
 	r->more = NULL;
 	r->odd = NULL;

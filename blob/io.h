@@ -26,6 +26,7 @@ struct io_req { /* bs_io's private part */
 	bool listed;    /* the intent is in the blob's list */
 	unsigned tried; /* after ENOSPC */
 	bool wrote;
+	uint64_t carried; /* READ: bs_carried_state at its beginning */
 	uint64_t pos; /* bytes handed to the device so far */
 	int iov;      /* where pos is in the caller's iovecs */
 	uint64_t iov_at;
@@ -57,6 +58,7 @@ void io_round(struct io_req *r, enum bdev_op op, io_span_fn span);
 void io_whole(struct io_req *r, enum bdev_op op, uint64_t at, bdev_io_cb cb);
 void io_zero(const struct bs_io *io);
 void io_drop(struct io_req *r); /* memory */
+void io_again(struct io_req *r); /* from its first byte on */
 
 /* ---- io_write.c, io_meta.c ---- */
 

@@ -155,6 +155,13 @@ void io_whole(struct io_req *r, enum bdev_op op, uint64_t at, bdev_io_cb cb)
 	bdev_submit(r->io->ch, dev);
 }
 
+void io_again(struct io_req *r)
+{
+	r->pos = r->iov_at = 0;
+	r->iov = 0;
+	r->slice = 0;
+}
+
 void io_drop(struct io_req *r)
 {
 	free(r->more);

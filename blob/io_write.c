@@ -125,6 +125,8 @@ static int plan_extents(struct io_req *r, struct bs_place_req *req)
 
 static bool must_publish(const struct io_req *r)
 {
+	if (r->intent.carried)
+		return true;
 	for (uint32_t i = 0; i < r->intent.n; i++)
 		if (r->intent.slice[i].kind != BS_SLICE_INPLACE)
 			return true;
@@ -162,6 +164,8 @@ static int plan(struct io_req *r)
 	it->block = io->offset / BS_BLOCK;
 	it->count = (uint32_t)(io->length / BS_BLOCK);
 	it->n = 0;
+	it->carried = bs_carried_any(io->blob, it->block, it->count);
+	it->lsn = r->bs->lsn;
 	memset(it->wanted, 0xff, sizeof(it->wanted));
 	if (io->wanted)
 		io->wanted(io, it->wanted, io->publish_arg);
@@ -266,6 +270,24 @@ static void free_unwanted(struct runs *runs, const struct bs_slice *s, uint32_t 
 		bs_space_free_now(runs->r->bs, s->phys + (off - s->off), count);
 }
 
+/* What was carried for blocks that are wanted, and not put after this write was planned: its bytes are older than those. */
+static int brought_home(struct io_req *r, struct bs_txn *txn)
+{
+	const struct bs_intent *it = &r->intent;
+	uint32_t from, to;
+	int rc = 0;
+
+	for (from = 0; !rc && from < it->count; from = to) {
+		bool wanted = is_wanted(it, from);
+
+		for (to = from + 1; to < it->count && is_wanted(it, to) == wanted; to++)
+			;
+		if (wanted)
+			rc = bs_txn_brought_home(txn, r->io->blob, it->block + from, to - from, it->lsn);
+	}
+	return rc;
+}
+
 static int publish_in(struct io_req *r, struct bs_txn *txn)
 {
 	struct runs runs;
@@ -278,6 +300,8 @@ static int publish_in(struct io_req *r, struct bs_txn *txn)
 	each_part(&runs, publish_part);
 	if (runs.n)
 		rc = bs_txn_put_runs(txn, r->io->blob, runs.run, runs.n, false);
+	if (!rc && r->intent.carried)
+		rc = brought_home(r, txn);
 	if (!rc && r->io->publish)
 		rc = r->io->publish(txn, r->io, r->io->publish_arg);
 	if (rc)

@@ -67,6 +67,9 @@ void bs_get_stat(struct bs *bs, struct bs_stat *st)
 	st->runs = bs->n_runs;
 	st->items = bs->n_items;
 	st->next_id = bs->next_id;
+	st->carried_blocks = atomic_load(&bs->n_carried);
+	st->carries = atomic_load(&bs->carries);
+	st->carried_bytes = atomic_load(&bs->carried_bytes);
 	bs_space_get_stat(bs, st);
 	bs_discard_get_stat(bs, st);
 	/* What was unmapped and may be somebody else's counts until that is known; what could not be told apart for lack of memory

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -406,6 +407,8 @@ int bs_mend_space(struct bs *bs)
 		rc = each_run(bs, note_shared, NULL);
 	if (!rc)
 		rc = bs_share_settle(bs, NULL);
+	if (atomic_load(&bs->n_carried))
+		bs->sb.incompat = le64_make(le64_get(bs->sb.incompat) | BS_INCOMPAT_CARRIED);
 	free(t.refused.c);
 	free(t.rivals.c);
 	free(t.shared);

@@ -22,7 +22,13 @@
 	X(shared_in_place, "a shared block is overwritten where it is") \
 	X(shared_free, "a block is free when one of those that share it lets it go") \
 	X(open_txn, "half a transaction is applied") \
-	X(recovery_flush, "neither recovery nor the mark of the mount flushes")
+	X(recovery_flush, "neither recovery nor the mark of the mount flushes") \
+	X(carried_home, "bytes carried in the log stay there when their block is written home") \
+	X(carried_unmap, "bytes carried in the log stay there when their block is unmapped") \
+	X(carried_zero, "bytes carried in the log stay there when their block is zeroed") \
+	X(carried_captured, "a checkpoint leaves out the bytes carried in the log") \
+	X(carried_order, "bytes carried in the log go under those carried before") \
+	X(carried_copied, "a block is shared without the bytes carried for it")
 
 #ifdef BS_MUTATIONS
 enum bs_mutation {

@@ -65,6 +65,7 @@ static int step_super(struct bs *bs, struct base_err *err)
 	if (rc)
 		return rc;
 	bs->blocks = le64_get(bs->sb.blocks);
+	bs->carry_limit = (uint32_t)MIN(BS_CARRY_BLOCKS, bs->blocks / 256);
 	bs->cluster_blocks = le32_get(bs->sb.cluster_blocks);
 	bs->cluster_shift = (uint32_t)__builtin_ctz(bs->cluster_blocks);
 	return 0;

@@ -32,6 +32,17 @@ void bs_intents_unmap(struct bs_blob *blob, uint64_t block, uint64_t count)
 	}
 }
 
+bool bs_intents_cover(const struct bs_blob *blob, uint64_t block)
+{
+	const struct bs_intent *it;
+
+	LIST_FOREACH(it, &blob->intents, link) {
+		if (block >= it->block && block - it->block < it->count)
+			return true;
+	}
+	return false;
+}
+
 /* ---- filling clusters the blob owns part of ---- */
 
 /* The block has its place in the cluster that holds `sibling` of the same group at phys: true if

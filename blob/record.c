@@ -113,6 +113,18 @@ static bool run_range_ok(const struct bs_rec *rec, uint64_t blocks)
 	return count && count <= BLOCK_LIMIT - rec->key;
 }
 
+static bool carried_put_ok(const struct bs_rec *rec, uint64_t blocks)
+{
+	const struct bs_carried_disk *d = rec->value;
+	uint32_t from;
+
+	(void)blocks;
+	if (rec->len <= sizeof(*d) || rec->len > sizeof(*d) + BS_BLOCK || rec->key >= BLOCK_LIMIT)
+		return false;
+	from = le32_get(d->from);
+	return !le32_get(d->zero) && from < BS_BLOCK && rec->len - sizeof(*d) <= BS_BLOCK - from;
+}
+
 static bool item_put_ok(const struct bs_rec *rec, uint64_t blocks)
 {
 	(void)blocks;
@@ -133,7 +145,7 @@ static bool blob_del_ok(const struct bs_rec *rec, uint64_t blocks)
 
 typedef bool (*shape_fn)(const struct bs_rec *rec, uint64_t blocks);
 
-/* The reserved kinds (logged data, sums) have no shape: whoever writes them sets a feature bit. */
+/* The reserved kinds (sums) have no shape: whoever writes them sets a feature bit. */
 static const struct {
 	uint8_t op, kind_first, kind_last;
 	shape_fn ok;
@@ -142,6 +154,8 @@ static const struct {
 	{ BS_REC_PUT, BS_KIND_RUN, BS_KIND_RUN, run_put_ok },
 	{ BS_REC_DEL, BS_KIND_RUN, BS_KIND_RUN, run_range_ok },
 	{ BS_REC_PUT, BS_KIND_SHARE, BS_KIND_SHARE, run_range_ok },
+	{ BS_REC_PUT, BS_KIND_LOGDATA, BS_KIND_LOGDATA, carried_put_ok },
+	{ BS_REC_DEL, BS_KIND_LOGDATA, BS_KIND_LOGDATA, run_range_ok },
 	{ BS_REC_PUT, BS_KIND_USER, BS_KIND_MAX, item_put_ok },
 	{ BS_REC_DEL, BS_KIND_USER, BS_KIND_MAX, empty_ok },
 	{ BS_REC_DEL_BLOB, BS_KIND_HEADER, BS_KIND_HEADER, blob_del_ok },
@@ -209,6 +223,18 @@ static size_t run_text(const struct bs_rec *rec, char *buf, size_t len)
 	return used;
 }
 
+static void carried_text(const struct bs_rec *rec, const char *verb, char *buf, size_t len)
+{
+	const struct bs_carried_disk *d = rec->value;
+
+	if (rec->op == BS_REC_PUT && rec->len > sizeof(*d))
+		snprintf(buf, len, "%s carried %" PRIu64 ": block %" PRIu64 ", bytes %u+%u", verb, rec->blob, rec->key,
+			 le32_get(d->from), rec->len - (uint32_t)sizeof(*d));
+	else if (rec->op == BS_REC_DEL && rec->len == sizeof(le64))
+		snprintf(buf, len, "%s carried %" PRIu64 ": %" PRIu64 "+%" PRIu64, verb, rec->blob, rec->key,
+			 le64_get(*(const le64 *)rec->value));
+}
+
 void bs_rec_text(const struct bs_rec *rec, char *buf, size_t len)
 {
 	const char *verb = rec->op == BS_REC_PUT ? "put" : rec->op == BS_REC_DEL ? "del" : "delete blob";
@@ -228,6 +254,10 @@ void bs_rec_text(const struct bs_rec *rec, char *buf, size_t len)
 	if (rec->kind == BS_KIND_SHARE && rec->len == sizeof(le64)) {
 		snprintf(buf, len, "share %" PRIu64 ": %" PRIu64 "+%" PRIu64, rec->blob, rec->key,
 			 le64_get(*(const le64 *)rec->value));
+		return;
+	}
+	if (rec->kind == BS_KIND_LOGDATA) {
+		carried_text(rec, verb, buf, len);
 		return;
 	}
 	if (rec->kind != BS_KIND_RUN) {

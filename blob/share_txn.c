@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "blob/mutation.h"
 #include "blob/share.h"
 
 #define USAGE_RUNS 256u
@@ -206,6 +207,9 @@ static int check_share(struct share *s)
 	if (s->from == s->to && s->from_block < s->to_block + s->count &&
 	    s->to_block < s->from_block + s->count)
 		return -EINVAL;
+	/* It has no place yet that could be shared. */
+	if (!BS_MUTATE(carried_copied) && (bs_carried_any(s->from, s->from_block, s->count) || s->from->bs->txn_carries))
+		return -EBUSY;
 	return quiet(s->from) ? 0 : -EAGAIN;
 }
 
@@ -233,6 +237,8 @@ int bs_txn_share(struct bs_txn *txn, struct bs_blob *from, uint64_t from_block, 
 		rc = range_record(&s, BS_REC_PUT, BS_KIND_SHARE, from, s.from_block);
 	if (!rc && !fresh)
 		rc = range_record(&s, BS_REC_DEL, BS_KIND_RUN, to, s.to_block);
+	if (!rc && !fresh && !BS_MUTATE(carried_unmap))
+		rc = bs_txn_del_carried(txn, to, s.to_block, s.count);
 	if (!rc)
 		rc = add_runs(&s);
 	if (rc)

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "blob/mutation.h"
 #include "blob/share.h"
 
 #define KEEP_BYTES (256u * 1024) /* a larger buffer is not kept */
@@ -82,6 +83,7 @@ int bs_txn_try(struct bs *bs, uint32_t flags, struct bs_txn **out)
 	txn->grows = 0;
 	txn->next_id = bs->next_id;
 	bs->spare_want = 0;
+	bs->txn_carries = 0;
 	*out = txn;
 	return 0;
 }
@@ -343,6 +345,8 @@ int bs_txn_seal(struct bs_txn *txn, struct bs_blob *blob, uint64_t size, const v
 
 	if (!rc && !bs_can_share(blob->bs))
 		rc = -EOPNOTSUPP;
+	if (!rc && (bs_carried_any(blob, 0, UINT64_MAX) || blob->bs->txn_carries))
+		rc = -EBUSY;
 	if (!rc && is_closed_by_seal(blob) && size != blob->size)
 		rc = -EROFS;
 	if (rc)
@@ -418,6 +422,17 @@ int bs_txn_add(struct bs_txn *txn, const struct bs_rec *rec, uint64_t grows)
 	return txn_add(txn, rec, grows, NULL, 0);
 }
 
+bool bs_txn_carries(const struct bs_txn *txn, const struct bs_blob *blob, uint64_t block)
+{
+	for (uint32_t i = 0; txn->bs->txn_carries && i < txn->n; i++) {
+		const struct bs_rec *rec = &txn->entry[i].rec;
+
+		if (rec->op == BS_REC_PUT && rec->kind == BS_KIND_LOGDATA && rec->blob == blob->id && rec->key == block)
+			return true;
+	}
+	return false;
+}
+
 uint32_t bs_txn_mark(const struct bs_txn *txn)
 {
 	return txn->n;
@@ -433,13 +448,19 @@ int bs_txn_unmap(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, uint6
 			      .blob = blob->id,
 			      .key = block,
 			      .value = &value };
+	uint32_t mark = txn->n;
 	int rc = bs_txn_check_data(txn, blob);
 
 	if (rc || !count || block >= limit)
 		return rc;
 	value = le64_make(MIN(count, limit - block));
 	/* A hole in a run makes two of it. */
-	return txn_add(txn, &rec, sizeof(struct bs_run_disk), NULL, 0);
+	rc = txn_add(txn, &rec, sizeof(struct bs_run_disk), NULL, 0);
+	if (!rc && !BS_MUTATE(carried_unmap))
+		rc = bs_txn_del_carried(txn, blob, block, MIN(count, limit - block));
+	if (rc)
+		bs_txn_rewind(txn, mark);
+	return rc;
 }
 
 int bs_txn_put_runs(struct bs_txn *txn, struct bs_blob *blob, const struct bs_run *run, uint32_t n,
@@ -495,7 +516,7 @@ static int batch_add(struct run_batch *b, uint64_t logical, uint64_t phys, uint6
 
 int bs_txn_zero(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, uint64_t count)
 {
-	uint64_t end = bs_runmap_end(&blob->map);
+	uint64_t end = bs_runmap_end(&blob->map), first = block, limit = 1ull << BS_RUN_BITS;
 	struct run_batch b = { .txn = txn, .blob = blob };
 	uint32_t mark = txn->n;
 	struct bs_extent e;
@@ -513,6 +534,8 @@ int bs_txn_zero(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, uint64
 	}
 	if (!rc)
 		rc = batch_flush(&b);
+	if (!rc && first < limit && !BS_MUTATE(carried_zero))
+		rc = bs_txn_del_carried(txn, blob, first, MIN(count, limit - first));
 	if (rc)
 		bs_txn_rewind(txn, mark);
 	return rc;

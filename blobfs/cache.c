@@ -383,11 +383,41 @@ void bfs_group_trim_reserved(struct bfs_cache *c, struct bfs_group *g)
 	}
 }
 
+void bfs_page_unchanged(struct bfs_cache *c, struct bfs_group *g, unsigned slot)
+{
+	uint16_t bit = (uint16_t)(1u << slot);
+
+	(void)c;
+	if (g->changed & bit)
+		atomic_fetch_sub(&g->inode->n_changed, 1);
+	g->changed &= (uint16_t)~bit;
+}
+
+static void page_changed(struct bfs_cache *c, struct bfs_group *g, unsigned slot, uint32_t from, uint32_t to)
+{
+	struct bfs_page *p = &c->pages[g->page[slot]];
+	uint64_t number = g->number << GROUP_SHIFT | slot;
+	uint64_t first = atomic_load_explicit(&g->inode->changed_first, memory_order_relaxed);
+
+	if (g->changed >> slot & 1) {
+		p->from = (uint16_t)MIN(p->from, from);
+		p->to = (uint16_t)MAX(p->to, to);
+		return;
+	}
+	p->from = (uint16_t)from;
+	p->to = (uint16_t)to;
+	g->changed |= (uint16_t)(1u << slot);
+	while (number < first && !atomic_compare_exchange_weak(&g->inode->changed_first, &first, number))
+		;
+	atomic_fetch_add(&g->inode->n_changed, 1);
+}
+
 static void page_forget_dirt(struct bfs_cache *c, struct bfs_group *g, unsigned slot)
 {
 	uint16_t bit = (uint16_t)(1u << slot);
 
 	if (g->dirty & bit) {
+		bfs_page_unchanged(c, g, slot);
 		g->dirty &= (uint16_t)~bit;
 		atomic_fetch_sub_explicit(&g->inode->n_dirty, 1, memory_order_relaxed);
 		atomic_fetch_sub_explicit(&c->n_dirty, 1, memory_order_relaxed);
@@ -435,13 +465,15 @@ static int reserve_for(struct bfs_cache *c, struct bfs_group *g, unsigned slot)
 	return 0;
 }
 
-int bfs_page_dirty(struct bfs_cache *c, struct bfs_group *g, unsigned slot)
+int bfs_page_dirty(struct bfs_cache *c, struct bfs_group *g, unsigned slot, uint32_t from, uint32_t to)
 {
 	struct bfs_inode *inode = g->inode;
 	int rc;
 
-	if (g->dirty >> slot & 1)
+	if (g->dirty >> slot & 1) {
+		page_changed(c, g, slot, from, to);
 		return 0;
+	}
 	rc = reserve_for(c, g, slot);
 	if (rc)
 		return rc;
@@ -449,6 +481,7 @@ int bfs_page_dirty(struct bfs_cache *c, struct bfs_group *g, unsigned slot)
 		atomic_store_explicit(&inode->dirty_since, base_now_ns(), memory_order_relaxed);
 	atomic_fetch_add_explicit(&c->n_dirty, 1, memory_order_relaxed);
 	g->dirty |= (uint16_t)(1u << slot);
+	page_changed(c, g, slot, from, to);
 	bfs_group_settle(g);
 	bfs_page_set_state(c, g, slot);
 	return 0;

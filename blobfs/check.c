@@ -91,7 +91,7 @@ static int look_at_inode(struct bs_blob *blob, void *arg)
 	s->ino = info.id;
 	s->size = info.size;
 	s->items = info.items;
-	s->has_blocks = info.mapped_blocks != 0;
+	s->has_blocks = bfs_has_data(blob, &info);
 	s->sealed = info.sealed;
 	if (bfs_inode_from_info(&info, &inode)) {
 		check_problem(c, "inodes", "bad-inode", s->ino, "inode %llu: its header is not one of an inode",

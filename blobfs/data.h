@@ -15,6 +15,7 @@
  *  - A page leaves its group at once when it is truncated, punched or invalidated; if it is pinned it is `detached`, and freed by the
  *    last unpin. Who waited for it looks again and finds it gone.
  *  - dirty and in need of new space (alloc) => its cluster's bit is set in `reserved`, unless a sibling in write-back took it.
+ *  - A page is changed => it is dirty, and bytes [from, to) of it may be neither at its place nor carried in the log.
  *  - n_dirty or n_writing or attr_dirty => the inode is on the dirty list, which counts it.
  *  - A group's inode is in core: counted, idle, leaving or dying; it is freed only when it has no group, and only who counts it makes one.
  *
@@ -69,7 +70,9 @@ struct bfs_page {
 	uint8_t queue, freq;
 	uint8_t fresh;     /* not asked for since it came: the first time does not count */
 	uint8_t reserved;
-	uint64_t reserved2[2];
+	uint16_t from, to; /* of one that is changed */
+	uint32_t reserved2;
+	uint64_t reserved3;
 };
 static_assert(sizeof(struct bfs_page) == 64, "page descriptor");
 
@@ -81,6 +84,7 @@ struct bfs_group {
 	struct bfs_inode *inode;
 	uint64_t number;
 	uint16_t present, uptodate, dirty, writing; /* a bit a page */
+	uint16_t changed;  /* dirty, and not all of it is carried in the log */
 	uint16_t alloc;    /* dirty, and needs new space */
 	uint16_t reserved; /* a bit a cluster: one cluster is reserved for it */
 	bool in_dirty;     /* in dirty_groups: something is dirty or writing */
@@ -175,8 +179,11 @@ void bfs_page_unpin(struct bfs_cache *c, uint32_t page);
 /* Takes the page out of its group: detached if pinned, else free. Dirt is forgotten, reservations are given back. The group may be gone
  * afterwards. True: the inode has no page any more (for bfs_inode_emptied). Shard locked. */
 bool bfs_page_drop(struct bfs_cache *c, struct bfs_shard *s, struct bfs_group *g, unsigned slot);
-/* Marks an up-to-date page dirty and reserves space for it if it needs new space. inode->lock and shard locked. -ENOSPC. */
-int bfs_page_dirty(struct bfs_cache *c, struct bfs_group *g, unsigned slot);
+/* Marks an up-to-date page dirty, bytes [from, to) as changed, and reserves space for it if it needs new space. inode->lock and shard
+ * locked. -ENOSPC. */
+int bfs_page_dirty(struct bfs_cache *c, struct bfs_group *g, unsigned slot, uint32_t from, uint32_t to);
+/* All of it is carried in the log, or on its way home. Shard locked. */
+void bfs_page_unchanged(struct bfs_cache *c, struct bfs_group *g, unsigned slot);
 void bfs_group_trim_reserved(struct bfs_cache *c, struct bfs_group *g);
 /* After dirty, writing bits of a group went: out of the tree of dirty groups if it is clean. Shard locked. */
 void bfs_group_settle(struct bfs_group *g);
@@ -270,8 +277,17 @@ int bfs_wb_gather(struct bfs_inode *inode, uint64_t *next, uint64_t last, struct
 bool bfs_lowering_pending(struct bfs_inode *inode);
 /* Sizes after data was written: the publish callback of every write. */
 int bfs_publish(struct bs_txn *txn, struct bs_io *io, void *arg);
+/* Does the device, or the log, hold something in the block of stale_end? */
+bool bfs_holds_garbage(struct bfs_inode *inode, uint64_t page);
+/* The size that the header may have now. inode->lock held or in the transaction. */
+uint64_t bfs_size_to_publish(struct bfs_inode *inode);
 /* Writes the header if times (unless datasync) or size differ from it. -EAGAIN: bs_log_wait_room_start first. No lock held. */
 int bfs_inode_settle(struct bfs_inode *inode, bool datasync);
+
+/* ---- carry.c ---- */
+/* What fsync has to make durable goes into the log: 0; then a commit makes it so. -EAGAIN: bs_log_wait_room_start first. Another
+ * error: nothing was done, it has to be written back. No lock held. */
+int bfs_carry(struct bfs_inode *inode, bool datasync);
 
 /* A walk writes back the dirty pages of a range, and can wait for every page of it that is in write-back, whoever began that. Part of
  * an op. */

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* fsync: write-back of the file's pages, all of it awaited, the header, then a commit of everything so far. */
+/*
+ * fsync: little goes into the log with its bytes (carry.c). Else write-back of the file's pages, all of it awaited, and the header. Then a
+ * commit of everything so far.
+ */
 #include <sys/stat.h>
 
 #include "blobfs/data.h"
@@ -11,7 +14,7 @@ struct fsync_state {
 	int64_t result;
 };
 
-enum { FSYNC_BEGIN, FSYNC_WALK, FSYNC_SETTLE, FSYNC_COMMITTED, FSYNC_FAILED };
+enum { FSYNC_BEGIN, FSYNC_CARRY, FSYNC_WALK, FSYNC_SETTLE, FSYNC_COMMITTED, FSYNC_FAILED };
 
 /* A write-back error, once to each open file, and once to those who sync by number. */
 static int take_error(struct bfs_req *req)
@@ -26,12 +29,41 @@ static int take_error(struct bfs_req *req)
 	return atomic_load(&inode->wb_error);
 }
 
-/* Little data is made durable as it is written, which takes one round trip less than a flush by the commit. */
-static void begin_walk(struct bfs_req *req, struct bfs_walk *walk, uint64_t last)
+/* Where the log does not carry it, little data is made durable as it is written, which takes one round trip less than a flush by the commit. */
+static void begin_walk(struct bfs_req *req, struct bfs_walk *walk)
 {
-	bfs_walk_init(walk, req->inode, 0, last, req->ch);
+	uint64_t size = S_ISREG(req->inode->mode) ? atomic_load(&req->inode->size) : 0;
+
+	bfs_walk_init(walk, req->inode, 0, size >> PAGE_SHIFT, req->ch);
 	walk->durable = atomic_load(&req->inode->n_dirty) <= SMALL_PAGES &&
 			bs_durable_pays(req->inode->fs->bs);
+}
+
+static enum op_next commit(struct bfs_req *req)
+{
+	bs_commit_start(req->fs->bs, 0, &req->op_);
+	return op_await(&req->op_, FSYNC_COMMITTED, 0);
+}
+
+static enum op_next carry(struct bfs_req *req, struct fsync_state *st)
+{
+	struct op *op = &req->op_;
+	int rc = -EBUSY;
+
+	bfs_req_home(req);
+	op->on_error = FSYNC_FAILED;
+	if (S_ISREG(req->inode->mode) && !(req->fs->opts.flags & BFS_RDONLY))
+		rc = bfs_carry(req->inode, req->flags & BFS_IO_DATASYNC);
+	if (rc == -EAGAIN) {
+		bs_log_wait_room_start(req->fs->bs, op);
+		return op_await(op, FSYNC_CARRY, 0);
+	}
+	if (rc == -EROFS)
+		return op_fail(op, rc);
+	if (!rc)
+		return commit(req);
+	begin_walk(req, &st->walk);
+	return op_goto(op, FSYNC_WALK);
 }
 
 static enum op_next settle(struct bfs_req *req)
@@ -47,10 +79,7 @@ static enum op_next settle(struct bfs_req *req)
 		bs_log_wait_room_start(req->fs->bs, op);
 		return op_await(op, FSYNC_SETTLE, 0);
 	}
-	if (rc)
-		return op_fail(op, rc);
-	bs_commit_start(req->fs->bs, 0, op);
-	return op_await(op, FSYNC_COMMITTED, 0);
+	return rc ? op_fail(op, rc) : commit(req);
 }
 
 static enum op_next fsync_over(struct bfs_req *req, int64_t result, int rc)
@@ -71,15 +100,13 @@ enum op_next bfs_fsync_run(struct op *op)
 {
 	struct bfs_req *req = bfs_req_of(op);
 	struct fsync_state *st = BFS_REQ_STATE(req, struct fsync_state);
-	uint64_t size;
 
 	switch (op->step) {
 	case FSYNC_BEGIN:
 		st->result = 0;
-		op->on_error = FSYNC_FAILED;
-		size = S_ISREG(req->inode->mode) ? atomic_load(&req->inode->size) : 0;
-		begin_walk(req, &st->walk, size >> PAGE_SHIFT);
-		return op_goto(op, FSYNC_WALK);
+		return op_goto(op, FSYNC_CARRY);
+	case FSYNC_CARRY:
+		return carry(req, st);
 	case FSYNC_WALK:
 		return bfs_walk_run(&st->walk, op, FSYNC_WALK, FSYNC_SETTLE, true);
 	case FSYNC_SETTLE:
@@ -97,8 +124,7 @@ enum op_next bfs_fsync_after(struct bfs_req *req, int64_t result)
 	struct fsync_state *st = BFS_REQ_STATE(req, struct fsync_state);
 
 	st->result = result;
-	begin_walk(req, &st->walk, atomic_load(&req->inode->size) >> PAGE_SHIFT);
 	req->op_.fn = bfs_fsync_run;
 	req->op_.on_error = FSYNC_FAILED;
-	return op_goto(&req->op_, FSYNC_WALK);
+	return op_goto(&req->op_, FSYNC_CARRY);
 }

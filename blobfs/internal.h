@@ -62,6 +62,8 @@ struct bfs_inode { /* in core: while referenced, open, dirty, or cached */
 	struct bfs_dirty_tree dirty_groups;
 	uint32_t n_pages;
 	_Atomic uint32_t n_dirty, n_writing; /* pages; n_dirty grows under lock only */
+	_Atomic uint32_t n_changed;       /* of the dirty ones those that have changed since they were last carried in the log */
+	_Atomic uint64_t changed_first;   /* no page before this one has; a hint */
 	_Atomic uint64_t data_end;        /* no data is mapped at or beyond it; changed inside a transaction */
 	_Atomic uint64_t stale_end;       /* R9: the device's block that holds this byte is garbage from it on; 0: none; the same */
 	_Atomic int stream;               /* of the file that wrote last */
@@ -240,9 +242,12 @@ int bfs_may_create(const struct bfs_cred *cred, const struct bfs_inode *dir);
 int bfs_may_delete(const struct bfs_cred *cred, const struct bfs_inode *dir, const struct bfs_inode *victim);
 
 /* ---- mount.c's parts ---- */
+/* Does the blob have blocks, or bytes carried for any? */
+bool bfs_has_data(struct bs_blob *blob, const struct bs_blob_info *info);
 /* Is anything written mapped past the end, as a cut may leave it? */
 bool bfs_data_past_end(struct bs_blob *blob, uint64_t size, uint64_t *block);
 int bfs_orphans_delete(struct bfs *fs, struct base_err *err); /* orphans.c: -EUCLEAN for a blob that is no inode */
+int bfs_carried_home(struct bfs *fs, struct base_err *err);   /* home.c: never fails */
 int bfs_locks_create(struct bfs *fs);                         /* locks.c */
 void bfs_locks_destroy(struct bfs *fs);
 

@@ -154,6 +154,7 @@ static const struct step {
 	{ "root directory", up_root, NULL },
 	{ "inodes", NULL, down_inodes },
 	{ "orphans", bfs_orphans_delete, NULL },
+	{ "bytes carried in the log", bfs_carried_home, NULL },
 	{ "write-back", up_data, down_data },
 };
 

@@ -25,21 +25,30 @@ struct orphans {
 	size_t n, room, deleted;
 };
 
+bool bfs_has_data(struct bs_blob *blob, const struct bs_blob_info *info)
+{
+	struct bs_carried_range r;
+
+	return info->mapped_blocks || bs_carried_next(blob, 0, UINT64_MAX, &r);
+}
+
 bool bfs_data_past_end(struct bs_blob *blob, uint64_t size, uint64_t *block)
 {
-	const uint64_t end = 1ull << 40;
+	const uint64_t end = 1ull << 40, first = div_round_up(size, BS_BLOCK);
+	struct bs_carried_range carried;
 	struct bs_extent e;
 
-	for (uint64_t b = div_round_up(size, BS_BLOCK); b < end; b += e.count) {
+	*block = end;
+	if (bs_carried_next(blob, first, UINT64_MAX, &carried))
+		*block = carried.block;
+	for (uint64_t b = first; b < *block; b += e.count) {
 		bs_map_lookup(blob, b, end - b, &e);
-		if (!(e.flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN))) {
-			*block = b;
-			return true;
-		}
+		if (!(e.flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN)))
+			*block = MIN(*block, b);
 		if (!e.count)
 			break;
 	}
-	return false;
+	return *block < end;
 }
 
 static int remember(struct orphans *o, uint64_t ino, uint64_t end)
@@ -73,7 +82,7 @@ static int note(struct bs_blob *blob, void *arg)
 	if (!inode.nlink)
 		return remember(o, info.id, WHOLE);
 	/* A snapshot never has any, and if damage gave it some, no size will ever come to reach it. */
-	if (S_ISREG(inode.mode) && !info.sealed && info.mapped_blocks && bfs_data_past_end(blob, info.size, &block))
+	if (S_ISREG(inode.mode) && !info.sealed && bfs_data_past_end(blob, info.size, &block))
 		return remember(o, info.id, block);
 	return 0;
 }

@@ -41,7 +41,7 @@ static int note_bad(struct bs_blob *blob, void *arg)
 	bs_blob_get_info(blob, &info);
 	if (!bfs_inode_from_info(&info, &inode)) {
 		if (info.id == BFS_ROOT_INO ? S_ISDIR(inode.mode) && inode.parent == BFS_ROOT_INO && inode.nlink :
-		    S_ISDIR(inode.mode) || info.mapped_blocks || !has_items(blob, BFS_KIND_DIRENT, &len))
+		    S_ISDIR(inode.mode) || bfs_has_data(blob, &info) || !has_items(blob, BFS_KIND_DIRENT, &len))
 			return 0;
 	}
 	if (l->n == l->room) {
@@ -57,10 +57,11 @@ static int note_bad(struct bs_blob *blob, void *arg)
 	return 0;
 }
 
-/* The end of what was ever written, in bytes. */
+/* The end of what was ever written, in bytes; what is carried in the log counts. */
 static uint64_t written_end(struct bs_blob *blob)
 {
 	const uint64_t limit = 1ull << 40;
+	struct bs_carried_range r = { .block = 0 };
 	struct bs_extent e;
 	uint64_t end = 0;
 
@@ -71,16 +72,19 @@ static uint64_t written_end(struct bs_blob *blob)
 		if (!e.count)
 			break;
 	}
-	return MIN(end * BS_BLOCK, BFS_SIZE_MAX);
+	end *= BS_BLOCK;
+	for (; bs_carried_next(blob, r.block, limit - r.block, &r); r.block++)
+		end = MAX(end, r.block * BS_BLOCK + r.to);
+	return MIN(end, BFS_SIZE_MAX);
 }
 
 static uint32_t type_of(struct bs_blob *blob, const struct bs_blob_info *info, uint32_t *target)
 {
 	uint32_t len;
 
-	if (info->id == BFS_ROOT_INO || (!info->mapped_blocks && has_items(blob, BFS_KIND_DIRENT, &len)))
+	if (info->id == BFS_ROOT_INO || (!bfs_has_data(blob, info) && has_items(blob, BFS_KIND_DIRENT, &len)))
 		return S_IFDIR;
-	if (!info->mapped_blocks && has_items(blob, BFS_KIND_SYMLINK, target))
+	if (!bfs_has_data(blob, info) && has_items(blob, BFS_KIND_SYMLINK, target))
 		return S_IFLNK;
 	return S_IFREG;
 }

@@ -9,9 +9,14 @@
 static bool is_data(struct bfs_inode *inode, uint64_t block, uint64_t last, uint64_t *end)
 {
 	uint64_t dirty = bfs_range_next_dirty(inode, block, last);
+	struct bs_carried_range carried;
 	struct bs_extent e;
 
 	*end = block + 1;
+	if (dirty == block)
+		return true;
+	if (bs_carried_next(inode->blob, block, last - block + 1, &carried))
+		dirty = MIN(dirty, carried.block);
 	if (dirty == block)
 		return true;
 	bs_map_lookup(inode->blob, block, last - block + 1, &e);

@@ -223,9 +223,13 @@ static int finish_copy(struct snap *s, struct bs_txn *txn, struct snap_node *n)
 	struct bs_blob_info info;
 	struct bfs_inode_disk *disk = (struct bfs_inode_disk *)info.user;
 	uint64_t blocks = div_round_up(n->size, BS_BLOCK);
+	struct bs_carried_range carried;
 	int rc = copy_items(txn, n, BFS_KIND_XATTR);
 
 	bs_blob_get_info(n->from, &info);
+	/* What could not be written home has no place that could be shared. */
+	if (!rc && bs_carried_next(n->from, 0, UINT64_MAX, &carried))
+		rc = -EBUSY;
 	if (!rc && S_ISLNK(n->mode))
 		rc = copy_items(txn, n, BFS_KIND_SYMLINK);
 	/* Not what was published past the size: it is not promised yet. */

@@ -171,8 +171,9 @@ static void write_end(struct bfs_unit *u, int rc)
 		c->aux[page].ch = NULL;
 		if (g) {
 			g->writing &= (uint16_t) ~(1u << slot);
-			if (rc == -ENOMEM)
-				bfs_page_dirty(c, g, slot);
+			/* What is at its place now nobody knows. */
+			if (rc == -ENOMEM || (rc && g->dirty >> slot & 1))
+				bfs_page_dirty(c, g, slot, 0, PAGE_SIZE);
 			lost |= rc != 0;
 			bfs_group_settle(g);
 			bfs_page_set_state(c, g, slot);

@@ -90,14 +90,22 @@ static void unpin_page(struct chunk *k, uint64_t number, uint32_t page)
 	bfs_waiters_wake(waiters);
 }
 
+/* Bytes of a page that are written. */
+static void bytes_in(const struct chunk *k, uint64_t number, uint32_t *from, uint32_t *to)
+{
+	uint64_t base = number << PAGE_SHIFT;
+
+	*from = (uint32_t)(MAX(k->offset, base) - base);
+	*to = (uint32_t)(MIN(k->end, base + PAGE_SIZE) - base);
+}
+
 /* Shard locked. Bytes of a page from the caller; a claimed page gets zeroes around them. */
 static void copy_page(struct chunk *k, struct bfs_group *g, uint64_t number, uint32_t page)
 {
-	uint64_t base = number << PAGE_SHIFT;
-	uint32_t from = (uint32_t)(MAX(k->offset, base) - base);
-	uint32_t to = (uint32_t)(MIN(k->end, base + PAGE_SIZE) - base);
 	uint8_t *data = bfs_page_data(k->c, page);
+	uint32_t from, to;
 
+	bytes_in(k, number, &from, &to);
 	if (!(g->uptodate & bit_of(number))) {
 		bfs_copy_zero(data, from);
 		bfs_copy_zero(data + to, PAGE_SIZE - to);
@@ -111,11 +119,13 @@ static int write_page(struct chunk *k, uint64_t number, uint32_t page)
 	struct bfs_shard *s = bfs_shard_of(c, k->inode->ino, number);
 	struct bfs_waiter *waiters = NULL;
 	struct bfs_group *g;
+	uint32_t from, to;
 	int rc;
 
+	bytes_in(k, number, &from, &to);
 	pthread_mutex_lock(&s->lock);
 	g = bfs_group_find(s, k->inode->ino, number >> GROUP_SHIFT);
-	rc = bfs_page_dirty(c, g, number & (GROUP_PAGES - 1));
+	rc = bfs_page_dirty(c, g, number & (GROUP_PAGES - 1), from, to);
 	if (!rc) {
 		copy_page(k, g, number, page);
 		c->pages[page].seq = atomic_fetch_add_explicit(&c->seq, 1, memory_order_relaxed);
@@ -137,13 +147,9 @@ static int write_page(struct chunk *k, uint64_t number, uint32_t page)
 static bool tail_is_stale(struct bfs_inode *inode, uint64_t *number)
 {
 	uint64_t stale = atomic_load(&inode->stale_end);
-	struct bs_extent e;
 
 	*number = stale >> PAGE_SHIFT;
-	if (!stale || atomic_load(&inode->size) >> PAGE_SHIFT != *number)
-		return false;
-	bs_map_lookup(inode->blob, *number, 1, &e);
-	return !(e.flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN));
+	return stale && atomic_load(&inode->size) >> PAGE_SHIFT == *number && bfs_holds_garbage(inode, *number);
 }
 
 static int dirty_page(struct chunk *k, uint64_t number)
@@ -154,7 +160,8 @@ static int dirty_page(struct chunk *k, uint64_t number)
 
 	pthread_mutex_lock(&s->lock);
 	g = bfs_group_find(s, k->inode->ino, number >> GROUP_SHIFT);
-	rc = bfs_page_dirty(k->c, g, number & (GROUP_PAGES - 1));
+	/* The page has zeroes where the device has garbage. */
+	rc = bfs_page_dirty(k->c, g, number & (GROUP_PAGES - 1), 0, PAGE_SIZE);
 	pthread_mutex_unlock(&s->lock);
 	return rc;
 }
@@ -250,17 +257,18 @@ static bool chunk_small(struct chunk *k)
 {
 	struct bfs_shard *s;
 	struct bfs_group *g;
-	uint32_t page;
+	uint32_t page, from, to;
 	bool done;
 
 	if ((k->end - 1) >> PAGE_SHIFT != k->first ||
 	    (k->end > k->size && k->first > k->size >> PAGE_SHIFT))
 		return false;
 	s = bfs_shard_of(k->c, k->inode->ino, k->first);
+	bytes_in(k, k->first, &from, &to);
 	pthread_mutex_lock(&s->lock);
 	page = bfs_page_find(s, k->inode->ino, k->first, &g);
 	done = page != BFS_NO_PAGE && g->uptodate & bit_of(k->first) &&
-	       !bfs_page_dirty(k->c, g, k->first & (GROUP_PAGES - 1));
+	       !bfs_page_dirty(k->c, g, k->first & (GROUP_PAGES - 1), from, to);
 	if (done) {
 		copy_page(k, g, k->first, page);
 		k->c->pages[page].seq = atomic_fetch_add_explicit(&k->c->seq, 1,

@@ -26,6 +26,9 @@ static void take_page(struct bfs_unit *u, struct bfs_group *g, unsigned slot)
 	uint16_t cluster = (uint16_t)(1u << (slot >> c->cluster_shift));
 	uint32_t page = g->page[slot];
 
+	/* Whoever finds nothing changed finds what is being written (carry.c). */
+	atomic_fetch_add(&u->inode->n_writing, 1);
+	bfs_page_unchanged(c, g, slot);
 	g->writing |= bit;
 	g->dirty &= (uint16_t)~bit;
 	/* The first of a cluster that needs space brings the reservation; its siblings fill the same cluster. */
@@ -78,7 +81,6 @@ static void wb_prepare(struct bfs_unit *u)
 {
 	struct bfs_cache *c = u->cache;
 
-	atomic_fetch_add(&u->inode->n_writing, u->n);
 	atomic_fetch_add(&c->n_writing, u->n);
 	atomic_fetch_sub(&u->inode->n_dirty, u->n);
 	atomic_fetch_sub(&c->n_dirty, u->n);
@@ -132,17 +134,18 @@ int bfs_wb_gather(struct bfs_inode *inode, uint64_t *next, uint64_t last, struct
 /* ---- sizes ---- */
 
 /* Garbage that is on the device at stale_end and cannot be shown. */
-static bool holds_garbage(struct bfs_inode *inode, uint64_t page)
+bool bfs_holds_garbage(struct bfs_inode *inode, uint64_t page)
 {
+	struct bs_carried_range carried;
 	struct bs_extent e;
 
 	bs_map_lookup(inode->blob, page, 1, &e);
-	return !(e.flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN));
+	return !(e.flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN)) || bs_carried_next(inode->blob, page, 1, &carried);
 }
 
 /* The old last block is garbage on the device beyond stale_end until the page that has zeroes there is published: the
  * durable size does not pass it before, nor ever if that page could not be written. */
-static uint64_t size_to_publish(struct bfs_inode *inode)
+uint64_t bfs_size_to_publish(struct bfs_inode *inode)
 {
 	uint64_t stale = atomic_load(&inode->stale_end), page = stale >> PAGE_SHIFT;
 	uint64_t disk_size = atomic_load(&inode->disk_size), size;
@@ -150,7 +153,7 @@ static uint64_t size_to_publish(struct bfs_inode *inode)
 	if (stale && bfs_range_is_dirty(inode, page, page, true))
 		return disk_size;
 	size = MIN(atomic_load(&inode->size), atomic_load(&inode->data_end));
-	if (stale && size > stale && holds_garbage(inode, page))
+	if (stale && size > stale && bfs_holds_garbage(inode, page))
 		size = stale;
 	return MAX(disk_size, size);
 }
@@ -188,7 +191,7 @@ int bfs_publish(struct bs_txn *txn, struct bs_io *io, void *arg)
 	raise_to(&inode->data_end, end);
 	if (u->extend)
 		raise_to(&inode->size, end);
-	size = size_to_publish(inode);
+	size = bfs_size_to_publish(inode);
 	/* Should the header not fit now, bfs_inode_settle puts it later: the data is there all the same. */
 	if (size > atomic_load(&inode->disk_size))
 		bfs_inode_put_header(txn, inode, size);
@@ -203,7 +206,7 @@ int bfs_inode_settle(struct bfs_inode *inode, bool datasync)
 
 	pthread_mutex_lock(&inode->lock);
 	dirty = (inode->attr_dirty && !datasync) ||
-		size_to_publish(inode) != atomic_load(&inode->disk_size);
+		bfs_size_to_publish(inode) != atomic_load(&inode->disk_size);
 	pthread_mutex_unlock(&inode->lock);
 	if (!dirty)
 		return 0;
@@ -212,7 +215,7 @@ int bfs_inode_settle(struct bfs_inode *inode, bool datasync)
 	if (rc)
 		return rc;
 	pthread_mutex_lock(&inode->lock);
-	rc = inode->deleted ? 0 : bfs_inode_put_header(txn, inode, size_to_publish(inode));
+	rc = inode->deleted ? 0 : bfs_inode_put_header(txn, inode, bfs_size_to_publish(inode));
 	if (!rc)
 		inode->attr_dirty = false;
 	pthread_mutex_unlock(&inode->lock);

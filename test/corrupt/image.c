@@ -48,6 +48,28 @@ static void write_file(struct bfs *fs, const char *path, size_t pieces, size_t l
 	bfs_close(f);
 }
 
+/* As a database's log: bytes that stay in the log, at odd places of a block, and one block over a hole. */
+static void write_log(struct bfs *fs, const char *path, size_t records)
+{
+	static uint8_t data[400];
+	struct bs_stat before, after;
+	struct bfs_file *f;
+
+	bs_get_stat(bfs_store(fs), &before);
+	must(bfs_open_path(fs, NULL, path, O_RDWR | O_CREAT, 0644, BS_STREAM_SHORT, &f), path);
+	for (size_t i = 0; i < records; i++) {
+		memset(data, 'a' + (int)(i % 26), sizeof(data));
+		must(bfs_append(f, data, sizeof(data)), path);
+		must(bfs_fsync(f, true), path);
+	}
+	must(bfs_pwrite(f, data, sizeof(data), 100000), path);
+	must(bfs_fsync(f, false), path);
+	bfs_close(f);
+	bs_get_stat(bfs_store(fs), &after);
+	if (after.carried_blocks <= before.carried_blocks)
+		must(-EIO, "nothing is carried in the log");
+}
+
 static void add_xattrs(struct bfs *fs, const char *path)
 {
 	static uint8_t value[3000];
@@ -98,6 +120,7 @@ static void populate(struct bfs *fs)
 	must(bfs_resolve(fs, NULL, "/d3", 0, &a), "resolve");
 	must(bfs_snapshot(fs, NULL, a.ino, BFS_ROOT_INO, "snap", BFS_SNAP_SEALED, NULL), "snapshot");
 	must(bfs_sync(fs), "sync");
+	write_log(fs, "/log", 40);
 	must(bs_checkpoint(bfs_store(fs)), "checkpoint");
 }
 
@@ -114,6 +137,8 @@ static void add_tail(struct bfs *fs, unsigned n)
 	must(bfs_rename(fs, NULL, BFS_ROOT_INO, "large", BFS_ROOT_INO, "fifo", 0), "rename");
 	must(bfs_unlink(fs, NULL, BFS_ROOT_INO, "null"), "unlink");
 	must(bfs_sync(fs), "sync");
+	write_log(fs, "/log", 20);
+	write_log(fs, "/second-log", 30);
 }
 
 /* ---- taking it ---- */

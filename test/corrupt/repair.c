@@ -130,6 +130,14 @@ static bool data_is_changed(const struct scratch *s, const struct bs_rec_disk *d
 	return false;
 }
 
+static bool continues(const struct scratch *s, int i)
+{
+	const struct structure *st = &s->map->s[i];
+	const struct bs_frame_disk *f = (const void *)(s->image->mem + (uint64_t)st->block * BS_BLOCK);
+
+	return st->kind == FRAME && le32_get(f->flags) & BS_FRAME_CONTINUES;
+}
+
 /* A record in a page that was changed, or in the log from the first change on. Segments and frames stand in the map in order. */
 static void mark_hit(const struct scratch *s, struct contents *c)
 {
@@ -143,6 +151,10 @@ static void mark_hit(const struct scratch *s, struct contents *c)
 		if (st->kind == FRAME && is_changed(s, st->block, st->blocks))
 			log_from = i;
 	}
+	/* A transaction that it goes on with is lost from its beginning on. */
+	while (log_from < s->map->n && log_from && continues(s, log_from))
+		for (log_from--; log_from && s->map->s[log_from].kind != FRAME;)
+			log_from--;
 	for (int i = 0; i < s->map->n_rec; i++) {
 		const struct record *rec = &s->map->rec[i];
 		const struct structure *st = &s->map->s[rec->structure];

@@ -11,26 +11,9 @@
 #include <unistd.h>
 
 #include "test/powercut/device.h"
-#include "test/powercut/files_model.h"
+#include "test/powercut/files_load.h"
 
-struct load {
-	struct run *run;
-	struct bfs *fs;
-	struct files_model m;
-	uint64_t clock;
-	struct bfs_file *held; /* open, with no name any more; or NULL */
-	struct node *held_node;
-};
-
-struct place { /* a name */
-	unsigned d, n;
-	uint64_t dir;
-	char name[8];
-	struct node *node; /* what is there now; NULL: nothing */
-	uint64_t index;
-};
-
-static void must(struct load *l, const char *what, int rc)
+void files_must(struct load *l, const char *what, int rc)
 {
 	if (rc)
 		call_failed(l->run, what, rc);
@@ -42,7 +25,7 @@ static uint64_t now_lsn(struct load *l)
 }
 
 /* LSN of the change of names just made in this directory: with a service others change blobs meanwhile, but no directories. */
-static uint64_t name_lsn(struct load *l, uint64_t dir)
+uint64_t files_name_lsn(struct load *l, uint64_t dir)
 {
 	struct bs_blob_info info;
 	struct bs_blob *blob;
@@ -55,8 +38,7 @@ static uint64_t name_lsn(struct load *l, uint64_t dir)
 	return info.lsn;
 }
 
-/* No space: fine, nothing was changed. */
-static bool no_space(struct load *l, int64_t rc)
+bool files_no_space(struct load *l, int64_t rc)
 {
 	l->run->coverage.full += rc == -ENOSPC;
 	return rc == -ENOSPC;
@@ -69,7 +51,7 @@ static void let_go(struct load *l)
 	l->held = NULL;
 }
 
-static uint64_t mark(struct load *l)
+uint64_t files_mark(struct load *l)
 {
 	return bdev_powercut_mark(l->run->dev);
 }
@@ -100,11 +82,11 @@ static void fill(struct load *l)
 	uint64_t keep = 64 + rng_below(&l->run->rng, 300);
 	int rc = -ENOSPC;
 
-	must(l, "filler", bfs_open_path(l->fs, NULL, "/filler", O_RDWR | O_CREAT, 0644, BS_STREAM_LONG, &file));
+	files_must(l, "filler", bfs_open_path(l->fs, NULL, "/filler", O_RDWR | O_CREAT, 0644, BS_STREAM_LONG, &file));
 	bs_get_stat(bfs_store(l->fs), &st);
 	for (; rc == -ENOSPC && keep < st.avail_blocks; keep += 64)
 		rc = bfs_fallocate(file, 0, 0, (st.avail_blocks - keep) * BS_BLOCK);
-	must(l, "fill", rc);
+	files_must(l, "fill", rc);
 	bfs_close(file);
 	l->m.filler = true;
 }
@@ -128,14 +110,14 @@ static void *load_begin(struct run *run)
 	l->m.dirty_limit = rng_chance(&run->rng, 50) ? 256 * KiB : 64 * KiB;
 	mount_fs(l);
 	l->m.dir_ino[0] = BFS_ROOT_INO;
-	must(l, "mkdir", bfs_mkdir(l->fs, NULL, BFS_ROOT_INO, "d1", 0755, 0, &a));
+	files_must(l, "mkdir", bfs_mkdir(l->fs, NULL, BFS_ROOT_INO, "d1", 0755, 0, &a));
 	l->m.dir_ino[1] = a.ino;
-	must(l, "mkdir", bfs_mkdir(l->fs, NULL, BFS_ROOT_INO, "d2", 0755, 0, &a));
+	files_must(l, "mkdir", bfs_mkdir(l->fs, NULL, BFS_ROOT_INO, "d2", 0755, 0, &a));
 	l->m.dir_ino[2] = a.ino;
 	if (rng_chance(&run->rng, 50))
 		fill(l);
-	must(l, "sync", bfs_sync(l->fs));
-	fm_ack(&l->m, now_lsn(l), mark(l));
+	files_must(l, "sync", bfs_sync(l->fs));
+	fm_ack(&l->m, now_lsn(l), files_mark(l));
 	return l;
 }
 
@@ -150,8 +132,7 @@ static struct place any_place(struct load *l)
 	return p;
 }
 
-/* A place that holds (or does not hold) something of this kind; false: a few tries found none. */
-static bool find_place(struct load *l, struct place *p, bool taken, int kind)
+bool files_find(struct load *l, struct place *p, bool taken, int kind)
 {
 	for (int tries = 0; tries < 20; tries++) {
 		*p = any_place(l);
@@ -161,9 +142,9 @@ static bool find_place(struct load *l, struct place *p, bool taken, int kind)
 	return false;
 }
 
-static void set_name(struct load *l, const struct place *p, uint64_t index)
+void files_set_name(struct load *l, const struct place *p, uint64_t index)
 {
-	fm_set(&l->m.names[p->d][p->n], name_lsn(l, p->dir), index);
+	fm_set(&l->m.names[p->d][p->n], files_name_lsn(l, p->dir), index);
 }
 
 static unsigned names_of(struct load *l, uint64_t index)
@@ -196,7 +177,7 @@ static void create(struct load *l)
 	char target[256];
 	int rc;
 
-	if (!find_place(l, &p, false, -1))
+	if (!files_find(l, &p, false, -1))
 		return;
 	fm_target(hint, target, sizeof(target));
 	if (kind == N_FILE)
@@ -205,13 +186,13 @@ static void create(struct load *l)
 		rc = bfs_mkdir(l->fs, NULL, p.dir, p.name, mode, 0, &a);
 	else
 		rc = bfs_symlink(l->fs, NULL, p.dir, p.name, target, 0, &a);
-	if (no_space(l, rc))
+	if (files_no_space(l, rc))
 		return;
-	must(l, "create", rc);
+	files_must(l, "create", rc);
 	trace(l->run, "create %u/%s: inode %" PRIu64 ", kind %d", p.d, p.name, a.ino, kind);
 	f = fm_node(&l->m, a.ino, kind, hint);
-	fm_set(&f->mode, name_lsn(l, p.dir), mode);
-	set_name(l, &p, l->m.n_nodes);
+	fm_set(&f->mode, files_name_lsn(l, p.dir), mode);
+	files_set_name(l, &p, l->m.n_nodes);
 }
 
 static void link_name(struct load *l)
@@ -219,34 +200,34 @@ static void link_name(struct load *l)
 	struct place from, to;
 	int rc;
 
-	if (!find_place(l, &from, true, N_FILE) || !find_place(l, &to, false, -1))
+	if (!files_find(l, &from, true, N_FILE) || !files_find(l, &to, false, -1))
 		return;
 	rc = bfs_link(l->fs, NULL, from.node->ino, to.dir, to.name, 0, NULL);
-	if (no_space(l, rc))
+	if (files_no_space(l, rc))
 		return;
-	must(l, "link", rc);
+	files_must(l, "link", rc);
 	trace(l->run, "link %u/%s to inode %" PRIu64, to.d, to.name, from.node->ino);
-	set_name(l, &to, from.index);
+	files_set_name(l, &to, from.index);
 }
 
 static void remove_name(struct load *l)
 {
 	struct place p;
 
-	if (!find_place(l, &p, true, -1))
+	if (!files_find(l, &p, true, -1))
 		return;
 	if (p.node->kind == N_FILE && names_of(l, p.index) == 1 && rng_chance(&l->run->rng, 50)) {
 		let_go(l);
-		must(l, "open", bfs_open(l->fs, NULL, p.node->ino, O_RDWR, BS_STREAM_UNKNOWN, &l->held));
+		files_must(l, "open", bfs_open(l->fs, NULL, p.node->ino, O_RDWR, BS_STREAM_UNKNOWN, &l->held));
 		l->held_node = p.node;
 		l->run->coverage.orphans++;
 	}
 	if (p.node->kind == N_DIR)
-		must(l, "rmdir", bfs_rmdir(l->fs, NULL, p.dir, p.name));
+		files_must(l, "rmdir", bfs_rmdir(l->fs, NULL, p.dir, p.name));
 	else
-		must(l, "unlink", bfs_unlink(l->fs, NULL, p.dir, p.name));
+		files_must(l, "unlink", bfs_unlink(l->fs, NULL, p.dir, p.name));
 	trace(l->run, "remove %u/%s", p.d, p.name);
-	set_name(l, &p, 0);
+	files_set_name(l, &p, 0);
 	lost_name(l, p.index);
 }
 
@@ -256,7 +237,7 @@ static void rename_name(struct load *l)
 	bool exchange;
 	int rc;
 
-	if (!find_place(l, &from, true, -1))
+	if (!files_find(l, &from, true, -1))
 		return;
 	to = any_place(l);
 	if (from.d == to.d && from.n == to.n)
@@ -265,14 +246,14 @@ static void rename_name(struct load *l)
 		return;
 	exchange = to.node && rng_chance(&l->run->rng, 30);
 	rc = bfs_rename(l->fs, NULL, from.dir, from.name, to.dir, to.name, exchange ? 2 : 0);
-	if (no_space(l, rc))
+	if (files_no_space(l, rc))
 		return;
-	must(l, "rename", rc);
+	files_must(l, "rename", rc);
 	trace(l->run, "%s %u/%s %u/%s", exchange ? "exchange" : "rename", from.d, from.name, to.d, to.name);
 	if (to.index == from.index)
 		return; /* two names of one inode: rename(2) does nothing */
-	set_name(l, &to, from.index);
-	set_name(l, &from, exchange ? to.index : 0);
+	files_set_name(l, &to, from.index);
+	files_set_name(l, &from, exchange ? to.index : 0);
 	lost_name(l, to.index);
 }
 
@@ -283,27 +264,27 @@ static void attributes(struct load *l)
 	struct place p;
 
 	/* With a service files change of themselves. */
-	if (!find_place(l, &p, true, l->run->service ? N_DIR : (int)rng_below(&l->run->rng, 2)))
+	if (!files_find(l, &p, true, l->run->service ? N_DIR : (int)rng_below(&l->run->rng, 2)))
 		return;
 	trace(l->run, "attributes of inode %" PRIu64, p.node->ino);
 	if (rng_chance(&l->run->rng, 40)) {
-		must(l, "chmod", bfs_setattr(l->fs, NULL, p.node->ino, &a, BFS_SET_MODE, NULL));
-		fm_set(&p.node->mode, name_lsn(l, p.node->ino), a.mode);
+		files_must(l, "chmod", bfs_setattr(l->fs, NULL, p.node->ino, &a, BFS_SET_MODE, NULL));
+		fm_set(&p.node->mode, files_name_lsn(l, p.node->ino), a.mode);
 		return;
 	}
 	if (value) {
 		int rc = bfs_setxattr(l->fs, NULL, p.node->ino, "user.k", &value, sizeof(value), 0);
 
-		if (no_space(l, rc))
+		if (files_no_space(l, rc))
 			return;
-		must(l, "setxattr", rc);
+		files_must(l, "setxattr", rc);
 	} else {
 		int rc = bfs_removexattr(l->fs, NULL, p.node->ino, "user.k");
 
 		if (rc != -ENODATA)
-			must(l, "removexattr", rc);
+			files_must(l, "removexattr", rc);
 	}
-	fm_set(&p.node->xattr, name_lsn(l, p.node->ino), value);
+	fm_set(&p.node->xattr, files_name_lsn(l, p.node->ino), value);
 }
 
 /* ---- data ---- */
@@ -313,11 +294,11 @@ static void write_file(struct load *l)
 	static uint8_t buf[FM_UNIT * FM_UNITS] __attribute__((aligned(4096)));
 	struct bfs_file *file;
 	struct place p;
-	uint64_t first, n, counter = ++l->m.counter, submitted = mark(l), size;
+	uint64_t first, n, counter = ++l->m.counter, submitted = files_mark(l), size;
 	int64_t done;
 	bool direct = rng_chance(&l->run->rng, 15), append = !direct && rng_chance(&l->run->rng, 35);
 
-	if (!find_place(l, &p, true, N_FILE))
+	if (!files_find(l, &p, true, N_FILE))
 		return;
 	size = fm_now_size(p.node);
 	n = 1 + rng_below(&l->run->rng, rng_chance(&l->run->rng, 70) ? 80 : 500);
@@ -331,11 +312,11 @@ static void write_file(struct load *l)
 		fm_fill(buf + u * FM_UNIT, p.node->ino, first + u, counter);
 	trace(l->run, "%s inode %" PRIu64 ": units %" PRIu64 " + %" PRIu64 ", version %" PRIu64, direct ? "direct" : append ? "append" : "write",
 	      p.node->ino, first, n, counter);
-	must(l, "open", bfs_open(l->fs, NULL, p.node->ino, O_WRONLY | (direct ? O_DIRECT : 0), BS_STREAM_UNKNOWN, &file));
+	files_must(l, "open", bfs_open(l->fs, NULL, p.node->ino, O_WRONLY | (direct ? O_DIRECT : 0), BS_STREAM_UNKNOWN, &file));
 	done = append ? bfs_append(file, buf, n * FM_UNIT) : bfs_pwrite(file, buf, n * FM_UNIT, first * FM_UNIT);
 	bfs_close(file);
 	l->run->coverage.direct += direct;
-	if (no_space(l, done))
+	if (files_no_space(l, done))
 		return;
 	/* What failed may be there in part. */
 	if (done > 0)
@@ -351,7 +332,7 @@ static void write_file(struct load *l)
 static void write_held(struct load *l)
 {
 	static uint8_t buf[3 * 4096];
-	uint64_t first = rng_below(&l->run->rng, 16) * 64, n = sizeof(buf) / FM_UNIT, counter = ++l->m.counter, submitted = mark(l);
+	uint64_t first = rng_below(&l->run->rng, 16) * 64, n = sizeof(buf) / FM_UNIT, counter = ++l->m.counter, submitted = files_mark(l);
 	struct node *f = l->held_node;
 	int64_t done;
 
@@ -369,55 +350,55 @@ static void write_held(struct load *l)
 	}
 	if (rng_chance(&l->run->rng, 30))
 		let_go(l);
-	if (!no_space(l, done) && done < 0)
+	if (!files_no_space(l, done) && done < 0)
 		call_failed(l->run, "write", (int)done);
 }
 
 static void truncate_file(struct load *l)
 {
-	uint64_t submitted = mark(l), units, size;
+	uint64_t submitted = files_mark(l), units, size;
 	struct place p;
 	int rc;
 
-	if (!find_place(l, &p, true, N_FILE))
+	if (!files_find(l, &p, true, N_FILE))
 		return;
 	size = fm_now_size(p.node);
 	units = rng_chance(&l->run->rng, 60) ? rng_below(&l->run->rng, size / FM_UNIT + 1) : rng_below(&l->run->rng, FM_UNITS);
 	trace(l->run, "truncate inode %" PRIu64 ": %" PRIu64 " to %" PRIu64, p.node->ino, size, units * FM_UNIT);
 	rc = bfs_truncate(l->fs, NULL, p.node->ino, units * FM_UNIT);
-	if (no_space(l, rc))
+	if (files_no_space(l, rc))
 		return;
 	if (units * FM_UNIT < size)
 		fm_write(&l->m, p.node, units, FM_UNITS, 0, submitted);
 	fm_size(&l->m, p.node, units * FM_UNIT, submitted);
-	must(l, "truncate", rc);
+	files_must(l, "truncate", rc);
 }
 
 static void punch_file(struct load *l)
 {
-	uint64_t first = rng_below(&l->run->rng, FM_UNITS - 1), n = 1 + rng_below(&l->run->rng, FM_UNITS - first), submitted = mark(l);
+	uint64_t first = rng_below(&l->run->rng, FM_UNITS - 1), n = 1 + rng_below(&l->run->rng, FM_UNITS - first), submitted = files_mark(l);
 	int mode = rng_chance(&l->run->rng, 50) ? FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE :
 						  FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
 	struct bfs_file *file;
 	struct place p;
 	int rc;
 
-	if (!find_place(l, &p, true, N_FILE))
+	if (!files_find(l, &p, true, N_FILE))
 		return;
 	if (rng_chance(&l->run->rng, 25))
 		mode = FALLOC_FL_KEEP_SIZE;
 	trace(l->run, "fallocate inode %" PRIu64 ": mode %d, units %" PRIu64 " + %" PRIu64, p.node->ino, mode, first, n);
-	must(l, "open", bfs_open(l->fs, NULL, p.node->ino, O_WRONLY, BS_STREAM_UNKNOWN, &file));
+	files_must(l, "open", bfs_open(l->fs, NULL, p.node->ino, O_WRONLY, BS_STREAM_UNKNOWN, &file));
 	rc = bfs_fallocate(file, mode, first * FM_UNIT, n * FM_UNIT);
 	bfs_close(file);
-	if (no_space(l, rc)) {
+	if (files_no_space(l, rc)) {
 		/* Part of it may have been zeroed. */
 		fm_reread(&l->m, l->run, l->fs, p.node, submitted);
 		return;
 	}
 	if (mode != FALLOC_FL_KEEP_SIZE)
 		fm_write(&l->m, p.node, first, n, 0, submitted);
-	must(l, "fallocate", rc);
+	files_must(l, "fallocate", rc);
 }
 
 /* ---- durability ---- */
@@ -429,15 +410,57 @@ static void sync_file(struct load *l)
 	struct place p;
 	int rc;
 
-	if (!find_place(l, &p, true, N_FILE))
+	if (!files_find(l, &p, true, N_FILE))
 		return;
 	trace(l->run, "fsync inode %" PRIu64, p.node->ino);
-	must(l, "open", bfs_open(l->fs, NULL, p.node->ino, O_WRONLY, BS_STREAM_UNKNOWN, &file));
+	files_must(l, "open", bfs_open(l->fs, NULL, p.node->ino, O_WRONLY, BS_STREAM_UNKNOWN, &file));
 	rc = bfs_fsync(file, rng_chance(&l->run->rng, 50));
 	bfs_close(file);
-	must(l, "fsync", rc);
-	fm_synced(&l->m, p.node, seq, mark(l));
-	fm_ack(&l->m, lsn, mark(l));
+	files_must(l, "fsync", rc);
+	fm_synced(&l->m, p.node, seq, files_mark(l));
+	fm_ack(&l->m, lsn, files_mark(l));
+}
+
+/* As a database writes its log: short appends, or changes in place, each synced. */
+static void log_file(struct load *l)
+{
+	uint8_t buf[12 * FM_UNIT];
+	struct bfs_file *file;
+	struct place p;
+	bool append = rng_chance(&l->run->rng, 70);
+	int rc = 0;
+
+	if (!files_find(l, &p, true, N_FILE))
+		return;
+	files_must(l, "open", bfs_open(l->fs, NULL, p.node->ino, O_WRONLY, BS_STREAM_SHORT, &file));
+	for (uint64_t i = 0, n = 1 + rng_below(&l->run->rng, 6); i < n; i++) {
+		uint64_t counter = ++l->m.counter, submitted = files_mark(l), size = fm_now_size(p.node), lsn;
+		uint64_t units = 1 + rng_below(&l->run->rng, 12), first = size / FM_UNIT;
+		int64_t done;
+
+		if (!append && first)
+			first = rng_below(&l->run->rng, first);
+		if (first + units > FM_UNITS || size % FM_UNIT)
+			break;
+		for (uint64_t u = 0; u < units; u++)
+			fm_fill(buf + u * FM_UNIT, p.node->ino, first + u, counter);
+		trace(l->run, "log inode %" PRIu64 ": units %" PRIu64 " + %" PRIu64 ", version %" PRIu64, p.node->ino, first, units, counter);
+		done = bfs_pwrite(file, buf, units * FM_UNIT, first * FM_UNIT);
+		if (done > 0) {
+			fm_write(&l->m, p.node, first, (uint64_t)done / FM_UNIT, counter, submitted);
+			if (first * FM_UNIT + (uint64_t)done > size)
+				fm_size(&l->m, p.node, first * FM_UNIT + (uint64_t)done, submitted);
+		}
+		lsn = now_lsn(l);
+		rc = done < 0 ? (int)done : bfs_fsync(file, rng_chance(&l->run->rng, 80));
+		if (rc)
+			break;
+		fm_synced(&l->m, p.node, l->m.seq, files_mark(l));
+		fm_ack(&l->m, lsn, files_mark(l));
+	}
+	bfs_close(file);
+	if (!files_no_space(l, rc))
+		files_must(l, "write and fsync", rc);
 }
 
 static void sync_all(struct load *l)
@@ -446,11 +469,11 @@ static void sync_all(struct load *l)
 	bool dir = rng_chance(&l->run->rng, 50);
 
 	trace(l->run, dir ? "fsync /" : "sync");
-	must(l, "sync", dir ? bfs_fsync_ino(l->fs, BFS_ROOT_INO, false) : bfs_sync(l->fs));
-	fm_ack(&l->m, lsn, mark(l));
+	files_must(l, "sync", dir ? bfs_fsync_ino(l->fs, BFS_ROOT_INO, false) : bfs_sync(l->fs));
+	fm_ack(&l->m, lsn, files_mark(l));
 	for (size_t i = 0; i < l->m.n_nodes && !dir; i++)
 		if (l->m.nodes[i]->kind == N_FILE && !l->m.nodes[i]->gone)
-			fm_synced(&l->m, l->m.nodes[i], seq, mark(l));
+			fm_synced(&l->m, l->m.nodes[i], seq, files_mark(l));
 }
 
 static void background(struct load *l)
@@ -462,9 +485,9 @@ static void background(struct load *l)
 	l->clock += 700000000ull * (1 + rng_below(&l->run->rng, 3));
 	base_set_fake_clock(l->clock);
 	trace(l->run, "background");
-	must(l, "service", bfs_service_step(l->fs));
+	files_must(l, "service", bfs_service_step(l->fs));
 	if (rng_chance(&l->run->rng, 20))
-		must(l, "checkpoint", bs_checkpoint(bfs_store(l->fs)));
+		files_must(l, "checkpoint", bs_checkpoint(bfs_store(l->fs)));
 }
 
 /* What the store did since it was opened. */
@@ -477,6 +500,7 @@ static void note_stat(struct load *l)
 	v->checkpoints += st.checkpoints;
 	v->segments += st.log_segments;
 	v->commits += st.commits;
+	v->carried += st.carries;
 }
 
 static void remount(struct load *l)
@@ -492,7 +516,7 @@ static void remount(struct load *l)
 	else
 		rc = bfs_unmount(l->fs);
 	l->fs = NULL;
-	must(l, "unmount", rc);
+	files_must(l, "unmount", rc);
 	mount_fs(l);
 	/* The mount may have cleaned up, which is not durable yet. */
 	fm_adopt(&l->m, l->run, l->fs, bs_durable_lsn(bfs_store(l->fs)));
@@ -501,9 +525,9 @@ static void remount(struct load *l)
 static void load_step(void *w)
 {
 	static const struct { unsigned weight; void (*fn)(struct load *l); } ops[] = {
-		{ 14, create }, { 4, link_name }, { 6, remove_name }, { 10, rename_name }, { 6, attributes },
-		{ 24, write_file }, { 2, write_held }, { 7, truncate_file }, { 6, punch_file }, { 13, sync_file }, { 3, sync_all },
-		{ 4, background }, { 1, remount },
+		{ 11, create }, { 4, link_name }, { 6, remove_name }, { 9, rename_name }, { 5, attributes },
+		{ 19, write_file }, { 2, write_held }, { 8, truncate_file }, { 6, punch_file }, { 10, sync_file }, { 9, log_file }, { 3, files_share },
+		{ 2, sync_all }, { 5, background }, { 1, remount },
 	};
 	struct load *l = w;
 	uint64_t dice = rng_below(&l->run->rng, 100);
@@ -556,6 +580,7 @@ static bool mount_and_verify(struct load *l, struct run *run, uint64_t event, st
 {
 	struct bfs_mount_opts opts = { .size = sizeof(opts), .flags = flags, .cache_size = 512 * KiB };
 	struct base_err err = { "" };
+	struct bs_stat st;
 	struct bfs *fs;
 	uint64_t lsn;
 	bool ok;
@@ -565,6 +590,8 @@ static bool mount_and_verify(struct load *l, struct run *run, uint64_t event, st
 		bdev_close(dev);
 		return finding(run, "mount: %s", base_err_text(&err, rc));
 	}
+	bs_get_stat(bfs_store(fs), &st);
+	run->coverage.replayed += st.carried_blocks != 0;
 	lsn = bs_lsn(bfs_store(fs));
 	ok = fm_verify(&l->m, run, fs, lsn, event) && device_verify(run, bfs_store(fs), event);
 	rc = bfs_unmount(fs);
@@ -595,7 +622,7 @@ static bool go_on(struct load *l, struct run *run, uint64_t event, struct bdev *
 		return finding(run, "mount for writing: %s", base_err_text(&err, rc));
 	if (l->m.filler && bfs_unlink(fs, NULL, BFS_ROOT_INO, "filler"))
 		return finding(run, "a file cannot be removed on a full store");
-	must(l, "open", bfs_open_path(fs, NULL, "/after", O_RDWR | O_CREAT, 0644, BS_STREAM_UNKNOWN, &file));
+	files_must(l, "open", bfs_open_path(fs, NULL, "/after", O_RDWR | O_CREAT, 0644, BS_STREAM_UNKNOWN, &file));
 	if (bfs_pwrite(file, data, sizeof(data), 0) != sizeof(data) || bfs_fsync(file, false))
 		return finding(run, "cannot write and sync after recovery");
 	acked = bdev_powercut_mark(dev);

@@ -65,16 +65,28 @@ struct node *fm_node(struct files_model *m, uint64_t ino, enum node_kind kind, u
 	return f;
 }
 
+static void change_unit(struct files_model *m, struct units *h, uint64_t counter, uint64_t ino, uint64_t submitted)
+{
+	if (!counter && (!h->n || !h->c[h->n - 1].counter))
+		return; /* zeroes stay zeroes */
+	GROW(h->c, h->n, h->cap);
+	h->c[h->n++] = (struct unit_change){ counter, counter ? ino : 0, m->seq, submitted };
+}
+
 void fm_write(struct files_model *m, struct node *f, uint64_t first, uint64_t n, uint64_t counter, uint64_t submitted)
 {
 	++m->seq;
-	for (uint64_t u = first; u < first + n && u < FM_UNITS; u++) {
-		struct units *h = &f->units[u];
+	for (uint64_t u = first; u < first + n && u < FM_UNITS; u++)
+		change_unit(m, &f->units[u], counter, f->ino, submitted);
+}
 
-		if (!counter && (!h->n || !h->c[h->n - 1].counter))
-			continue; /* zeroes stay zeroes */
-		GROW(h->c, h->n, h->cap);
-		h->c[h->n++] = (struct unit_change){ counter, m->seq, submitted };
+void fm_copy(struct files_model *m, const struct node *from, struct node *to, uint64_t first, uint64_t n, uint64_t submitted)
+{
+	++m->seq;
+	for (uint64_t u = first; u < first + n && u < FM_UNITS; u++) {
+		const struct units *h = &from->units[u];
+
+		change_unit(m, &to->units[u], h->n ? h->c[h->n - 1].counter : 0, h->n ? h->c[h->n - 1].ino : 0, submitted);
 	}
 }
 
@@ -134,7 +146,7 @@ static uint64_t durable_seq(const struct node *f, uint64_t event)
 	return seq;
 }
 
-static bool unit_allowed(const struct units *h, uint64_t durable, uint64_t event, uint64_t counter)
+static bool unit_allowed(const struct units *h, uint64_t durable, uint64_t event, uint64_t counter, uint64_t ino)
 {
 	bool allowed = counter == 0; /* before the first change */
 
@@ -143,7 +155,7 @@ static bool unit_allowed(const struct units *h, uint64_t durable, uint64_t event
 			allowed = false;
 		else if (h->c[i].submitted > event)
 			break;
-		allowed |= h->c[i].counter == counter;
+		allowed |= h->c[i].counter == counter && h->c[i].ino == ino;
 	}
 	return allowed;
 }
@@ -169,20 +181,21 @@ static bool verify_unit(struct run *run, const struct node *f, uint64_t u, const
 {
 	static const uint8_t zeroes[FM_UNIT];
 	const struct tag *t = data;
-	uint64_t counter = 0;
+	uint64_t counter = 0, ino = 0;
 
 	if (memcmp(data, zeroes, FM_UNIT) != 0) {
 		if (memcmp(t, t + 1, sizeof(*t)) != 0)
 			return finding(run, "inode %" PRIu64 " unit %" PRIu64 " is torn", f->ino, u);
-		if (t->ino != f->ino || t->unit != u || t->check != tag_check(t))
+		if (t->unit != u || t->check != tag_check(t))
 			return finding(run, "inode %" PRIu64 " unit %" PRIu64 " holds foreign bytes (inode %" PRIu64 " unit %" PRIu64
 				       " version %" PRIu64 ")", f->ino, u, t->ino, t->unit, t->counter);
 		counter = t->counter;
+		ino = t->ino;
 	}
-	if (unit_allowed(&f->units[u], durable_seq(f, event), event, counter))
+	if (unit_allowed(&f->units[u], durable_seq(f, event), event, counter, ino))
 		return true;
-	return finding(run, "inode %" PRIu64 " unit %" PRIu64 " (byte %" PRIu64 ") holds version %" PRIu64 ", which it must not",
-		       f->ino, u, u * FM_UNIT, counter);
+	return finding(run, "inode %" PRIu64 " unit %" PRIu64 " (byte %" PRIu64 ") holds version %" PRIu64 " of inode %" PRIu64
+		       ", which it must not", f->ino, u, u * FM_UNIT, counter, ino);
 }
 
 static bool read_file(struct run *run, struct bfs *fs, const struct node *f, uint8_t *buf, uint64_t *size)
@@ -316,12 +329,8 @@ void fm_reread(struct files_model *m, struct run *run, struct bfs *fs, struct no
 		const struct tag *t = (const struct tag *)(buf + u * FM_UNIT);
 		struct units *h = &f->units[u];
 
-		if (h->n && h->c[h->n - 1].counter == t->counter)
-			continue;
-		if (!h->n && !t->counter)
-			continue;
-		GROW(h->c, h->n, h->cap);
-		h->c[h->n++] = (struct unit_change){ t->counter, m->seq, submitted };
+		if (!h->n || h->c[h->n - 1].counter != t->counter)
+			change_unit(m, h, t->counter, t->ino, submitted);
 	}
 }
 

@@ -16,6 +16,7 @@
 
 struct unit_change {
 	uint64_t counter;      /* 0: zeroes */
+	uint64_t ino;          /* of the file it was written to: copies have others' bytes */
 	uint64_t seq;          /* order of calls */
 	uint64_t submitted;    /* event before the call */
 };
@@ -68,6 +69,8 @@ uint64_t fm_at(const struct history *h, uint64_t lsn); /* UINT64_MAX: now */
 struct node *fm_node(struct files_model *m, uint64_t ino, enum node_kind kind, uint64_t lsn);
 /* Units [first, first + n) hold `counter` from now on. */
 void fm_write(struct files_model *m, struct node *f, uint64_t first, uint64_t n, uint64_t counter, uint64_t submitted);
+/* Units [first, first + n) of `to` hold what those of `from` do. */
+void fm_copy(struct files_model *m, const struct node *from, struct node *to, uint64_t first, uint64_t n, uint64_t submitted);
 void fm_size(struct files_model *m, struct node *f, uint64_t size, uint64_t submitted);
 static inline uint64_t fm_now_size(const struct node *f) { return f->sizes[f->n_sizes - 1].size; }
 void fm_synced(struct files_model *m, struct node *f, uint64_t seq, uint64_t event);

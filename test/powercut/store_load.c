@@ -24,6 +24,7 @@ struct write {
 	struct model_blob *b;
 	uint64_t block, count, counter, submitted;
 	uint8_t *data;
+	bool in_place[RUN_MAX], carried[RUN_MAX];
 };
 
 struct batch {
@@ -49,13 +50,25 @@ void store_must(struct load *l, const char *what, int rc)
 		call_failed(l->run, what, rc);
 }
 
+/* What is carried in the log may have taken the space that metadata could have grown into. */
+static bool no_space(struct load *l, struct bs_txn *txn, const char *what, int rc)
+{
+	if (rc != -ENOSPC) {
+		store_must(l, what, rc);
+		return false;
+	}
+	bs_txn_cancel(txn);
+	l->run->coverage.full++;
+	return true;
+}
+
 uint64_t store_end(struct load *l, struct bs_txn *txn)
 {
 	/* Asked for first: the service may have it on its way before this thread goes on. */
 	uint64_t issued = bdev_powercut_mark(l->run->dev), lsn = bs_txn_end(txn);
 
 	if (lsn)
-		sm_txn(&l->m, lsn, issued, false);
+		sm_txn(&l->m, lsn, issued, true);
 	return lsn;
 }
 
@@ -109,6 +122,7 @@ static void note_stat(struct load *l)
 	v->checkpoints += st.checkpoints;
 	v->segments += st.log_segments;
 	v->commits += st.commits;
+	v->carried += st.carries;
 }
 
 static uint64_t avail_clusters(struct load *l)
@@ -131,6 +145,9 @@ static void fill(struct load *l)
 	bs_get_stat(l->bs, &st);
 	/* Metadata may take a few units yet. */
 	keep = NEED + rng_below(&l->run->rng, 12) + 64 * BS_BLOCK / st.cluster_size;
+	/* And what the log may carry. */
+	if (rng_chance(&l->run->rng, 60))
+		keep += 256 * BS_BLOCK / st.cluster_size;
 	txn = store_begin(l, 0);
 	store_must(l, "create", bs_txn_create(txn, 0, &user, sizeof(user), &blob));
 	/* What is available to data may be less than it seems, by what metadata takes for so long a map. */
@@ -255,12 +272,18 @@ static void create(struct load *l)
 	unsigned n = 1 + (unsigned)rng_below(&l->run->rng, 3), first = l->alive;
 	uint64_t user[3], values[3], lsn;
 	uint8_t bytes[512];
+	int rc;
 
 	for (unsigned i = 0; i < n && l->alive < ALIVE; i++, l->alive++) {
 		user[i] = rng_next(&l->run->rng);
 		values[i] = ++l->value;
-		store_must(l, "create", bs_txn_create(txn, 0, &user[i], sizeof(user[i]), &l->blob[l->alive]));
-		store_must(l, "put", bs_txn_put(txn, l->blob[l->alive], SM_KIND, 0, bytes, sm_item_bytes(values[i], bytes)));
+		rc = bs_txn_create(txn, 0, &user[i], sizeof(user[i]), &l->blob[l->alive]);
+		if (!rc)
+			rc = bs_txn_put(txn, l->blob[l->alive], SM_KIND, 0, bytes, sm_item_bytes(values[i], bytes));
+		if (no_space(l, txn, "create", rc)) {
+			l->alive = first;
+			return;
+		}
 	}
 	lsn = store_end(l, txn);
 	for (unsigned i = first; i < l->alive; i++) {
@@ -291,6 +314,7 @@ static void change_items(struct load *l)
 	unsigned n = 1 + (unsigned)rng_below(&l->run->rng, 8);
 	uint64_t size[8], user[8], lsn;
 	uint8_t bytes[512];
+	int rc;
 
 	for (unsigned i = 0; i < n; i++) {
 		did[i].blob = (unsigned)rng_below(&l->run->rng, l->alive);
@@ -301,12 +325,13 @@ static void change_items(struct load *l)
 			size[i] = sm_size(l->model[did[i].blob]);
 		user[i] = rng_next(&l->run->rng);
 		if (did[i].key == SM_ITEMS)
-			store_must(l, "header", bs_txn_header(txn, l->blob[did[i].blob], size[i], &user[i], sizeof(user[i])));
+			rc = bs_txn_header(txn, l->blob[did[i].blob], size[i], &user[i], sizeof(user[i]));
 		else if (did[i].value)
-			store_must(l, "put", bs_txn_put(txn, l->blob[did[i].blob], SM_KIND, did[i].key, bytes,
-						  sm_item_bytes(did[i].value, bytes)));
+			rc = bs_txn_put(txn, l->blob[did[i].blob], SM_KIND, did[i].key, bytes, sm_item_bytes(did[i].value, bytes));
 		else
-			store_must(l, "del", bs_txn_del(txn, l->blob[did[i].blob], SM_KIND, did[i].key));
+			rc = bs_txn_del(txn, l->blob[did[i].blob], SM_KIND, did[i].key);
+		if (no_space(l, txn, "item", rc))
+			return;
 	}
 	if (rng_chance(&l->run->rng, 10)) {
 		bs_txn_cancel(txn);
@@ -401,28 +426,34 @@ static void note_block(struct load *l, struct bs_blob *blob, uint64_t id, uint64
 	*owner = me;
 }
 
-static bool was_zeroed(const struct model_blob *b, uint64_t block)
-{
-	const struct block_history *h = &b->blocks[block];
-
-	return h->n && (h->c[h->n - 1].what == B_ZERO || h->c[h->n - 1].what == B_UNDER_ZERO);
-}
-
 /* A block that was mapped and written before is overwritten in place; all others are published. */
-static void note_write(struct write *w, bool in_place[RUN_MAX])
+static void note_write(struct write *w)
 {
+	bool *in_place = w->in_place;
+
 	trace(w->l->run, "write blob %" PRIu64 ": blocks %" PRIu64 " + %" PRIu64 "%s, version %" PRIu64 ": rc %d, LSN %" PRIu64, w->b->id,
 	      w->block, w->count, w->io.flags & BS_IO_NEW ? " anew" : "", w->counter, w->io.op_.rc, w->io.lsn);
 	for (uint64_t i = 0; i < w->count; i++) {
+		bool home;
+
 		/* It failed, and was not published. Over a zeroed block it went where the old bytes are, should the zeroing be lost. */
-		if (!in_place[i] && !w->io.lsn && !was_zeroed(w->b, w->block + i))
+		if (!in_place[i] && !w->io.lsn && !sm_is_zeroed(&w->b->blocks[w->block + i]))
 			continue;
 		in_place[i] |= !w->io.lsn;
-		sm_block(w->b, w->block + i, in_place[i] ? B_IN_PLACE : B_PUBLISH, w->counter,
-			 in_place[i] ? 0 : w->io.lsn, w->submitted);
+		home = in_place[i] && w->carried[i] && w->io.lsn;
+		w->l->run->coverage.home += home;
+		sm_block(w->b, w->block + i, home ? B_HOME : in_place[i] ? B_IN_PLACE : B_PUBLISH, w->counter,
+			 in_place[i] && !home ? 0 : w->io.lsn, w->submitted);
 		note_block(w->l, w->io.blob, w->b->id, w->block + i);
 		*(in_place[i] ? &w->l->run->coverage.in_place : &w->l->run->coverage.published) += 1;
 	}
+}
+
+static bool is_carried(struct bs_blob *blob, uint64_t block)
+{
+	struct bs_carried_range r;
+
+	return bs_carried_next(blob, block, 1, &r);
 }
 
 static int by_lsn(const void *a, const void *b)
@@ -432,15 +463,69 @@ static int by_lsn(const void *a, const void *b)
 	return x->io.lsn < y->io.lsn ? -1 : x->io.lsn > y->io.lsn;
 }
 
+/* What each block of a write maps to before it. */
+static void note_places(struct write *w)
+{
+	for (uint64_t k = 0; k < w->count; k++) {
+		struct bs_extent ext;
+
+		bs_map_lookup(w->io.blob, w->block + k, 1, &ext);
+		w->in_place[k] = !(ext.flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN | BS_RUN_SHARED)) && !(w->io.flags & BS_IO_NEW);
+		w->carried[k] = is_carried(w->io.blob, w->block + k);
+		w->l->run->coverage.unshared += (ext.flags & BS_RUN_SHARED) != 0;
+	}
+}
+
+static void run_batch(struct load *l, struct batch *b, bool beside)
+{
+	struct write *order[PARALLEL];
+	uint64_t lsn = bs_lsn(l->bs);
+	int rc;
+
+	for (unsigned i = 0; i < b->n; i++)
+		note_places(&b->w[i]);
+	op_init(&b->op, "batch", batch_step, bdev_channel_driver(l->ch), NULL, NULL);
+	op_start(&b->op);
+	if (beside && !bs_commit(l->bs, 0))
+		sm_ack_txns(&l->m, lsn, bdev_powercut_mark(l->run->dev));
+	rc = op_wait(&b->op);
+	for (unsigned i = 0; i < b->n; i++)
+		order[i] = &b->w[i];
+	qsort(order, b->n, sizeof(*order), by_lsn);
+	for (unsigned i = 0; i < b->n; i++) {
+		if (order[i]->io.lsn)
+			sm_txn(&l->m, order[i]->io.lsn, order[i]->submitted, true);
+		if (order[i]->io.op_.rc != -ENOSPC) /* else nothing was written */
+			note_write(order[i]);
+		free(order[i]->data);
+	}
+	if (rc != -ENOSPC)
+		store_must(l, "write", rc);
+}
+
+bool store_home(struct load *l, unsigned blob)
+{
+	struct bs_carried_range r;
+
+	while (bs_carried_next(l->blob[blob], 0, UINT64_MAX, &r)) {
+		struct batch b = { .l = l, .n = 1 };
+
+		if (!want_space(l, NEED) || !want_log(l))
+			return false;
+		prepare_write(l, &b.w[0], blob, r.block, r.block + 1);
+		run_batch(l, &b, false);
+		if (is_carried(l->blob[blob], r.block))
+			return false;
+	}
+	return true;
+}
+
 /* Several writes in flight together: ranges of one blob do not overlap. */
 static void write_data(struct load *l)
 {
 	struct batch b = { .l = l };
-	bool in_place[PARALLEL][RUN_MAX];
-	struct write *order[PARALLEL];
-	uint64_t next[ALIVE] = { 0 }, lsn = bs_lsn(l->bs);
+	uint64_t next[ALIVE] = { 0 };
 	bool beside = rng_chance(&l->run->rng, 25);
-	int rc;
 
 	if (!want_space(l, NEED) || !want_log(l))
 		return;
@@ -457,38 +542,15 @@ static void write_data(struct load *l)
 		}
 		prepare_write(l, &b.w[i], blob, first, SM_BLOCKS);
 		next[blob] = first + b.w[i].count;
-		for (uint64_t k = 0; k < b.w[i].count; k++) {
-			struct bs_extent ext;
-
-			bs_map_lookup(l->blob[blob], first + k, 1, &ext);
-			in_place[i][k] = !(ext.flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN | BS_RUN_SHARED)) && !(b.w[i].io.flags & BS_IO_NEW);
-			l->run->coverage.unshared += (ext.flags & BS_RUN_SHARED) != 0;
-		}
 	}
-	op_init(&b.op, "batch", batch_step, bdev_channel_driver(l->ch), NULL, NULL);
-	op_start(&b.op);
-	if (beside && !bs_commit(l->bs, 0))
-		sm_ack_txns(&l->m, lsn, bdev_powercut_mark(l->run->dev));
-	rc = op_wait(&b.op);
-	for (unsigned i = 0; i < b.n; i++)
-		order[i] = &b.w[i];
-	qsort(order, b.n, sizeof(*order), by_lsn);
-	for (unsigned i = 0; i < b.n; i++) {
-		if (order[i]->io.lsn)
-			sm_txn(&l->m, order[i]->io.lsn, order[i]->submitted, false);
-		if (order[i]->io.op_.rc != -ENOSPC) /* else nothing was written */
-			note_write(order[i], in_place[order[i] - b.w]);
-		free(order[i]->data);
-	}
-	if (rc != -ENOSPC)
-		store_must(l, "write", rc);
+	run_batch(l, &b, beside);
 }
 
 static void unmap_or_zero(struct load *l)
 {
 	unsigned i = store_pick(l), what = (unsigned)rng_below(&l->run->rng, 3);
 	uint64_t block = rng_below(&l->run->rng, SM_BLOCKS), count = 1 + rng_below(&l->run->rng, SM_BLOCKS - block), lsn;
-	bool mapped[SM_BLOCKS], shared[SM_BLOCKS];
+	bool mapped[SM_BLOCKS], shared[SM_BLOCKS], carried[SM_BLOCKS];
 	struct bs_txn *txn;
 	int rc = 0;
 
@@ -502,6 +564,7 @@ static void unmap_or_zero(struct load *l)
 		bs_map_lookup(l->blob[i], block + k, 1, &ext);
 		mapped[k] = !(ext.flags & BS_RUN_HOLE);
 		shared[k] = ext.flags & BS_RUN_SHARED;
+		carried[k] = is_carried(l->blob[i], block + k);
 	}
 	if (what == 0)
 		store_must(l, "unmap", bs_txn_unmap(txn, l->blob[i], block, block + count == SM_BLOCKS ? UINT64_MAX : count));
@@ -518,10 +581,10 @@ static void unmap_or_zero(struct load *l)
 	trace(l->run, "%s blob %" PRIu64 ": blocks %" PRIu64 " + %" PRIu64 ", LSN %" PRIu64,
 	      what == 0 ? "unmap" : what == 1 ? "zero" : "preallocate", l->model[i]->id, block, count, lsn);
 	for (uint64_t k = 0; lsn && k < count; k++) {
-		if (what == 0 || (what == 1 && shared[k]))
+		if (what == 0 || (what == 1 && (shared[k] || (!mapped[k] && carried[k]))))
 			sm_block(l->model[i], block + k, B_UNMAP, 0, lsn, 0);
 		else if (what == 1 ? mapped[k] : !mapped[k])
-			sm_block(l->model[i], block + k, B_ZERO, 0, lsn, 0);
+			sm_block(l->model[i], block + k, what == 1 ? B_ZERO : B_ALLOC, 0, lsn, 0);
 	}
 }
 
@@ -607,8 +670,10 @@ static void load_step(void *w)
 		create(l);
 	else if (dice < 9)
 		delete(l);
-	else if (dice < 30)
+	else if (dice < 25)
 		change_items(l);
+	else if (dice < 40)
+		store_carry(l);
 	else if (dice < 65)
 		write_data(l);
 	else if (dice < 75)

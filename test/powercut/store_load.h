@@ -26,6 +26,10 @@ void store_must(struct load *l, const char *what, int rc);
 uint64_t store_end(struct load *l, struct bs_txn *txn);
 /* A blob that is not sealed. */
 unsigned store_pick(struct load *l);
+/* Bytes in the log (store_carry.c). */
+void store_carry(struct load *l);
+/* Writes all that is carried for this blob home, with new data. False: there is no space for it. */
+bool store_home(struct load *l, unsigned blob);
 /* Snapshots, clones, shared ranges (store_share.c). */
 void store_share(struct load *l);
 

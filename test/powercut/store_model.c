@@ -72,13 +72,28 @@ struct block_change *sm_block(struct model_blob *b, uint64_t block, enum block_e
 	struct block_history *h = &b->blocks[block];
 
 	GROW(h->c, h->n, h->cap);
-	h->c[h->n] = (struct block_change){ what, counter, b->id, block, lsn, submitted, UINT64_MAX };
+	h->c[h->n] = (struct block_change){ what, counter, b->id, block, lsn, submitted, UINT64_MAX, 0, 0 };
 	return &h->c[h->n++];
 }
 
 static bool is_zeroed(const struct block_change *c)
 {
-	return c->what == B_ZERO || c->what == B_UNDER_ZERO;
+	return c->what == B_ZERO || c->what == B_ALLOC || c->what == B_UNDER_ZERO;
+}
+
+/* The last of the first n changes that concerns the block's place; NULL: none does. */
+static const struct block_change *place_change(const struct block_history *h, size_t n)
+{
+	while (n && h->c[n - 1].what == B_CARRY)
+		n--;
+	return n ? &h->c[n - 1] : NULL;
+}
+
+bool sm_is_zeroed(const struct block_history *h)
+{
+	const struct block_change *c = place_change(h, h->n);
+
+	return c && is_zeroed(c);
 }
 
 static struct block_change *copy_change(struct model_blob *b, uint64_t block, const struct block_change *c, uint64_t lsn)
@@ -93,13 +108,14 @@ static struct block_change *copy_change(struct model_blob *b, uint64_t block, co
 void sm_share(struct model_blob *from, uint64_t block, struct model_blob *to, uint64_t to_block, uint64_t lsn)
 {
 	const struct block_history *h = &from->blocks[block];
+	const struct block_change *c = place_change(h, h->n);
 	struct block_change last;
 
-	if (!h->n || h->c[h->n - 1].what == B_UNMAP || is_zeroed(&h->c[h->n - 1])) {
+	if (!c || c->what == B_UNMAP || is_zeroed(c)) {
 		sm_block(to, to_block, B_UNMAP, 0, lsn, 0);
 		return;
 	}
-	last = h->c[h->n - 1];
+	last = *c;
 	copy_change(from, block, &last, lsn);
 	copy_change(to, to_block, &last, lsn);
 }
@@ -151,17 +167,21 @@ static void forget_block(struct block_history *h, uint64_t lsn)
 
 	for (size_t i = 0; i < h->n; i++) {
 		struct block_change c = h->c[i];
+		struct block_history kept = { h->c, out, 0 };
+		const struct block_change *last = place_change(&kept, out);
 
-		if (c.lsn > lsn && c.what == B_ZERO) {
-			zeroed = true;
+		if (c.lsn > lsn && (c.what == B_ZERO || c.what == B_ALLOC || c.what == B_CARRY)) {
+			zeroed |= c.what != B_CARRY;
 			continue;
 		}
-		if (c.lsn > lsn && c.what == B_PUBLISH && zeroed && !dead && out &&
-		    (h->c[out - 1].what == B_PUBLISH || h->c[out - 1].what == B_IN_PLACE)) {
+		if (c.lsn > lsn && !dead &&
+		    (c.what == B_HOME || (c.what == B_PUBLISH && zeroed && last &&
+					  (last->what == B_PUBLISH || last->what == B_IN_PLACE || last->what == B_HOME)))) {
 			c.what = B_IN_PLACE;
 			c.lsn = 0;
 		}
-		if (c.lsn > lsn && c.what == B_PUBLISH && !dead && out && is_zeroed(&h->c[out - 1])) {
+		/* What went in place over such a publication went to the same old bytes. */
+		if (!dead && last && is_zeroed(last) && (c.what == B_IN_PLACE || (c.lsn > lsn && c.what == B_PUBLISH))) {
 			c.what = B_UNDER_ZERO;
 			c.lsn = 0;
 		}
@@ -259,9 +279,9 @@ static bool sector_allowed(const struct block_history *h, size_t base, uint64_t 
 	for (size_t i = base + 1; i < h->n; i++) {
 		const struct block_change *c = &h->c[i];
 
-		if (c->what == B_UNMAP || (c->what == B_PUBLISH && !is_zeroed(&h->c[i - 1])))
+		if (c->what == B_UNMAP || (c->what == B_PUBLISH && !is_zeroed(place_change(h, i))))
 			break;
-		if (c->what == B_ZERO)
+		if (c->what == B_ZERO || c->what == B_ALLOC || c->what == B_CARRY)
 			continue;
 		if (c->submitted > event)
 			break;
@@ -272,25 +292,59 @@ static bool sector_allowed(const struct block_history *h, size_t base, uint64_t 
 	return allowed;
 }
 
-static bool verify_sectors(struct run *run, const struct model_blob *b, uint64_t block, size_t base, uint64_t event,
+/* The carried bytes that count for a sector at this LSN; NULL: none do. */
+static const struct block_change *carried(const struct block_history *h, unsigned sector, uint64_t lsn)
+{
+	const struct block_change *is = NULL;
+
+	for (size_t i = 0; i < h->n; i++) {
+		const struct block_change *c = &h->c[i];
+
+		if (!c->lsn || c->lsn > lsn || c->what == B_ALLOC)
+			continue;
+		if (c->what != B_CARRY)
+			is = NULL;
+		else if (sector >= c->from && sector < c->to)
+			is = c;
+	}
+	return is;
+}
+
+/* base: what the block's place holds; h->n: nothing. */
+static bool sector_right(const struct block_history *h, size_t base, unsigned sector, uint64_t lsn, uint64_t event, const struct tag *t)
+{
+	static const uint8_t zeroes[SECTOR];
+	bool zero = !memcmp(t, zeroes, SECTOR);
+	const struct block_change *c = carried(h, sector, lsn);
+
+	if (c)
+		return is_version(c, t);
+	return base < h->n ? sector_allowed(h, base, event, t) : zero;
+}
+
+static bool verify_sectors(struct run *run, const struct model_blob *b, uint64_t block, size_t base, uint64_t lsn, uint64_t event,
 			   const uint8_t *data)
 {
+	const struct block_history *h = &b->blocks[block];
+
 	for (unsigned s = 0; s < BS_BLOCK / SECTOR; s++) {
 		const struct tag *t = (const struct tag *)(data + s * SECTOR);
 
+		if (base == h->n && sector_right(h, base, s, lsn, event, t))
+			continue;
 		for (unsigned i = 1; i < SECTOR / sizeof(*t); i++)
 			if (memcmp(&t[i], t, sizeof(*t)) != 0)
 				return finding(run, "blob %" PRIu64 " block %" PRIu64 " sector %u is torn within", b->id, block, s);
-		const struct block_change *own = &b->blocks[block].c[base];
+		const struct block_change *own = base < h->n ? &h->c[base] : NULL;
 
-		if (((t->blob != b->id || t->block != block) && (t->blob != own->blob || t->block != own->block)) ||
+		if (((t->blob != b->id || t->block != block) && (!own || t->blob != own->blob || t->block != own->block)) ||
 		    t->check != tag_check(t, s))
 			return finding(run, "blob %" PRIu64 " block %" PRIu64 " sector %u holds foreign bytes (blob %" PRIu64
 				       " block %" PRIu64 " version %" PRIu64 ")", b->id, block, s, t->blob, t->block, t->counter);
-		if (!sector_allowed(&b->blocks[block], base, event, t))
+		if (!sector_right(h, base, s, lsn, event, t))
 			return finding(run, "blob %" PRIu64 " block %" PRIu64 " sector %u holds version %" PRIu64
-				       ", which it must not (published: %" PRIu64 ")", b->id, block, s, t->counter,
-				       b->blocks[block].c[base].counter);
+				       ", which it must not (published: %" PRIu64 "; carried: %" PRIu64 ")", b->id, block, s, t->counter,
+				       base < h->n ? h->c[base].counter : 0, carried(h, s, lsn) ? carried(h, s, lsn)->counter : 0);
 	}
 	return true;
 }
@@ -307,21 +361,20 @@ static bool verify_block(struct run *run, struct bs *bs, struct bs_blob *blob, c
 	size_t base = h->n;
 	int rc;
 
-	while (base && !(h->c[base - 1].lsn && h->c[base - 1].lsn <= lsn))
+	while (base && !(h->c[base - 1].what != B_CARRY && h->c[base - 1].lsn && h->c[base - 1].lsn <= lsn))
 		base--;
 	bs_map_lookup(blob, block, 1, &ext);
-	if (!base-- || h->c[base].what == B_UNMAP || h->c[base].what == B_ZERO) {
-		if (ext.flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN))
-			return true;
-		return finding(run, "blob %" PRIu64 " block %" PRIu64 " is mapped, and must read as zeroes", b->id, block);
-	}
-	if (ext.flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN))
+	if (!base-- || h->c[base].what == B_UNMAP || is_zeroed(&h->c[base])) {
+		if (!(ext.flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN)))
+			return finding(run, "blob %" PRIu64 " block %" PRIu64 " is mapped, and must read as zeroes", b->id, block);
+		base = h->n;
+	} else if (ext.flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN))
 		return finding(run, "blob %" PRIu64 " block %" PRIu64 " is not mapped: version %" PRIu64 " is lost", b->id,
 			       block, h->c[base].counter);
 	rc = bs_io_sync(bs, &io);
 	if (rc)
 		return finding(run, "blob %" PRIu64 " block %" PRIu64 " cannot be read: %s", b->id, block, strerror(-rc));
-	return verify_sectors(run, b, block, base, event, data);
+	return verify_sectors(run, b, block, base, lsn, event, data);
 }
 
 static bool verify_item(struct run *run, struct bs_blob *blob, const struct model_blob *b, unsigned key, uint64_t lsn)

@@ -9,10 +9,13 @@
 #define SM_BLOCKS 64u /* of a blob that the workload touches */
 #define SM_ITEMS 6u
 #define SM_KIND (BS_KIND_USER + 3)
+#define SM_SECTOR 512u
+#define SM_SECTORS (BS_BLOCK / SM_SECTOR)
 
 /* What happened to a block. lsn is that of the record; 0: overwritten in place. A block that is shared is published anew where it came from
- * and where it went: all that was written over it before is durable with the record. */
-enum block_event { B_PUBLISH, B_IN_PLACE, B_UNMAP, B_ZERO,
+ * and where it went: all that was written over it before is durable with the record. ALLOC: mapped, and still zeroes. CARRY: some of its
+ * sectors are in the log. HOME: overwritten in place, which ends what was carried. */
+enum block_event { B_PUBLISH, B_IN_PLACE, B_UNMAP, B_ZERO, B_ALLOC, B_CARRY, B_HOME,
 		   B_UNDER_ZERO /* written over the old bytes of a zeroed block, and lost before it was published */ };
 struct block_change {
 	enum block_event what;
@@ -21,6 +24,7 @@ struct block_change {
 	uint64_t lsn;
 	uint64_t submitted; /* event before which it was not on its way to the device */
 	uint64_t durable;   /* event at which a commit that covers it had been acknowledged; UINT64_MAX: none */
+	uint32_t from, to;  /* CARRY: sectors */
 };
 struct item_change {
 	uint64_t lsn, value; /* 0: deleted */
@@ -48,7 +52,7 @@ struct model_blob {
 };
 struct txn_end {
 	uint64_t lsn, issued; /* event when it was appended */
-	bool spans;           /* perhaps several frames */
+	bool spans;           /* perhaps several frames: more than one record at the end of a segment may */
 };
 
 struct store_model {
@@ -71,6 +75,8 @@ void sm_share(struct model_blob *from, uint64_t block, struct model_blob *to, ui
 /* The size, and an item's value, as last put; 0: no such item. */
 uint64_t sm_size(const struct model_blob *b);
 uint64_t sm_value(const struct model_blob *b, unsigned key);
+/* Is it zeroes since the last change of its place? */
+bool sm_is_zeroed(const struct block_history *h);
 void sm_txn(struct store_model *m, uint64_t lsn, uint64_t event, bool spans);
 /* A commit of everything was acknowledged at `event`. */
 void sm_ack(struct store_model *m, uint64_t lsn, uint64_t event);

@@ -30,6 +30,26 @@ static void note_copy(struct load *l, struct model_blob *from, uint64_t id, bool
 		broken(l->run, "blob %" PRIu64 " is not there, a copy of %" PRIu64, id, from->id);
 }
 
+/* What the log carries has no place that could be shared: it is refused. True: that was tried, and is all. */
+static bool refuses_carried(struct load *l, unsigned from, unsigned n)
+{
+	struct bs_carried_range r;
+	uint64_t ids[2];
+	bool carried = false;
+	int rc;
+
+	for (unsigned i = 0; i < n; i++)
+		carried |= bs_carried_next(l->blob[from + i], 0, UINT64_MAX, &r);
+	if (!carried || !rng_chance(&l->run->rng, 30))
+		return false;
+	rc = bs_snapshot(l->bs, &l->blob[from], n, false, ids);
+	if (!rc)
+		broken(l->run, "a blob was copied without what the log carries of it");
+	if (rc != -EBUSY)
+		store_must(l, "snapshot", rc);
+	return true;
+}
+
 /* Some blobs, those that follow each other in the array. */
 static void snapshot(struct load *l)
 {
@@ -38,8 +58,11 @@ static void snapshot(struct load *l)
 	uint64_t ids[2], lsn;
 	int rc;
 
-	if (l->alive + n > ALIVE)
+	if (l->alive + n > ALIVE || refuses_carried(l, from, n))
 		return;
+	for (unsigned i = 0; i < n; i++)
+		if (!store_home(l, from + i))
+			return;
 	rc = bs_snapshot(l->bs, &l->blob[from], n, sealed, ids);
 	if (refused(l, "snapshot", rc))
 		return;
@@ -78,7 +101,7 @@ static void share_range(struct load *l)
 		a = b = 0;
 		count = SM_BLOCKS;
 	}
-	if (from == to && a < b + count && b < a + count)
+	if ((from == to && a < b + count && b < a + count) || !store_home(l, from))
 		return;
 	store_must(l, "quiesce", bs_share_quiesce(l->bs, &source, 1));
 	rc = share_in(l, source, a, l->blob[to], b, count, &lsn);

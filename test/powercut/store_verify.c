@@ -142,6 +142,7 @@ bool sm_verify_state(const struct store_model *m, struct run *run, uint64_t even
 {
 	struct bs_open_opts opts = { .size = sizeof(opts), .flags = BS_RDONLY };
 	struct base_err err = { "" };
+	struct bs_stat st;
 	struct bdev *dev;
 	uint64_t lsn;
 	struct bs *bs;
@@ -156,6 +157,8 @@ bool sm_verify_state(const struct store_model *m, struct run *run, uint64_t even
 		bdev_close(dev);
 		return finding(run, "open: %s", base_err_text(&err, rc));
 	}
+	bs_get_stat(bs, &st);
+	run->coverage.replayed += st.carried_blocks != 0;
 	lsn = bs_lsn(bs);
 	ok = sm_verify(m, run, bs, lsn, event) && device_verify(run, bs, event);
 	bs_close(bs);

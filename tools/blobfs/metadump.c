@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * blobfs metadump: superblocks, log and checkpoint of a store in a file, as they are, damage included; no data. metarestore makes an image of it.
+ * blobfs metadump: superblocks, log and checkpoint of a store in a file, as they are, damage included as far as it is understood; no data, and
+ * so without the bytes that the log carries. metarestore makes an image of it.
  *
  * The file: a header, then for each structure its block, its length in blocks, a checksum, and its bytes; the last has length 0.
  */
@@ -117,6 +118,7 @@ int verb_metadump(const struct call *call)
 		meta_free(&m);
 		return EXIT_FAILED;
 	}
+	meta_strip(&m);
 	if (scramble)
 		meta_scramble(&m);
 	rc = write_file(&m, call->argv[0], size, scramble);

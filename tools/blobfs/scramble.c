@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Names made unreadable. Each byte is replaced by another of its class (letters and digits; the rest), by a random number and all bytes before
- * it: equal names stay equal, different ones different, lengths what they were, and without the number nobody can go back. '/' and '.' stay.
+ * What a copy of metadata leaves out: bytes of files that the log carries, always. And names made unreadable: each byte is replaced by
+ * another of its class (letters and digits; the rest), by a random number and all bytes before it: equal names stay equal, different ones
+ * different, lengths what they were, and without the number nobody can go back. '/' and '.' stay.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -101,7 +102,7 @@ static int scramble_record(const struct bs_record *rec, void *arg)
 		memcpy(&bits, value + offsetof(struct bfs_fs_disk, hash_bits), sizeof(bits));
 		bits = le32_make(le32_get(bits) | BFS_HASH_SCRAMBLED);
 		memcpy(value + offsetof(struct bfs_fs_disk, hash_bits), &bits, sizeof(bits));
-	} else if (rec->kind >= BS_KIND_USER || rec->kind == BS_KIND_LOGDATA)
+	} else if (rec->kind >= BS_KIND_USER)
 		memset(value, 0, rec->len);
 	else
 		return 0;
@@ -132,6 +133,84 @@ static void seal_above(struct meta *m, size_t i, uint32_t crc)
 	}
 }
 
+static void seal(struct meta *m, size_t i)
+{
+	const struct bs_piece *p = &m->piece[i];
+
+	bs_piece_seal(p);
+	if (p->kind == BS_PIECE_PAGE && !p->wrong)
+		seal_above(m, i, le32_get(((struct bs_page_disk *)p->data)->crc));
+}
+
+/* ---- data ---- */
+
+struct strip {
+	uint8_t *data;
+	uint32_t end; /* of the records that are understood */
+	bool wrong;
+};
+
+static int strip_record(const struct bs_record *rec, void *arg)
+{
+	struct strip *s = arg;
+
+	s->wrong |= rec->wrong;
+	if (s->wrong)
+		return 0;
+	s->end = rec->at + (uint32_t)round_up(rec->len, 8);
+	if (rec->kind != BS_KIND_LOGDATA || rec->op != BS_REC_PUT)
+		return 0;
+	memset(s->data + rec->at + sizeof(struct bs_carried_disk), 0, rec->len - sizeof(struct bs_carried_disk));
+	return 0;
+}
+
+static bool has_its_magic(const struct bs_piece *p)
+{
+	static const uint32_t magic[] = { [BS_PIECE_SEGMENT] = BS_MAGIC_SEGMENT, [BS_PIECE_FRAME] = BS_MAGIC_FRAME,
+					  [BS_PIECE_PAGE] = BS_MAGIC_PAGE };
+	le32 is;
+
+	memcpy(&is, p->data, sizeof(is));
+	return p->kind == BS_PIECE_SUPER || le32_get(is) == magic[p->kind];
+}
+
+/* Of what is damaged, only what is understood stays: the rest may be anything. */
+static void strip(const struct bs_piece *p)
+{
+	struct strip s = { .data = p->data, .end = p->kind == BS_PIECE_PAGE ? sizeof(struct bs_page_disk) : sizeof(struct bs_frame_disk) };
+	size_t len = (size_t)p->blocks * BS_BLOCK;
+	bool records = p->kind == BS_PIECE_FRAME ||
+		       (p->kind == BS_PIECE_PAGE && le16_get(((struct bs_page_disk *)p->data)->kind) != BS_PAGE_INDEX);
+
+	if (!has_its_magic(p))
+		memset(p->data, 0, len);
+	else if (records)
+		bs_piece_records(p, 1ull << BS_RUN_BITS, strip_record, &s);
+	if (has_its_magic(p) && records && (p->wrong || s.wrong))
+		memset((uint8_t *)p->data + s.end, 0, len - s.end);
+}
+
+void meta_strip(struct meta *m)
+{
+	for (size_t i = m->n; i-- > 0;) { /* children before parents */
+		struct bs_piece *p = &m->piece[i];
+		le32 *crc = (le32 *)((uint8_t *)p->data + (p->kind == BS_PIECE_SUPER ? offsetof(struct bs_sb_disk, crc) :
+										       offsetof(struct bs_frame_disk, crc)));
+		le32 was = *crc;
+
+		bs_piece_seal(p);
+		if (le32_get(*crc) == le32_get(was)) {
+			strip(p);
+			seal(m, i);
+		} else {
+			*crc = was;
+			strip(p);
+		}
+	}
+}
+
+/* ---- names ---- */
+
 void meta_scramble(struct meta *m)
 {
 	struct scramble s = { { 0, 0 }, NULL, false };
@@ -150,8 +229,6 @@ void meta_scramble(struct meta *m)
 		if (p->kind == BS_PIECE_SEGMENT)
 			memset(((struct bs_segment_disk *)p->data)->label, 0, sizeof(((struct bs_segment_disk *)p->data)->label));
 		bs_piece_records(p, 1ull << BS_RUN_BITS, scramble_record, &s);
-		bs_piece_seal(p);
-		if (p->kind == BS_PIECE_PAGE)
-			seal_above(m, i, le32_get(((struct bs_page_disk *)p->data)->crc));
+		seal(m, i);
 	}
 }

@@ -48,6 +48,43 @@ TEST(blob_record, a_run_keeps_forty_bits_of_everything)
 	EXPECT_EQ_INT(0xa5, b.flags);
 }
 
+TEST(blob_record, carried_bytes_lie_in_one_block)
+{
+	static const struct { uint32_t from, len, zero; uint64_t key; bool ok; } cases[] = {
+		{ 0, 1, 0, 0, true },	   { 0, 4096, 0, 9, true },  { 4095, 1, 0, (1ull << 40) - 1, true }, { 0, 0, 0, 0, false },
+		{ 4096, 1, 0, 0, false },  { 1, 4096, 0, 0, false }, { 4000, 97, 0, 0, false },		    { 0, 4097, 0, 0, false },
+		{ 0xffffffff, 1, 0, 0, false }, { 0, 1, 1, 0, false },	{ 0, 1, 0, 1ull << 40, false },
+	};
+	struct {
+		struct bs_carried_disk head;
+		uint8_t data[4100];
+	} value;
+	le64 count = le64_make(3);
+	struct bs_rec rec;
+	char text[100];
+
+	memset(&value, 'c', sizeof(value));
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		value.head = (struct bs_carried_disk){ .from = le32_make(cases[i].from), .zero = le32_make(cases[i].zero) };
+		encode(BS_REC_PUT, BS_KIND_LOGDATA, 3, cases[i].key, &value, (uint32_t)sizeof(value.head) + cases[i].len);
+		ASSERT_EQ_INT(cases[i].ok ? (int)bs_rec_size((uint32_t)sizeof(value.head) + cases[i].len) : -EUCLEAN, decode(&rec));
+	}
+	encode(BS_REC_PUT, BS_KIND_LOGDATA, 3, 0, &value, 7);
+	ASSERT_EQ_INT(-EUCLEAN, decode(&rec));
+	value.head.from = le32_make(5);
+	value.head.zero = le32_make(0);
+	encode(BS_REC_PUT, BS_KIND_LOGDATA, 3, 7, &value, (uint32_t)sizeof(value.head) + 2);
+	ASSERT_TRUE(decode(&rec) > 0);
+	bs_rec_text(&rec, text, sizeof(text));
+	ASSERT_TRUE(strstr(text, "carried 3: block 7, bytes 5+2") != NULL);
+	encode(BS_REC_DEL, BS_KIND_LOGDATA, 3, 7, &count, sizeof(count));
+	ASSERT_TRUE(decode(&rec) > 0);
+	bs_rec_text(&rec, text, sizeof(text));
+	ASSERT_TRUE(strstr(text, "carried 3: 7+3") != NULL);
+	encode(BS_REC_DEL, BS_KIND_LOGDATA, 3, 7, &count, 0);
+	ASSERT_EQ_INT(-EUCLEAN, decode(&rec));
+}
+
 TEST(blob_record, every_kind_comes_back_as_it_went_in)
 {
 	struct { struct bs_header_disk h; char user[5]; } __attribute__((packed)) header = {

@@ -245,7 +245,8 @@ TEST(runmap, a_small_file_costs_less_than_a_hundred_bytes)
 {
 	/* One run: a chunk of one. */
 	EXPECT_LE_INT(sizeof(struct bs_chunk) + sizeof(struct bs_run), 64);
-	EXPECT_LE_INT(sizeof(struct bs_blob), 176);
+	/* With what malloc adds, 192: the next size up would be 208. */
+	EXPECT_LE_INT(sizeof(struct bs_blob), 184);
 }
 
 TEST(runmap, the_most_distant_blocks_can_be_mapped)

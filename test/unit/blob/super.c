@@ -138,7 +138,7 @@ struct field {
 
 static const struct field fields[] = {
 	FIELD("version 2", version_major, 2, -ENOTSUP),
-	FIELD("incompatible", incompat, 4, -ENOTSUP),
+	FIELD("incompatible", incompat, 1ull << 40, -ENOTSUP),
 	FIELD("features 0x8", ro_compat, 8, -ENOTSUP),
 	FIELD("size in blocks", blocks, 100, -EUCLEAN),
 	FIELD("size in blocks", blocks, UINT64_MAX, -EUCLEAN),

@@ -1,0 +1,48 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-2-Clause
+# Little files that were synced just before a crash: their bytes are in the log. They are read from there, and no copy of metadata has them.
+# timeout: 60
+suite=fuse_carried
+. "$(dirname "$0")/../fuse/lib.sh"
+
+text='bytes-that-only-the-log-carries'
+new_image 64M
+mount_image
+for i in 1 2 3 4 5; do echo "$text-$i" >"$mnt/little$i"; done
+sync "$mnt"/little*; kill -9 "$pid"
+await_end "$pid"
+umount "$mnt"
+check_image crashed
+blobfs dump "$img" log -v | grep -q 'put carried' && good in_the_log || bad in_the_log 'nothing is carried'
+[ "$(blobfs cat "$img" /little3)" = "$text-3" ] && good read_from_there || bad read_from_there "it reads: $(blobfs cat "$img" /little3)"
+
+# A copy of metadata: all of it, checksums right, and none of the bytes.
+blobfs metadump "$img" "$tmp/meta" && ! grep -aq "$text" "$tmp/meta" && good no_data || bad no_data 'the bytes are in it'
+blobfs metarestore "$tmp/copy.img" "$tmp/meta" && fsck.blobfs -n "$tmp/copy.img" >"$tmp/out" 2>&1 && good copy_is_sound ||
+	bad copy_is_sound 'fsck finds something'
+blobfs ls -l "$img" / >"$tmp/a"; blobfs ls -l "$tmp/copy.img" / >"$tmp/b"
+cmp -s "$tmp/a" "$tmp/b" && good copy_has_the_names || bad copy_has_the_names 'names or sizes differ'
+blobfs metadump --scramble "$img" "$tmp/scrambled" && ! grep -aq -e "$text" -e little "$tmp/scrambled" && good scrambled ||
+	bad scrambled 'something can be read'
+
+# Nor if the frame is damaged.
+cp "$img" "$tmp/damaged.img"
+python3 - "$tmp/damaged.img" "$text" <<'PY'
+import sys
+d = bytearray(open(sys.argv[1], "rb").read())
+at = 0
+while (at := d.find(sys.argv[2].encode(), at)) >= 0:
+    d[at] ^= 0x20
+    at += 1
+open(sys.argv[1], "wb").write(d)
+PY
+blobfs metadump "$tmp/damaged.img" "$tmp/damaged.meta" && ! grep -aq "${text#?}" "$tmp/damaged.meta" && good no_damaged_data ||
+	bad no_damaged_data 'the bytes are in it'
+
+# Mounted again they come home, and stay.
+mount_image
+[ "$(cat "$mnt/little5")" = "$text-5" ] && good mounted || bad mounted "it reads: $(cat "$mnt/little5")"
+unmount_image
+check_image closed
+[ "$(blobfs cat "$img" /little1)" = "$text-1" ] && good home || bad home "it reads: $(blobfs cat "$img" /little1)"
+exit $status
