@@ -340,6 +340,7 @@ static void fill_cmd(const struct nvme *n, const struct bdev_io *io, struct nvme
 	cmd->blocks = io->length >> shift;
 	cmd->iov = io->iov;
 	cmd->iovcnt = io->iovcnt;
+	cmd->stream = io->op == BDEV_WRITE ? io->opts.stream : 0;
 	cmd->cb = io_done;
 }
 

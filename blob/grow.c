@@ -11,11 +11,14 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "blob/ckpt.h"
 
 #define LOG_COMPONENT "blob"
 #include "base/log.h"
+
+#define ASK 20u /* times, 2 ms apart */
 
 struct grow_op {
 	struct op op;
@@ -37,19 +40,36 @@ static enum op_next grow_step(struct op *op)
 	return op_bug(op);
 }
 
+/* The device's size. A controller's word that it has grown may be on its way: as long as it seems not to have, it is asked some more. */
+static int device_size(struct bs *bs, uint64_t now, uint64_t *size)
+{
+	struct timespec pause = { .tv_nsec = 2000000 };
+	int rc = 0;
+
+	for (unsigned i = 0; i < ASK && !rc; i++) {
+		if (i)
+			nanosleep(&pause, NULL);
+		rc = bdev_resize_check(bs->dev);
+		*size = bdev_info(bs->dev)->size;
+		if (*size / BS_BLOCK > now)
+			break;
+	}
+	return rc;
+}
+
 /* The size to grow to, in blocks: 0: it has that already. */
 static int check_size(struct bs *bs, uint64_t size, uint64_t *blocks, struct base_err *err)
 {
 	const char *name = bdev_info(bs->dev)->name;
 	uint64_t device, now;
-	int rc = bdev_resize_check(bs->dev);
+	int rc;
 
-	if (rc)
-		return base_err_set(err, rc, "%s: its size cannot be read: %s", name, strerror(-rc));
-	device = bdev_info(bs->dev)->size;
 	pthread_mutex_lock(&bs->lock);
 	now = bs->blocks;
 	pthread_mutex_unlock(&bs->lock);
+	rc = device_size(bs, now, &device);
+	if (rc)
+		return base_err_set(err, rc, "%s: its size cannot be read: %s", name, strerror(-rc));
 	*blocks = (size ? size : device) / BS_BLOCK;
 	if (size > device)
 		return base_err_set(err, -EFBIG, "%s: the device has %" PRIu64 " bytes: enlarge it first", name, device);

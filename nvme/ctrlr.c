@@ -163,6 +163,7 @@ static int step_identify(struct nvme_ctrlr *c, struct base_err *err)
 	c->oaes = id->oaes;
 	c->info.sgl = NVME_SGLS_SUPPORTED(id->sgls);
 	c->info.shadow_doorbells = id->oacs & NVME_OACS_DOORBELL_BUFFERS;
+	c->directives = id->oacs & NVME_OACS_DIRECTIVES;
 	events_init(c, id->aerl);
 	c->abort_limit = id->acl;
 	c->shutdown_ms = MIN(MAX(id->rtd3e / 1000, 5000u), MAX_SHUTDOWN_MS);
@@ -215,6 +216,13 @@ static int step_setup(struct nvme_ctrlr *c, struct base_err *err)
 	return 0;
 }
 
+static int step_streams(struct nvme_ctrlr *c, struct base_err *err)
+{
+	int rc = streams_find(c);
+
+	return rc ? base_err_set(err, rc, "%s: cannot ask for its streams: %s", c->info.address, strerror(-rc)) : 0;
+}
+
 static int step_namespaces(struct nvme_ctrlr *c, struct base_err *err)
 {
 	return ns_read_all(c, err);
@@ -233,7 +241,7 @@ struct step {
 static const struct step steps[] = {
 	{ step_open, undo_open },     { step_capabilities, NULL }, { step_admin_queue, admin_free },
 	{ step_enable, undo_enable }, { step_identify, NULL },     { step_shadow, undo_shadow },
-	{ step_setup, NULL },
+	{ step_setup, NULL },         { step_streams, NULL },
 	{ step_namespaces, NULL },
 };
 

@@ -162,9 +162,15 @@ struct nvme_ctrlr {
 	unsigned nqpairs;
 
 	uint16_t awupf, crdt[3];
+	bool directives;        /* it has some */
+	atomic_bool streams_on; /* since it was last started */
 	atomic_uint nns;
 	struct nvme_ns ns[NVME_MAX_NS]; /* see ns.c for what of them may change */
 };
+
+/* streams.c: how many streams there are, into c->info. An error only if the controller is gone or memory is short. */
+#define NVME_MAX_STREAMS 64u
+int streams_find(struct nvme_ctrlr *c);
 
 enum req_state {
 	REQ_FREE,

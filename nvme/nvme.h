@@ -65,6 +65,7 @@ struct nvme_ctrlr_info {
 	bool format, download; /* can be formatted, can be given firmware */
 	bool interrupts;
 	bool sgl;              /* buffers of any form are named in one command */
+	uint16_t streams;      /* writes may say which of so many streams they belong to; 0: none */
 	bool shadow_doorbells; /* doorbells are in memory */
 };
 BLOBFS_API const struct nvme_ctrlr_info *nvme_info(const struct nvme_ctrlr *c);
@@ -138,6 +139,7 @@ struct nvme_cmd {
 	nvme_cb cb;
 	void *cb_arg;
 	uint64_t source; /* COPY */
+	uint16_t stream; /* WRITE: 1 … info->streams; 0, or more than there are: none */
 	/* RAW: 64 bytes as on the wire but for command id and data pointer. It is sent once: not again after an error or a reset, which
 	 * ends it with -ECANCELED. nsid and lba of this struct are not used; the buffers must be such that one list names them. */
 	const void *raw;

@@ -61,10 +61,17 @@ static inline struct nvme_sqe *next_entry(struct nvme_qpair *q)
 
 void req_send(struct nvme_qpair *q, struct nvme_req *r)
 {
+	struct nvme_sqe *sqe = next_entry(q);
+
 	r->state = REQ_SENT;
 	r->tick = q->tick;
 	new_generation(r);
-	piece_fill(r, next_entry(q));
+	piece_fill(r, sqe);
+	/* Sent anew after a reset, it may be without. */
+	if (r->cmd->op == NVME_WRITE && r->cmd->stream && r->cmd->stream <= q->c->info.streams && atomic_load(&q->c->streams_on)) {
+		sqe->cdw12 |= NVME_RW_STREAMS;
+		sqe->cdw13 = (uint32_t)r->cmd->stream << 16;
+	}
 }
 
 void req_end(struct nvme_qpair *q, struct nvme_req *r, int rc, uint16_t status)
@@ -164,7 +171,7 @@ static inline bool is_short(const struct nvme_qpair *q, const struct nvme_cmd *c
 	uint64_t lba = cmd->lba, more = cmd->blocks - 1;
 
 	/* Of a namespace that has ended the queue pair learns in the slow way. */
-	return cmd->op <= NVME_WRITE && !ns_unusable(ns) && cmd->nsid == ns->info.nsid &&
+	return cmd->op <= NVME_WRITE && !(cmd->op == NVME_WRITE && cmd->stream) && !ns_unusable(ns) && cmd->nsid == ns->info.nsid &&
 	       cmd->iovcnt == 1 && more < ns->short_blocks && lba < ns->info.blocks &&
 	       more < ns->info.blocks - lba &&
 	       (lba & ns->boundary_mask) + more <= ns->boundary_mask &&

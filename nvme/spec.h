@@ -96,6 +96,8 @@ enum nvme_admin_opcode {
 	NVME_ADMIN_ASYNC_EVENT = 0x0c,
 	NVME_ADMIN_FIRMWARE_COMMIT = 0x10,
 	NVME_ADMIN_FIRMWARE_DOWNLOAD = 0x11,
+	NVME_ADMIN_DIRECTIVE_SEND = 0x19,
+	NVME_ADMIN_DIRECTIVE_RECEIVE = 0x1a,
 	NVME_ADMIN_DOORBELL_BUFFERS = 0x7c,
 	NVME_ADMIN_FORMAT = 0x80,
 };
@@ -215,7 +217,24 @@ _Static_assert(offsetof(struct nvme_id_ctrlr, subnqn) == 768, "SUBNQN");
 #define NVME_ONCS_COPY 0x100u
 #define NVME_OACS_FORMAT 0x02u
 #define NVME_OACS_FIRMWARE 0x04u
+#define NVME_OACS_DIRECTIVES 0x20u
 #define NVME_OACS_DOORBELL_BUFFERS 0x100u
+
+/* Directives: types, and their operations. */
+#define NVME_DIRECTIVE_IDENTIFY 0u
+#define NVME_DIRECTIVE_ENABLE 1u
+#define NVME_DIRECTIVE_STREAMS 1u
+#define NVME_STREAMS_PARAMS 1u
+#define NVME_RW_STREAMS (NVME_DIRECTIVE_STREAMS << 20) /* CDW12 of a write; the stream is the upper half of CDW13 */
+struct nvme_stream_params {
+	uint16_t msl, nssa, nsso; /* most of the subsystem; of these available, open */
+	uint8_t nssc, rsvd7[9];
+	uint32_t sws;             /* write size, blocks; granularity of these */
+	uint16_t sgs;
+	uint16_t nsa, nso;
+	uint8_t rsvd26[6];
+};
+_Static_assert(sizeof(struct nvme_stream_params) == 32 && offsetof(struct nvme_stream_params, sws) == 16, "stream parameters");
 #define NVME_OAES_NAMESPACES 0x100u /* and the same bits in the feature that asks for events */
 #define NVME_OAES_FIRMWARE 0x200u
 #define NVME_EVENTS_HEALTH 0x1fu

@@ -30,6 +30,8 @@ enum {
 	AWAIT_BEHAVIOR,
 	EVENTS,
 	AWAIT_EVENTS,
+	STREAMS,
+	AWAIT_STREAMS,
 	SHADOW,
 	AWAIT_SHADOW,
 	DONE,
@@ -237,7 +239,35 @@ static int events(struct nvme_ctrlr *c)
 
 static int await_events(struct nvme_ctrlr *c)
 {
-	return await_polite(c, SHADOW);
+	return await_polite(c, STREAMS);
+}
+
+static int streams(struct nvme_ctrlr *c)
+{
+	struct nvme_sqe sqe = { .opcode = NVME_ADMIN_DIRECTIVE_SEND,
+				.nsid = NVME_NSID_ALL,
+				.cdw11 = NVME_DIRECTIVE_IDENTIFY << 8 | NVME_DIRECTIVE_ENABLE,
+				.cdw12 = NVME_DIRECTIVE_STREAMS << 8 | 1 };
+
+	atomic_store(&c->streams_on, false);
+	if (c->directives)
+		return tell(c, &sqe, AWAIT_STREAMS);
+	c->start.step = SHADOW;
+	return 0;
+}
+
+static int await_streams(struct nvme_ctrlr *c)
+{
+	struct admin_answer a;
+	int rc = admin_result(c, c->start.handle, &a);
+
+	if (rc == -EINPROGRESS)
+		return rc;
+	if (rc && !a.status)
+		return base_err_set(&c->start.err, rc, "%s: it does not answer: %s", c->info.address, strerror(-rc));
+	atomic_store(&c->streams_on, !rc);
+	c->start.step = SHADOW;
+	return 0;
 }
 
 static int shadow(struct nvme_ctrlr *c)
@@ -289,6 +319,7 @@ static int start_advance(struct nvme_ctrlr *c)
 		[SETUP] = setup,       [AWAIT_QUEUES] = await_queues,
 		[BEHAVIOR] = behavior, [AWAIT_BEHAVIOR] = await_behavior,
 		[EVENTS] = events,     [AWAIT_EVENTS] = await_events,
+		[STREAMS] = streams,   [AWAIT_STREAMS] = await_streams,
 		[SHADOW] = shadow,     [AWAIT_SHADOW] = await_shadow,
 	};
 	int rc = 0;

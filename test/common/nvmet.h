@@ -24,6 +24,7 @@
 #define NVMET_MAX_RULES 32u
 #define NVMET_MAX_LATE 256u
 #define NVMET_ERRORS 64u
+#define NVMET_STREAMS 8u
 
 struct nvmet_opts {
 	uint64_t size;
@@ -45,6 +46,7 @@ struct nvmet_opts {
 	bool sgl;
 	uint8_t protection;   /* information type: 8 bytes of metadata a block */
 	uint16_t noiob;
+	uint16_t streams;     /* 0: no directives */
 };
 
 /* Numbers of times to do it, unless said otherwise; any thread may set them. */
@@ -59,6 +61,7 @@ struct nvmet_faults {
 		fail_status; /* as in the completion, shifted: SCT << 8 | SC, CRD 1 0x800, DNR 0x4000 */
 	atomic_uint late, late_ms; /* I/O completions that come so much later */
 	atomic_uint queues;        /* unless 0: how many there are from the next reset on */
+	atomic_bool no_streams;    /* while set, turning streams on is refused */
 	atomic_bool hold;          /* while set, I/O queues stand still */
 	atomic_bool cfs;           /* fatal status, until the next reset */
 	atomic_bool all_ones;      /* while set, registers read as all ones */
@@ -75,6 +78,7 @@ struct nvmet_faults {
 struct nvmet_counts {
 	atomic_uint commands, aborts, enables, shutdowns, flushes, fua, deallocates, copies, sgls, events, rings;
 	atomic_uint host_errors, clients;
+	atomic_uint stream_blocks[NVMET_STREAMS]; /* written, by stream; those above count as 0 */
 	atomic_uint largest; /* blocks of a read or write */
 };
 
@@ -127,6 +131,7 @@ struct nvmet {
 	struct nvmet_counts n;
 	atomic_bool stop, connected;
 
+	bool streams_on;
 	int store; /* the medium, a file; -1: null */
 	int bar_fd;
 	char *bar;     /* only the doorbells in it are used */
@@ -216,6 +221,9 @@ bool nvmet_awake(struct nvmet *t, unsigned id, uint32_t *tail);
 bool nvmet_sleep(struct nvmet *t, unsigned id);
 /* The head of a completion queue, as the host has it. */
 uint32_t nvmet_cq_head(struct nvmet *t, unsigned id);
+/* nvmet_streams.c */
+uint16_t nvmet_directive(struct nvmet *t, const struct nvme_sqe *sqe);
+uint16_t nvmet_check_stream(struct nvmet *t, const struct nvme_sqe *sqe, uint64_t blocks);
 uint16_t nvmet_more_admin(struct nvmet *t, const struct nvme_sqe *sqe, uint32_t *dw0);
 uint16_t nvmet_copy(struct nvmet *t, const struct nvme_sqe *sqe);
 uint16_t nvmet_put_out(struct nvmet *t, const struct nvme_sqe *sqe, const void *data, uint64_t len);

@@ -32,7 +32,8 @@ static void identify_ctrlr(struct nvmet *t, struct nvme_id_ctrlr *id)
 	id->aerl = 3;
 	id->oaes = t->o.events ? NVME_OAES_NAMESPACES : 0;
 	id->sgls = t->o.sgl;
-	id->oacs = NVME_OACS_FORMAT | NVME_OACS_FIRMWARE | (t->o.shadow ? NVME_OACS_DOORBELL_BUFFERS : 0);
+	id->oacs = NVME_OACS_FORMAT | NVME_OACS_FIRMWARE | (t->o.shadow ? NVME_OACS_DOORBELL_BUFFERS : 0) |
+		   (t->o.streams ? NVME_OACS_DIRECTIVES : 0);
 	id->oncs = NVME_ONCS_COPY | NVME_ONCS_COMPARE | NVME_ONCS_DSM | NVME_ONCS_WRITE_ZEROES |
 		   NVME_ONCS_VERIFY;
 	id->vwc = !t->o.write_through;

@@ -190,12 +190,16 @@ static uint16_t blocks_command(struct nvmet *t, const struct nvme_sqe *sqe)
 	uint64_t lba = sqe->cdw10 | (uint64_t)sqe->cdw11 << 32;
 	uint64_t blocks = (uint64_t)(sqe->cdw12 & 0xffff) + 1;
 	uint64_t limit = (uint64_t)NVME_PAGE << t->o.mdts;
+	uint16_t status;
 
 	if (sqe->cdw12 & 0xf0000)
 		nvmet_host_error(t, "reserved bits of CDW12 are set");
 	if (!nvmet_in_range(t, lba, blocks))
 		return NVME_SC_LBA_RANGE;
 	nvmet_check_protection(t, sqe);
+	status = nvmet_check_stream(t, sqe, blocks);
+	if (status)
+		return status;
 	switch (sqe->opcode) {
 	case NVME_NVM_WRITE_ZEROES:
 		return punch(t, sqe->nsid, lba, blocks);

@@ -279,6 +279,9 @@ uint16_t nvmet_more_admin(struct nvmet *t, const struct nvme_sqe *sqe, uint32_t 
 	switch (sqe->opcode) {
 	case NVME_ADMIN_ASYNC_EVENT:
 		return wait_for_event(t, sqe);
+	case NVME_ADMIN_DIRECTIVE_SEND:
+	case NVME_ADMIN_DIRECTIVE_RECEIVE:
+		return nvmet_directive(t, sqe);
 	case NVME_ADMIN_DOORBELL_BUFFERS:
 		return doorbell_buffers(t, sqe);
 	case NVME_ADMIN_FORMAT:

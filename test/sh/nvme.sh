@@ -21,7 +21,8 @@ for block in 512 4096; do
 	is "no_such_namespace_$block" 1 'no such namespace' blobfs info "$dev/7"
 	is "mount_$block" 0 '' mount.blobfs "$dev" m
 	mounted=$tmp/m
-	is "busy_$block" 1 'in use' blobfs info "$dev"
+	is "busy_$block" 1 'in use' blobfs ls "$dev"
+	is "info_mounted_$block" 0 "(nvme)" blobfs info "$dev"
 	cp -r "$root/base" m/ && sync m/base && diff -r "$root/base" m/base >.out && ok "copy_$block" || bad "copy_$block" 'it differs'
 	dd if=/dev/urandom of=big bs=1M count=24 status=none
 	dd if=big of=m/big bs=1M conv=fsync status=none && cmp big m/big && ok "big_$block" || bad "big_$block" 'it differs'
