@@ -110,11 +110,19 @@ static bool find_extent(struct bs_space *s, struct bs_discard_walk *walk, uint64
 	return false;
 }
 
+/* How many blocks may be taken at once. Metadata takes whole units and does not wait for them: where few are left no more than half of one. */
+static uint64_t quota_of(const struct bs_space *s)
+{
+	uint64_t avail = s->free_clusters > s->reserved ? s->free_clusters - s->reserved : 0;
+	uint64_t quota = avail ? MAX(avail / 4, 1ull) * s->cluster_blocks : 0;
+
+	return avail * s->cluster_blocks < 64ull * s->unit_blocks ? MIN(quota, s->unit_blocks / 2) : quota;
+}
+
 static void take_extents(struct bs *bs, struct bs_discard_walk *walk, struct bs_discard *d, bool *full)
 {
 	struct bs_space *s = bs->space;
-	uint64_t cb = s->cluster_blocks, avail = s->free_clusters > s->reserved ? s->free_clusters - s->reserved : 0;
-	uint64_t quota = avail ? MAX(avail / 4, 1ull) * cb : 0, end = MIN(walk->end, s->blocks), block, count;
+	uint64_t cb = s->cluster_blocks, quota = quota_of(s), end = MIN(walk->end, s->blocks), block, count;
 	uint32_t look = LOOK;
 
 	while (d->n < BS_DISCARDS && find_extent(s, walk, end, &look, &block, &count)) {
