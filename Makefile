@@ -8,9 +8,10 @@
 
 DEPS := build-essential pkg-config libdpdk-dev libnuma-dev libbsd-dev liburing-dev libisal-dev uuid-dev \
 	libblkid-dev libjson-c-dev libfuse3-dev fuse3 liburcu-dev librocksdb-dev rocksdb-tools libgtest-dev \
-	libsodium-dev sqlite3 git attr acl procps python3 e2fsprogs fdisk \
+	libsodium-dev libedit-dev sqlite3 git attr acl procps python3 e2fsprogs fdisk \
 	qemu-system-x86 busybox-static kmod
 DEPS_BENCH := valgrind
+DEPS_FUZZ := clang libclang-rt-14-dev
 DEPS_LINT := clang-format clang-tidy cppcheck
 
 O ?= build
@@ -28,6 +29,8 @@ LAYERS ?= base bdev nvme blob blobfs
 WARN := -Wall -Wextra -Wshadow -Werror
 CWARN := $(WARN) -Wstrict-prototypes -Wmissing-prototypes
 SAN_asan := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+# For fuzzing: with clang, whose runtime has libFuzzer.
+SAN_fuzz := -fsanitize=address,undefined,fuzzer-no-link -fno-omit-frame-pointer -Wno-error
 SAN_tsan := -fsanitize=thread -fno-omit-frame-pointer
 COMMON := $(OPT) -fPIC -pthread -fvisibility=hidden -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I. -I$(O) \
 	$(SAN_$(SAN))
@@ -48,15 +51,16 @@ LIBS := $(DPDK_LIBS) -luring -lisal -luuid -lurcu-memb -lurcu-cds -lurcu-common 
 TOOL_LIBS := -lblkid -luuid -ljson-c
 
 obj = $(patsubst %,$(B)/obj/%.o,$(basename $(1)))
-# nvme/example.c is a program that shows how to use the driver.
-lib_src := $(filter-out nvme/example.c,$(foreach l,$(LAYERS),$(wildcard $(l)/*.c)))
+# Programs that show how to use a layer alone.
+examples := nvme/example.c blob/example.c
+lib_src := $(filter-out $(examples),$(foreach l,$(LAYERS),$(wildcard $(l)/*.c)))
 ifneq ($(filter blobfs,$(LAYERS)),)
 # What stands on the library needs all of it.
 fuse_src := $(filter-out fuse/main.c,$(wildcard fuse/*.c))
 mount_src := $(wildcard fuse/main.c)
 rocksdb_src := $(wildcard rocksdb_env/*.cc)
 tool_common_src := $(wildcard tools/common/*.c)
-tool_dirs := $(foreach d,mkfs fsck blobfs nvme,$(if $(wildcard tools/$(d)/*.c),$(d)))
+tool_dirs := $(foreach d,mkfs fsck blobfs nvme blobcli,$(if $(wildcard tools/$(d)/*.c),$(d)))
 endif
 unit_src := $(foreach l,$(LAYERS) $(if $(filter blobfs,$(LAYERS)),fuse tools),$(wildcard test/unit/$(l)/*.c))
 test_common_src := $(wildcard test/common/*.c)
@@ -64,6 +68,8 @@ tools_mkfs := mkfs.blobfs
 tools_fsck := fsck.blobfs
 tools_blobfs := blobfs
 tools_nvme := blobfs-nvme
+tools_blobcli := blobcli
+TOOL_LIBS_blobcli := -ledit
 
 lib_so := $(B)/lib/libblobfs.so
 lib_a := $(B)/lib/libblobfs.a
@@ -74,7 +80,7 @@ rocksdb_so := $(if $(rocksdb_src),$(B)/lib/librocksdb_blobfs.so)
 tool_bins := $(foreach d,$(tool_dirs),$(B)/bin/$(tools_$(d)))
 # Test programs made from one directory each: test/unit, test/model, test/powercut …
 test_dirs := $(filter-out unit common shim check sh,$(patsubst test/%/,%,$(sort $(dir $(wildcard test/*/*.c)))))
-test_bins := $(B)/test/unit $(addprefix $(B)/test/,$(test_dirs)) $(if $(filter nvme,$(LAYERS)),$(B)/test/nvme_example)
+test_bins := $(B)/test/unit $(addprefix $(B)/test/,$(test_dirs)) $(foreach l,$(filter nvme blob,$(LAYERS)),$(B)/test/$(l)_example)
 # A program of its own that gets the plugin by LD_PRELOAD, as the stock tools do.
 rocksdb_test_src := $(wildcard test/rocksdb/*.cc)
 rocksdb_test := $(if $(rocksdb_test_src),$(B)/test/rocksdb)
@@ -95,7 +101,7 @@ $(files):
 	@mkdir -p $(@D); echo '$(file_list)' >$@
 
 .DEFAULT_GOAL := all
-.PHONY: all lib tools unit tests check check-long demo bench bench-nvme install uninstall deps format lint compdb clean distclean help
+.PHONY: all lib tools unit tests check check-long fuzz demo bench bench-nvme install uninstall deps format lint compdb clean distclean help
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -166,7 +172,7 @@ $(B)/bin/$(tools_$(1)): $$(call obj,$$(wildcard tools/$(1)/*.c) $$(tool_common_s
 	@mkdir -p $$(@D)
 	@echo "  LD   $$@"
 	@$$(CC) $$(ALL_LDFLAGS) $$(filter %.o,$$^) -o $$@ -L$(B)/lib -lblobfs '-Wl,-rpath,$$$$ORIGIN/../lib' \
-		$$(TOOL_LIBS)
+		$$(TOOL_LIBS) $$(TOOL_LIBS_$(1))
 endef
 $(foreach d,$(tool_dirs),$(eval $(call tool_rule,$(d))))
 
@@ -186,10 +192,10 @@ $(B)/test/$(1): $$(call obj,$$(wildcard test/$(1)/*.c) $$(test_common_src)) $$(s
 		$$(lib_a) $$(if $$(fuse_src),$$(fuse_a)) $$(files)
 	$$(link_test)
 endef
-$(foreach d,$(filter-out mutants,$(test_dirs)),$(eval $(call test_rule,$(d))))
+$(foreach d,$(filter-out mutants fuzz,$(test_dirs)),$(eval $(call test_rule,$(d))))
 
 # The store compiled once more, with the mistakes of blob/mutation.h in it; it stands before the archive that has it without.
-mutated_objs := $(patsubst blob/%.c,$(B)/obj/mutated/%.o,$(wildcard blob/*.c))
+mutated_objs := $(patsubst blob/%.c,$(B)/obj/mutated/%.o,$(filter-out $(examples),$(wildcard blob/*.c)))
 powercut_objs := $(call obj,$(filter-out test/powercut/main.c,$(wildcard test/powercut/*.c)))
 
 $(B)/obj/mutated/%.o: blob/%.c $(CONFIG)
@@ -200,7 +206,17 @@ $(B)/obj/mutated/%.o: blob/%.c $(CONFIG)
 $(B)/test/mutants: $(call obj,$(wildcard test/mutants/*.c)) $(powercut_objs) $(mutated_objs) $(shim_a) $(lib_a) $(fuse_a) $(files)
 	$(link_test)
 
-$(B)/test/nvme_example: $(call obj,nvme/example.c) $(lib_so)
+# The fuzzer's targets, with a main that runs the corpus or with libFuzzer's. They use hostile images as test/corrupt does.
+fuzz_main := test/fuzz/$(if $(filter fuzz,$(SAN)),libfuzzer,main).c
+fuzz_objs := $(call obj,$(filter-out test/fuzz/main.c test/fuzz/libfuzzer.c,$(wildcard test/fuzz/*.c)) $(fuzz_main) \
+	$(filter-out test/corrupt/main.c test/corrupt/targeted.c,$(wildcard test/corrupt/*.c)))
+
+$(B)/test/fuzz: $(fuzz_objs) $(lib_a) $(files)
+	@mkdir -p $(@D)
+	@echo "  LD   $@"
+	@$(CXX) $(ALL_LDFLAGS) $(if $(filter fuzz,$(SAN)),-fsanitize=fuzzer) $(filter %.o,$^) $(lib_a) -o $@ $(LIBS)
+
+$(B)/test/%_example: $(B)/obj/%/example.o $(lib_so)
 	@mkdir -p $(@D)
 	@echo "  LD   $@"
 	@$(CC) $(ALL_LDFLAGS) $< -o $@ -L$(B)/lib -lblobfs '-Wl,-rpath,$$ORIGIN/../lib'
@@ -218,6 +234,22 @@ check-long:
 	$(MAKE) SAN=asan unit
 	TEST_SCALE=50 $(O)/asan/test/unit --gtest_filter='nvme_long.reads*'
 	$(O)/asan/test/unit --gtest_filter='nvme_long.attached*'
+
+# libFuzzer on each target for FUZZ_SECONDS, from the corpus on (clang: make deps FUZZ=1). What it finds is left in build/fuzz/found.
+FUZZ_SECONDS ?= 150
+fuzz_targets := super frame record image
+fuzz:
+	@command -v clang >/dev/null || { echo "fuzz: clang is missing; as root: make deps FUZZ=1" >&2; exit 1; }
+	CC=clang CXX=clang++ ./configure --build-dir=$(O)/fuzz >/dev/null
+	$(MAKE) O=$(O)/fuzz SAN=fuzz $(O)/fuzz/fuzz/test/fuzz
+	@mkdir -p $(O)/fuzz/found
+	@for t in $(fuzz_targets); do \
+		ln -sf fuzz $(O)/fuzz/fuzz/test/fuzz_$$t; mkdir -p $(O)/fuzz/corpus/$$t; echo "fuzz: $$t for $(FUZZ_SECONDS) s"; \
+		$(O)/fuzz/fuzz/test/fuzz_$$t -max_total_time=$(FUZZ_SECONDS) -timeout=60 -rss_limit_mb=3000 -max_len=8192 -print_final_stats=1 \
+			-artifact_prefix=$(O)/fuzz/found/$$t- $(O)/fuzz/corpus/$$t test/fuzz/corpus/$$t >$(O)/fuzz/$$t.log 2>&1 || \
+			{ tail -40 $(O)/fuzz/$$t.log; exit 1; }; \
+		grep -E 'stat::number_of_executed|^Done' $(O)/fuzz/$$t.log; \
+	done
 
 demo: all
 	BUILD=$(abspath $(B)) bench/demo.sh
@@ -242,7 +274,7 @@ install: all
 	done
 	install -m 755 $(wildcard $(B)/lib/lib*.so) $(PKGDIR)/lib
 	for p in $(tool_bins) $(mount_bin); do \
-		case $$p in */blobfs) d=bin ;; *) d=sbin ;; esac; \
+		case $$p in */blobfs | */blobcli) d=bin ;; *) d=sbin ;; esac; \
 		install -m 755 $$p $(PKGDIR)/$$d || exit 1; \
 	done
 	for page in $(man_pages); do \
@@ -255,12 +287,12 @@ install: all
 uninstall:
 	rm -rf $(PKGDIR)/include/blobfs
 	rm -f $(PKGDIR)/lib/libblobfs.so $(PKGDIR)/lib/librocksdb_blobfs.so $(PKGDIR)/lib/pkgconfig/blobfs.pc \
-		$(PKGDIR)/bin/blobfs $(addprefix $(PKGDIR)/sbin/,mkfs.blobfs fsck.blobfs mount.blobfs blobfs-nvme)
+		$(PKGDIR)/bin/blobfs $(PKGDIR)/bin/blobcli $(addprefix $(PKGDIR)/sbin/,mkfs.blobfs fsck.blobfs mount.blobfs blobfs-nvme)
 	for page in $(man_pages); do rm -f $(PKGDIR)/share/man/man$${page##*.}/$${page##*/}; done
 
 # Installs only what is missing, and touches nothing when nothing is. The kernel of the virtual machines is downloaded only.
 deps:
-	@missing=; for p in $(DEPS) $(if $(LINT),$(DEPS_LINT)) $(if $(BENCH),$(DEPS_BENCH)); do \
+	@missing=; for p in $(DEPS) $(if $(LINT),$(DEPS_LINT)) $(if $(BENCH),$(DEPS_BENCH)) $(if $(FUZZ),$(DEPS_FUZZ)); do \
 		dpkg-query -W -f='$${db:Status-Status}' $$p 2>/dev/null | grep -qx installed || missing="$$missing $$p"; \
 	done; \
 	if [ -z "$$missing" ]; then echo "deps: all there"; exit 0; fi; \
@@ -309,4 +341,4 @@ distclean:
 help:
 	@sed -n '2,7s/^# //p' Makefile
 
--include $(all_objs:.o=.d) $(mutated_objs:.o=.d) $(patsubst %.o,%.d,$(call obj,nvme/example.c $(wildcard bench/*.c)))
+-include $(all_objs:.o=.d) $(mutated_objs:.o=.d) $(patsubst %.o,%.d,$(call obj,$(examples) $(wildcard bench/*.c)))

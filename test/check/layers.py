@@ -24,6 +24,7 @@ LIBRARIES = {
     r"rocksdb/": ["rocksdb_env"],
     r"blkid": ["tools"],
     r"json-c/": ["tools"],
+    r"editline/": ["tools"],
 }
 MAX_FILE = 1000
 MAX_FUNCTION = 70
@@ -64,7 +65,7 @@ def check_quoted(root, path, target):
     if not os.path.exists(os.path.join(root, target)):
         return f'"{target}" does not exist (includes are written from the root)'
     if to in BELOW and is_private(root, target):
-        if path.startswith((f"{to}/", f"test/unit/{to}/")):
+        if path.startswith((f"{to}/", f"test/unit/{to}/", "test/fuzz/")):
             return None
         return f"{target} belongs to {to} alone"
     if layer in BELOW and to != layer and to not in BELOW[layer]:

@@ -58,6 +58,9 @@ echo "ok one"; sleep 100'
 expect a_hang_fails shell 1 '1 passed, 1 failed' 'did not end within 1 s'
 script daemon 'echo "ok one"; setsid sleep 20 & exit 0'
 expect a_daemon_left_behind_does_not_hold_the_run shell 0 '1 passed, 0 failed'
+script plain 'echo "ok one"'
+chmod -x "$tmp/test/sh/plain.sh"
+expect a_script_that_is_not_executable_fails shell 1 '0 passed, 1 failed' 'plain: is not executable'
 expect nothing_at_all_fails shell 1 '0 passed, 0 failed'
 
 cat >"$tmp/t.c" <<'EOF'

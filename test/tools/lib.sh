@@ -22,7 +22,7 @@ chmod 755 "$tmp"
 cd "$tmp" || exit 2
 export LC_ALL=C
 
-for program in mkfs.blobfs fsck.blobfs blobfs blobfs-nvme; do
+for program in mkfs.blobfs fsck.blobfs blobfs blobfs-nvme blobcli; do
 	[ -x "$BUILD/bin/$program" ] && continue
 	echo "not ok $suite: $program was not built"
 	exit 1
@@ -64,7 +64,7 @@ refused() {
 	is "$@" || return 1
 	shift 3
 	while :; do
-		case $1 in *blobfs | *blobfs-nvme) break ;; esac
+		case $1 in *blobfs | *blobfs-nvme | blobcli) break ;; esac
 		shift
 	done
 	program=${1##*/}
