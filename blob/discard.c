@@ -97,6 +97,10 @@ static bool find_extent(struct bs_space *s, struct bs_discard_walk *walk, uint64
 			continue;
 		}
 		*block = w * WORD + (unsigned)__builtin_ctzll(v);
+		if (*block >= end) {
+			walk->at = end;
+			return false;
+		}
 		for (e = *block; e < end && e - *block < LONGEST; e = (w + 1) * WORD, w++) {
 			v = ~wanted(s, w, walk->stale) & ~0ull << (e % WORD);
 			if (!v)
@@ -105,7 +109,7 @@ static bool find_extent(struct bs_space *s, struct bs_discard_walk *walk, uint64
 			break;
 		}
 		*count = MIN(e, end) - *block;
-		return *block < end;
+		return true;
 	}
 	return false;
 }

@@ -2,7 +2,7 @@
 /*
  * Mending: one owner for each block. Metadata that was read and found right keeps its place. Of several runs that claim a block
  * the one put last has it; the others get a hole there: what they wrote is overwritten, and other blobs' bytes are not theirs to show. A
- * shared run has company: it goes with other shared ones, and with an older one that is not flagged yet, whose block it shares then.
+ * shared run has company: it goes with other shared ones, and with an older one that is not flagged yet, whose block it shares then; not with an unwritten one, which has no bytes to share.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -16,7 +16,7 @@
 
 struct claim {
 	uint64_t blob, logical, phys, count, lsn;
-	bool shared;
+	uint32_t flags;
 };
 struct claims {
 	struct claim *c;
@@ -35,7 +35,7 @@ static int claims_add(struct claims *l, uint64_t blob, const struct bs_run *run)
 		l->c = p;
 		l->room = room;
 	}
-	l->c[l->n++] = (struct claim){ blob, run->logical, bs_run_phys(run), run->count, 0, run->flags & BS_RUN_SHARED };
+	l->c[l->n++] = (struct claim){ blob, run->logical, bs_run_phys(run), run->count, 0, run->flags };
 	l->longest = MAX(l->longest, (uint64_t)run->count);
 	return 0;
 }
@@ -117,7 +117,7 @@ static int each_run(struct bs *bs, int (*fn)(struct bs *bs, uint64_t blob, const
 static int strike_lost(struct bs *bs, uint64_t blob, const struct bs_run *run, void *arg)
 {
 	const struct claims *lost = arg;
-	struct claim c = { blob, run->logical, bs_run_phys(run), run->count, 0, false };
+	struct claim c = { blob, run->logical, bs_run_phys(run), run->count, 0, 0 };
 	uint64_t end = c.phys + c.count, from = c.phys > lost->longest ? c.phys - lost->longest : 0;
 	size_t lo = 0, hi = lost->n;
 	int rc = 0;
@@ -331,12 +331,12 @@ static int judge(struct bs *bs, struct contest *t, const struct claim *c, uint64
 	int rc;
 
 	if (block < bs->blocks && is_shared(t, block)) {
-		*out = c->shared ? TAKE : JOIN;
+		*out = c->flags & BS_RUN_SHARED ? TAKE : c->flags & BS_RUN_UNWRITTEN ? LOSE : JOIN;
 		return 0;
 	}
 	rc = bs_space_claim(bs, block, 1, &bad);
 	*out = rc ? LOSE : TAKE;
-	if (!rc && c->shared) {
+	if (!rc && (c->flags & BS_RUN_SHARED)) {
 		bs_space_free_now(bs, block, 1);
 		t->shared[block / 64] |= 1ull << block % 64;
 	}

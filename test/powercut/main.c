@@ -119,7 +119,8 @@ static bool run_part(const struct part *p)
 	if (pid == 0) {
 		int64_t n;
 
-		alarm(600);
+		printf("# level %u: seeds from %" PRIu64 "\n", opt.level, seed);
+		alarm(300);
 		n = run_seeds(&opt, seed, &seeds);
 		if (n >= 0)
 			printf("# level %u: %" PRId64 " states, %" PRIu64 " seeds from %" PRIu64 "\n", opt.level, n, seeds, seed);

@@ -46,7 +46,7 @@ static bool refuses_carried(struct load *l, unsigned from, unsigned n)
 	if (!rc)
 		broken(l->run, "a blob was copied without what the log carries of it");
 	if (rc != -EBUSY)
-		store_must(l, "snapshot", rc);
+		refused(l, "snapshot", rc);
 	return true;
 }
 

@@ -302,6 +302,30 @@ static bool stop_at_once(void *arg)
 	return true;
 }
 
+TEST(trim, of_a_part_that_ends_among_blocks_in_use_ends)
+{
+	struct bs_trim_opts part = { .size = sizeof(part), .length = 4096 };
+	struct base_err err;
+	struct bs_extent e;
+	struct bs_blob *blob;
+	uint64_t bytes;
+	struct kit kit;
+
+	kit_open(&kit, &(struct kit_opts){ .flags = BS_NO_SERVICE });
+	if (!can_discard(&kit))
+		SKIP("the device discards nothing");
+	blob = kit_create(kit.bs);
+	ASSERT_OK(kit_write(blob, 0, 251, 1, 0));
+	bs_map_lookup(blob, 0, 251, &e);
+	for (uint64_t i = 0; i < e.count; i++) { /* where the block after the part is free, and where it is not */
+		part.offset = (e.phys + i) * 4096;
+		ASSERT_OK(bs_trim(kit.bs, &part, &bytes, &err));
+		EXPECT_EQ_INT(0, bytes);
+	}
+	bs_blob_put(blob);
+	kit_close(&kit);
+}
+
 TEST(trim, ends_when_told_to)
 {
 	int asked = 0;

@@ -108,6 +108,27 @@ TEST(bs_mend, an_older_run_keeps_the_block_of_a_shared_one_and_shares_it)
 	kit_close(&kit);
 }
 
+TEST(bs_mend, what_is_unwritten_shares_nothing)
+{
+	struct kit kit;
+	uint64_t a, b, c, phys;
+
+	kit_open(&kit, &(struct kit_opts){ .flags = BS_NO_SERVICE });
+	a = first(&kit, &phys);
+	b = claim(&kit, phys, BS_RUN_UNWRITTEN);
+	c = claim(&kit, phys, BS_RUN_SHARED);
+	bs_abandon(kit.bs);
+	mend(&kit);
+	EXPECT_EQ_INT('a', byte_of(&kit, a));
+	EXPECT_EQ_INT(0, byte_of(&kit, b));
+	EXPECT_EQ_INT('a', byte_of(&kit, c));
+	kit_reopen(&kit, false, BS_NO_SERVICE); /* refused if two have the block and one does not share it */
+	EXPECT_EQ_INT('a', byte_of(&kit, a));
+	EXPECT_EQ_INT(0, byte_of(&kit, b));
+	EXPECT_EQ_INT('a', byte_of(&kit, c));
+	kit_close(&kit);
+}
+
 static void break_frame(struct kit *kit, uint64_t block)
 {
 	struct bdev_channel *ch = bdev_channel_borrow(kit->keep);
