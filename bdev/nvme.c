@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * nvme: a controller's namespace as a device, a queue pair for each channel: nvme:ADDRESS[/NSID], the first usable namespace if
- * none is named. The driver says what an address is.
+ * nvme: a controller's namespace as a device, a queue pair for each channel: nvme:ADDRESS[/NSID][,timeout=SECONDS], the
+ * first usable namespace if none is named. The driver says what an address is.
  *
  * The queue pair is touched under the channel's lock only. Who waits polls for a while, if not too many of the process do, then
  * sleeps on the interrupt, with a look every now and then, since the driver's timeouts need one. The controller's going
  * wakes it too.
  */
-#include <ctype.h>
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
@@ -20,6 +19,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define LOG_COMPONENT "bdev"
+#include "base/log.h"
 #include "bdev/internal.h"
 #include "bdev/nvme_share.h"
 #include "bdev/nvme_wait.h"
@@ -27,6 +28,8 @@
 
 #define PREFIX "nvme:"
 #define PATH_PREFIX "vfio-user:"
+#define IDLE_LOOK_MS 1000
+#define UNHEARD_MOST 3u
 #define PORT_MAX_IO ((uint32_t)(1 * MiB)) /* the driver splits at the controller's limit */
 
 struct nvme {
@@ -48,6 +51,8 @@ struct nvme_channel {
 	int epoll, timer;
 	int timer_ms; /* 0: off */
 	bool gone_watched;
+	bool deaf;        /* the controller's interrupts do not come */
+	unsigned unheard; /* completions in a row that only a look has found */
 	atomic_bool dirty; /* submitted and not kicked */
 	struct slot *free;
 	struct slot slots[];
@@ -55,49 +60,18 @@ struct nvme_channel {
 
 /* ---- names ---- */
 
-struct parts {
-	char address[256];
-	uint32_t nsid; /* 0: the first */
-};
-
-/* A number after the last slash is a namespace, unless it is the name of a socket. */
-static int parse(const char *name, struct parts *out, struct base_err *err)
+static int parse(const char *name, struct nvme_name *out, struct base_err *err)
 {
-	const char *text = name + strlen(PREFIX);
-	char address[sizeof(out->address)];
-	struct stat st;
-	char *slash, *end;
-	unsigned long n;
-	int rc;
+	struct base_err why = { "" };
+	int rc = nvme_split_name(name + strlen(PREFIX), out, &why);
 
-	out->nsid = 0;
-	if (snprintf(address, sizeof(address), "%s", text) >= (int)sizeof(address))
-		return base_err_set(err, -ENAMETOOLONG, "%.40s…: the name is too long", name);
-	slash = strrchr(address, '/');
-	if (slash && isdigit((unsigned char)slash[1]) &&
-	    (strncmp(text, PATH_PREFIX, strlen(PATH_PREFIX)) ||
-	     stat(address + strlen(PATH_PREFIX), &st))) {
-		n = strtoul(slash + 1, &end, 10);
-		if (!*end && (!n || n >= UINT32_MAX))
-			return base_err_set(err, -EINVAL, "%s: there is no such namespace", name);
-		if (!*end) {
-			*slash = '\0';
-			out->nsid = (uint32_t)n;
-		}
-	}
-	rc = nvme_normal_address(address, out->address, sizeof(out->address));
-	return rc ? base_err_set(
-			    err, rc,
-			    "%s: not a controller: nvme:0000:01:00.0[/NSID] or nvme:" PATH_PREFIX
-			    "SOCKET[/NSID]",
-			    name)
-		  : 0;
+	return rc ? base_err_set(err, rc, PREFIX "%s", why.text) : 0;
 }
 
 /* The same controller by whatever name: a socket is known by its inode. */
 void nvme_identify_name(const char *name, char *key, size_t len)
 {
-	struct parts p;
+	struct nvme_name p;
 	struct stat st;
 
 	*key = '\0';
@@ -153,7 +127,7 @@ static int choose_ns(struct nvme *n, const char *name, uint32_t nsid, struct bas
 static int nvme_open(struct bdev *dev, const struct bdev_opts *opts, struct base_err *err)
 {
 	struct nvme *n;
-	struct parts p;
+	struct nvme_name p;
 	int rc = parse(dev->name, &p, err);
 
 	(void)opts;
@@ -162,7 +136,7 @@ static int nvme_open(struct bdev *dev, const struct bdev_opts *opts, struct base
 	n = base_calloc(1, sizeof(*n));
 	if (!n)
 		return base_err_set(err, -ENOMEM, "%s: out of memory", dev->name);
-	rc = nvme_share_get(p.address, &n->share, err);
+	rc = nvme_share_get(&p, &n->share, err);
 	if (rc) {
 		free(n);
 		return rc;
@@ -237,6 +211,8 @@ static int make_descriptors(struct nvme_channel *c, struct nvme_ctrlr *ctrlr)
 		rc = watch(c, c->timer, EPOLLIN);
 	if (!rc)
 		rc = watch(c, nvme_qpair_fd(c->q), EPOLLIN);
+	if (!rc)
+		rc = watch(c, nvme_event_fd(ctrlr), EPOLLIN);
 	if (!rc)
 		rc = watch(c, nvme_gone_fd(ctrlr), (uint32_t)nvme_gone_events(ctrlr));
 	c->gone_watched = !rc;
@@ -362,7 +338,27 @@ static bool nvme_io_submit(struct bdev_channel *ch, struct bdev_io *io)
 /* Without interrupts somebody must look often. */
 static int interval_ms(const struct nvme_channel *c)
 {
-	return nvme_qpair_fd(c->q) < 0 ? 1 : nvme_poll_interval_ms(c->q);
+	return nvme_qpair_fd(c->q) < 0 || c->deaf ? 1 : nvme_poll_interval_ms(c->q);
+}
+
+static bool rings(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	return fd >= 0 && poll(&p, 1, 0) > 0;
+}
+
+/* Lock held, when it was time for a look: had there been something to be heard? */
+static void listen_closely(struct nvme_channel *c, struct nvme *n)
+{
+	if (c->deaf || nvme_qpair_fd(c->q) < 0 || !nvme_pending(c->q) || nvme_failed(n->c))
+		return;
+	c->unheard = rings(nvme_qpair_fd(c->q)) ? 0 : c->unheard + 1;
+	if (c->unheard < UNHEARD_MOST)
+		return;
+	c->deaf = true;
+	log_warn("%s: its interrupts do not come; who waits looks every millisecond",
+		 nvme_info(n->c)->address);
 }
 
 static void set_timer(struct nvme_channel *c, int ms)
@@ -376,12 +372,16 @@ static void set_timer(struct nvme_channel *c, int ms)
 }
 
 /* What made the descriptor readable is taken away before the look, so that nothing is missed. */
-static void quiet(struct nvme_channel *c)
+static void quiet(struct nvme_channel *c, struct nvme *n)
 {
 	uint64_t fired;
 
-	if (c->timer_ms && read(c->timer, &fired, sizeof(fired)) > 0 && !nvme_outstanding(c->q))
-		set_timer(c, 0);
+	if (c->timer_ms && read(c->timer, &fired, sizeof(fired)) > 0) {
+		listen_closely(c, n);
+		/* What an idle controller tells without an interrupt is looked for. */
+		if (!nvme_outstanding(c->q))
+			set_timer(c, nvme_event_fd(n->c) < 0 ? IDLE_LOOK_MS : 0);
+	}
 	nvme_qpair_arm(c->q);
 }
 
@@ -392,10 +392,10 @@ static void nvme_reap(struct bdev_channel *ch)
 
 	bell_quiet(&c->bell);
 	if (atomic_load_explicit(&ch->fd_used, memory_order_relaxed))
-		quiet(c);
+		quiet(c, n);
 	nvme_poll(c->q, 0);
 	/* A reset wants more frequent looks. */
-	if (c->timer_ms)
+	if (c->timer_ms && nvme_outstanding(c->q))
 		set_timer(c, interval_ms(c));
 	if (c->gone_watched && nvme_failed(n->c)) {
 		epoll_ctl(c->epoll, EPOLL_CTL_DEL, nvme_gone_fd(n->c), NULL);
@@ -479,8 +479,9 @@ static void sleep_for(struct bdev_channel *ch)
 {
 	struct nvme_channel *c = ch->priv;
 	struct nvme *n = ch->dev->priv;
-	struct pollfd p[3] = { { .fd = c->bell.fd, .events = POLLIN },
+	struct pollfd p[4] = { { .fd = c->bell.fd, .events = POLLIN },
 			       { .fd = nvme_qpair_fd(c->q), .events = POLLIN },
+			       { .fd = nvme_event_fd(n->c), .events = POLLIN },
 			       { .fd = nvme_failed(n->c) ? -1 : nvme_gone_fd(n->c),
 				 .events = nvme_gone_events(n->c) } };
 	bool come;
@@ -491,8 +492,11 @@ static void sleep_for(struct bdev_channel *ch)
 	/* Others may submit while we sleep: the limit holds for them as well. */
 	ms = interval_ms(c);
 	pthread_mutex_unlock(&ch->lock);
-	if (!come)
-		poll(p, 3, ms);
+	if (come || poll(p, ARRAY_SIZE(p), ms))
+		return;
+	pthread_mutex_lock(&ch->lock);
+	listen_closely(c, n);
+	pthread_mutex_unlock(&ch->lock);
 }
 
 static void nvme_io_wait(struct bdev_channel *ch)

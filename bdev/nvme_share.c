@@ -49,16 +49,18 @@ static void make_key(const char *address, char *key, size_t len)
 		snprintf(key, len, "%s", address);
 }
 
-static int attach(const char *address, const char *key, struct nvme_share **out,
+static int attach(const struct nvme_name *name, const char *key, struct nvme_share **out,
 		  struct base_err *err)
 {
-	struct nvme_opts o = { .size = sizeof(o), .interrupts = true };
+	struct nvme_opts o = { .size = sizeof(o),
+			       .interrupts = true,
+			       .timeout_ms = name->timeout_ms };
 	struct nvme_share *s = base_calloc(1, sizeof(*s));
 	int rc;
 
 	if (!s)
-		return base_err_set(err, -ENOMEM, "%s: out of memory", address);
-	rc = nvme_attach(address, &o, &s->c, err);
+		return base_err_set(err, -ENOMEM, "%s: out of memory", name->address);
+	rc = nvme_attach(name->address, &o, &s->c, err);
 	if (rc) {
 		free(s);
 		return rc;
@@ -71,13 +73,13 @@ static int attach(const char *address, const char *key, struct nvme_share **out,
 	return 0;
 }
 
-int nvme_share_get(const char *address, struct nvme_share **out, struct base_err *err)
+int nvme_share_get(const struct nvme_name *name, struct nvme_share **out, struct base_err *err)
 {
 	char key[sizeof((*out)->key)];
 	struct nvme_share *s;
 	int rc = 0;
 
-	make_key(address, key, sizeof(key));
+	make_key(name->address, key, sizeof(key));
 	pthread_mutex_lock(&lock);
 	/* One that is given up is no controller to share: who comes later tries anew. */
 	for (s = shares; s && (strcmp(s->key, key) || nvme_failed(s->c)); s = s->next)
@@ -85,7 +87,7 @@ int nvme_share_get(const char *address, struct nvme_share **out, struct base_err
 	if (s)
 		s->refs++;
 	else
-		rc = attach(address, key, &s, err);
+		rc = attach(name, key, &s, err);
 	pthread_mutex_unlock(&lock);
 	if (!rc)
 		*out = s;

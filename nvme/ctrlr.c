@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #define LOG_COMPONENT "nvme"
 #include "base/log.h"
@@ -21,12 +23,21 @@ static const struct nvme_transport *const transports[] = { &nvme_vfio_user, &nvm
 /* ---- registers ---- */
 
 /* A controller that was taken away reads as all ones. */
-int ctrlr_read(struct nvme_ctrlr *c, uint32_t reg, unsigned size, uint64_t *value)
+int ctrlr_look(struct nvme_ctrlr *c, uint32_t reg, unsigned size, uint64_t *value)
 {
 	int rc = c->transport->read(c, reg, size, value);
 
 	if (!rc && *value == (size == 8 ? UINT64_MAX : UINT32_MAX))
 		rc = -ENODEV;
+	return rc;
+}
+
+int ctrlr_read(struct nvme_ctrlr *c, uint32_t reg, unsigned size, uint64_t *value)
+{
+	int rc;
+
+	while ((rc = ctrlr_look(c, reg, size, value)) == -EINPROGRESS)
+		nvme_sleep_us(20);
 	return rc;
 }
 
@@ -75,6 +86,21 @@ static void undo_open(struct nvme_ctrlr *c)
 	c->transport->close(c);
 }
 
+/* As many queues as there are doorbells for in its registers. */
+static int limit_queues(struct nvme_ctrlr *c, struct base_err *err)
+{
+	uint64_t pair = 2 * (4ull << NVME_CAP_DSTRD(c->cap));
+	uint64_t room = (c->transport->size(c) - NVME_REG_DOORBELLS) / pair;
+
+	if (room < 2)
+		return base_err_set(
+			err, -EPROTO,
+			"%s: the controller's doorbells, %llu bytes apart, lie beyond its registers",
+			c->info.address, (unsigned long long)pair / 2);
+	c->opts.max_qpairs = (uint32_t)MIN((uint64_t)c->opts.max_qpairs, room - 1);
+	return 0;
+}
+
 static int step_capabilities(struct nvme_ctrlr *c, struct base_err *err)
 {
 	const char *name = c->info.address;
@@ -100,7 +126,7 @@ static int step_capabilities(struct nvme_ctrlr *c, struct base_err *err)
 		return base_err_set(err, -EPROTO, "%s: the controller says its version is %#x",
 				    name, (unsigned)vs);
 	c->info.max_depth = MIN(NVME_CAP_MQES(c->cap), NVME_MAX_DEPTH);
-	return 0;
+	return limit_queues(c, err);
 }
 
 static int step_admin_queue(struct nvme_ctrlr *c, struct base_err *err)
@@ -202,6 +228,23 @@ static void undo_shadow(struct nvme_ctrlr *c)
 	c->shadow = NULL;
 }
 
+/* Vector 0 is the admin queue's. Without it what the controller tells is noticed by whoever polls next. */
+static void hear_events(struct nvme_ctrlr *c)
+{
+	c->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (c->event_fd < 0 || !c->transport->bind(c, 0, c->event_fd))
+		return;
+	close(c->event_fd);
+	c->event_fd = -1;
+}
+
+static void undo_setup(struct nvme_ctrlr *c)
+{
+	if (c->event_fd >= 0)
+		close(c->event_fd);
+	c->event_fd = -1;
+}
+
 static int step_setup(struct nvme_ctrlr *c, struct base_err *err)
 {
 	unsigned vectors = c->transport->vectors(c);
@@ -211,7 +254,8 @@ static int step_setup(struct nvme_ctrlr *c, struct base_err *err)
 		return rc;
 	c->info.shadow_doorbells = c->shadow;
 	c->info.interrupts = c->opts.interrupts && vectors > 1;
-	/* Vector 0 is the admin queue's. */
+	if (c->info.interrupts)
+		hear_events(c);
 	c->info.max_qpairs = c->info.interrupts ? MIN(c->granted, vectors - 1) : c->granted;
 	return 0;
 }
@@ -241,7 +285,7 @@ struct step {
 static const struct step steps[] = {
 	{ step_open, undo_open },     { step_capabilities, NULL }, { step_admin_queue, admin_free },
 	{ step_enable, undo_enable }, { step_identify, NULL },     { step_shadow, undo_shadow },
-	{ step_setup, NULL },         { step_streams, NULL },
+	{ step_setup, undo_setup },   { step_streams, NULL },
 	{ step_namespaces, NULL },
 };
 
@@ -322,6 +366,7 @@ int nvme_attach(const char *address, const struct nvme_opts *opts, struct nvme_c
 		return base_err_set(err, rc, "%.40s…: too long", address);
 	}
 	c->transport = transport_of(c->info.address);
+	c->event_fd = -1;
 	default_opts(c, opts);
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_mutex_init(&c->table_lock, NULL);
@@ -364,6 +409,7 @@ void nvme_detach(struct nvme_ctrlr *c)
 		shut_down(c);
 		start_run(c, START_STOP, NULL);
 	}
+	undo_setup(c);
 	undo_shadow(c);
 	admin_free(c);
 	c->transport->close(c);
@@ -392,6 +438,11 @@ bool nvme_failed(const struct nvme_ctrlr *c)
 int nvme_gone_fd(const struct nvme_ctrlr *c)
 {
 	return c->transport->gone_fd(c);
+}
+
+int nvme_event_fd(const struct nvme_ctrlr *c)
+{
+	return c->event_fd;
 }
 
 short nvme_gone_events(const struct nvme_ctrlr *c)

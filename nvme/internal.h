@@ -29,9 +29,13 @@ struct nvme_transport {
 	int (*open)(struct nvme_ctrlr *c, const char *where, struct base_err *err);
 	void (*close)(struct nvme_ctrlr *c);
 	void (*forked)(struct nvme_ctrlr *c);
-	/* size: 4 or 8 bytes. Any thread. */
+	/* size: 4 or 8 bytes. Neither waits. read: -EINPROGRESS: the value is on its way, ask again. Any thread. */
 	int (*read)(struct nvme_ctrlr *c, uint32_t reg, unsigned size, uint64_t *value);
 	int (*write)(struct nvme_ctrlr *c, uint32_t reg, unsigned size, uint64_t value);
+	/* Takes what has come of answers; true: more is on its way. Any thread. NULL: registers are memory. */
+	bool (*look_after)(struct nvme_ctrlr *c);
+	/* Bytes of registers and doorbells. */
+	uint64_t (*size)(struct nvme_ctrlr *c);
 	/* Where a register can be written directly; NULL: only by write. */
 	volatile uint32_t *(*mapped)(struct nvme_ctrlr *c, uint32_t reg);
 	/* How many interrupt vectors there are. */
@@ -154,6 +158,7 @@ struct nvme_ctrlr {
 	struct admin admin;
 	struct nvme_start start;
 	struct nvme_event_state events;
+	int event_fd; /* the admin queue's interrupt, or -1 */
 	uint32_t oaes;
 	/* Doorbells of the I/O queues in memory, and how far the controller has seen them without being rung for; NULL: it has none. */
 	volatile uint32_t *shadow, *shadow_seen;
@@ -228,8 +233,9 @@ struct nvme_qpair {
 		join_rc; /* making the queues in the controller: enum in qpair_make.c */
 	unsigned join_epoch;
 	int eventfd; /* -1: none */
+	bool looking; /* at the status of the controller */
 	bool idle;   /* nothing was completed since the last look at the clock */
-	uint64_t next_check_ns, next_alive_ns, tick_ns;
+	uint64_t next_check_ns, next_alive_ns, next_events_ns, tick_ns;
 	unsigned strays; /* completions of no command */
 };
 
@@ -317,7 +323,13 @@ uint64_t nvme_now_ns(void);
 void nvme_sleep_us(unsigned us);
 
 /* ---- ctrlr.c ---- */
+int ctrlr_look(struct nvme_ctrlr *c, uint32_t reg, unsigned size, uint64_t *value); /* -EINPROGRESS */
+/* The same, and waits. */
 int ctrlr_read(struct nvme_ctrlr *c, uint32_t reg, unsigned size, uint64_t *value);
+static inline bool ctrlr_look_after(struct nvme_ctrlr *c)
+{
+	return c->transport->look_after && c->transport->look_after(c);
+}
 /* The doorbell, or NULL. */
 volatile uint32_t *ctrlr_doorbell(struct nvme_ctrlr *c, unsigned qid, bool cq);
 /* A doorbell that is not mapped, or has a shadow. */
@@ -407,8 +419,8 @@ void ctrlr_begin_reset(struct nvme_ctrlr *c, unsigned epoch, const char *why);
 int ctrlr_reset(struct nvme_ctrlr *c, unsigned epoch, const char *why);
 /* Waits until no reset is under way; -ENODEV: the controller is gone. Without the lock. */
 int ctrlr_await_reset(struct nvme_ctrlr *c);
-/* False: fatal status, or gone. */
-bool ctrlr_healthy(struct nvme_ctrlr *c);
+/* Looks at its status: 0, -EINPROGRESS, -EIO: a fatal error, -ENODEV: gone, and given up. Never waits. */
+int ctrlr_health(struct nvme_ctrlr *c);
 
 /* ---- qpair.c ---- */
 void qpair_finish_all(struct nvme_qpair *q, int rc);

@@ -51,6 +51,16 @@ BLOBFS_API int nvme_attach(const char *address, const struct nvme_opts *opts,
 BLOBFS_API void nvme_detach(struct nvme_ctrlr *c);
 /* The one way to write an address: "01:00.0" becomes "pcie:0000:01:00.0". -EINVAL: it is none; -ENAMETOOLONG. */
 BLOBFS_API int nvme_normal_address(const char *address, char *out, size_t len);
+/*
+ * Takes apart what people write: ADDRESS[/NSID][,timeout=SECONDS]. A number after the last slash is a namespace, and the timeout is
+ * 0.1 to 3600 seconds, unless the whole is the name of a socket that is there. -EINVAL, -ENAMETOOLONG, with a sentence in err.
+ */
+struct nvme_name {
+	char address[256]; /* as of nvme_normal_address */
+	uint32_t nsid;     /* 0: none is named */
+	uint32_t timeout_ms; /* for struct nvme_opts; 0: none is named */
+};
+BLOBFS_API int nvme_split_name(const char *text, struct nvme_name *out, struct base_err *err);
 /* In the child of a fork, in place of detaching and of everything else: closes what both processes hold. */
 BLOBFS_API void nvme_forked(struct nvme_ctrlr *c);
 
@@ -245,6 +255,9 @@ BLOBFS_API int nvme_sanitize_status(struct nvme_ctrlr *c, struct nvme_sanitize_s
 /* Looks after the admin queue: what the controller tells by itself (namespaces that changed, its health) is taken note of. Polls of queue pairs
  * do so now and then; who has none outstanding may call this. Never waits. Any thread. */
 BLOBFS_API void nvme_poll_events(struct nvme_ctrlr *c);
+/* With opts.interrupts: a descriptor that is readable when the controller has told something, or an admin command has ended, until
+ * nvme_poll_events: who sleeps beside an idle controller watches it. -1: there is none, and polling now and then has to do. */
+BLOBFS_API int nvme_event_fd(const struct nvme_ctrlr *c);
 /* How often it told of what, and the critical warnings of its SMART log when it last told of its health. */
 struct nvme_events {
 	uint64_t errors, health, notices, others;

@@ -149,6 +149,11 @@ static volatile uint32_t *pcie_mapped(struct nvme_ctrlr *c, uint32_t reg)
 	return reg <= p->bar_size - 4 ? (volatile uint32_t *)(void *)(p->bar + reg) : NULL;
 }
 
+static uint64_t pcie_size(struct nvme_ctrlr *c)
+{
+	return ((struct pcie *)c->tp)->bar_size;
+}
+
 /* ---- interrupts and removal ---- */
 
 static unsigned pcie_vectors(struct nvme_ctrlr *c)
@@ -443,6 +448,7 @@ const struct nvme_transport nvme_pcie = {
 	.read = pcie_read,
 	.write = pcie_write,
 	.mapped = pcie_mapped,
+	.size = pcie_size,
 	.vectors = pcie_vectors,
 	.bind = pcie_bind,
 	.alive = pcie_alive,

@@ -378,6 +378,8 @@ int nvme_poll(struct nvme_qpair *q, unsigned max)
 
 	if (__builtin_expect(!--q->until_check, 0))
 		qpair_check(q);
+	if (__builtin_expect(!q->sq_db, 0))
+		ctrlr_look_after(q->c);
 	if (__builtin_expect(epoch_is_old(q), 0))
 		qpair_recover(q);
 	if (__builtin_expect(!epoch_is_old(q), 1)) {

@@ -335,9 +335,11 @@ bool nvme_qpair_arm(struct nvme_qpair *q)
 
 int nvme_poll_interval_ms(const struct nvme_qpair *q)
 {
-	/* The steps of a reset are taken by polls, and so is the end of a delay. */
-	if (q->delayed)
+	/* The steps of a reset are taken by polls, and so are the end of a delay and doorbells by message. */
+	if (q->delayed || q->looking)
 		return 10;
+	if (!q->sq_db && ctrlr_look_after(q->c))
+		return 1;
 	if (q->outstanding && q->epoch != atomic_load(&q->c->epoch))
 		return 1;
 	return (int)MIN(MAX(q->tick_ns / 1000000, 1ull), 1000ull);

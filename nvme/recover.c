@@ -15,6 +15,7 @@
 #include "nvme/internal.h"
 
 #define ALIVE_NS 20000000ull
+#define EVENTS_NS 1000000ull
 #define CLOCK_EVERY 64u /* polls */
 #define TICKS_AFTER_ABORT 5u
 
@@ -114,15 +115,24 @@ static bool look_after(struct nvme_qpair *q, struct nvme_req *r)
 	return false;
 }
 
+/* Where registers are read by message, what they say comes with a later poll. */
+static void look_at_status(struct nvme_qpair *q)
+{
+	int rc = ctrlr_health(q->c);
+
+	q->looking = rc == -EINPROGRESS;
+	if (rc == -EIO)
+		begin_reset(q, "fatal status");
+}
+
 static void tick(struct nvme_qpair *q)
 {
 	q->tick++;
 	if (!q->sent)
 		return;
-	if (!ctrlr_healthy(q->c)) {
-		begin_reset(q, "fatal status");
+	look_at_status(q);
+	if (q->epoch != atomic_load(&q->c->epoch))
 		return;
-	}
 	for (unsigned i = 0; i < q->depth; i++) {
 		if (q->reqs[i].state == REQ_SENT && look_after(q, &q->reqs[i])) {
 			begin_reset(q, "a late command cannot be aborted");
@@ -151,11 +161,17 @@ void qpair_check(struct nvme_qpair *q)
 		send_delayed(q, now);
 	q->until_check = q->delayed ? 1 : CLOCK_EVERY;
 	q->idle = true;
+	if (q->looking)
+		look_at_status(q);
 	if (now >= q->next_alive_ns) {
 		q->next_alive_ns = now + ALIVE_NS;
 		/* One that completes commands is alive. */
 		if (idle && !q->c->transport->alive(q->c) && !nvme_failed(q->c))
 			ctrlr_fail(q->c, "gone");
+	}
+	/* Soon, as their interrupt may be what has woken this poll, and will until it is taken. */
+	if (now >= q->next_events_ns) {
+		q->next_events_ns = now + EVENTS_NS;
 		nvme_poll_events(q->c);
 	}
 	if (now < q->next_check_ns)

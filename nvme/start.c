@@ -56,12 +56,14 @@ static int awaited(struct nvme_ctrlr *c, uint32_t ready)
 {
 	struct nvme_start *s = &c->start;
 	uint64_t now = nvme_now_ns(), csts;
+	int rc;
 
 	if (now < s->next_look_ns)
 		return -EINPROGRESS;
+	rc = ctrlr_look(c, NVME_REG_CSTS, 4, &csts);
+	if (rc)
+		return rc == -EINPROGRESS ? rc : gone(c);
 	s->next_look_ns = now + LOOK_NS;
-	if (ctrlr_read(c, NVME_REG_CSTS, 4, &csts))
-		return gone(c);
 	if (ready && csts & NVME_CSTS_CFS)
 		return base_err_set(&s->err, -EIO, "%s: the controller has a fatal error",
 				    c->info.address);
@@ -76,12 +78,12 @@ static int awaited(struct nvme_ctrlr *c, uint32_t ready)
 /* Before it is stopped it must have started, if it is about to. */
 static int look(struct nvme_ctrlr *c)
 {
-	uint64_t cc, csts = 0;
+	uint64_t cc;
+	int rc = ctrlr_look(c, NVME_REG_CC, 4, &cc);
 
-	if (ctrlr_read(c, NVME_REG_CC, 4, &cc))
-		return gone(c);
-	if (cc & NVME_CC_EN && !ctrlr_read(c, NVME_REG_CSTS, 4, &csts) &&
-	    !(csts & (NVME_CSTS_RDY | NVME_CSTS_CFS)))
+	if (rc)
+		return rc == -EINPROGRESS ? rc : gone(c);
+	if (cc & NVME_CC_EN)
 		await(c, AWAIT_READY);
 	else
 		c->start.step = STOP;
@@ -90,9 +92,10 @@ static int look(struct nvme_ctrlr *c)
 
 static int await_ready(struct nvme_ctrlr *c)
 {
+	/* Ready, or with a fatal error, or it had its time. */
 	if (awaited(c, NVME_CSTS_RDY) == -EINPROGRESS)
 		return -EINPROGRESS;
-	c->start.step = STOP; /* it had its time */
+	c->start.step = STOP;
 	return 0;
 }
 
@@ -407,6 +410,7 @@ static void advance_reset(struct nvme_ctrlr *c)
 
 void ctrlr_advance(struct nvme_ctrlr *c)
 {
+	ctrlr_look_after(c);
 	admin_poll(c);
 	if (atomic_load(&c->state) == NVME_RESETTING)
 		advance_reset(c);
@@ -418,21 +422,29 @@ void ctrlr_advance(struct nvme_ctrlr *c)
 
 void nvme_poll_events(struct nvme_ctrlr *c)
 {
+	uint64_t n;
+
 	if (pthread_mutex_trylock(&c->lock))
 		return;
+	/* First the interrupt is taken, then what it is for: nothing is missed. */
+	if (c->event_fd >= 0 && read(c->event_fd, &n, sizeof(n)) < 0 && errno != EAGAIN)
+		log_debug("%s: event descriptor: %m", c->info.address);
 	ctrlr_advance(c);
 	pthread_mutex_unlock(&c->lock);
 }
 
-bool ctrlr_healthy(struct nvme_ctrlr *c)
+int ctrlr_health(struct nvme_ctrlr *c)
 {
 	uint64_t csts;
+	int rc = c->transport->alive(c) ? ctrlr_look(c, NVME_REG_CSTS, 4, &csts) : -ENODEV;
 
-	if (!c->transport->alive(c) || ctrlr_read(c, NVME_REG_CSTS, 4, &csts)) {
+	if (rc == -EINPROGRESS)
+		return rc;
+	if (rc) {
 		ctrlr_fail(c, "gone");
-		return false;
+		return -ENODEV;
 	}
-	return !(csts & NVME_CSTS_CFS);
+	return csts & NVME_CSTS_CFS ? -EIO : 0;
 }
 
 int ctrlr_await_reset(struct nvme_ctrlr *c)

@@ -96,6 +96,8 @@ struct vu_cap_sparse {
 };
 _Static_assert(sizeof(struct vu_cap_sparse) == 16, "sparse areas");
 
+#define VU_IRQ_EVENTFD 1u
+#define VU_IRQ_NORESIZE 8u
 struct vu_irq_info {
 	uint32_t argsz, flags, index, count;
 };

@@ -65,23 +65,23 @@ static int open_drive(struct perf *p, struct base_err *err)
 {
 	struct nvme_opts opts = { .size = sizeof(opts), .max_qpairs = (uint32_t)p->channels };
 	struct drive *d = calloc(1, sizeof(*d));
-	char address[256];
-	uint32_t nsid;
+	struct nvme_name name;
 	int rc;
 
 	if (!d)
 		return base_err_set(err, -ENOMEM, "out of memory");
-	if (!device_split(p->device, address, sizeof(address), &nsid)) {
+	if (!device_split(p->device, &name)) {
 		free(d);
 		return base_err_set(err, -EINVAL, "%s: not the name of a device", p->device);
 	}
-	rc = nvme_attach(address, &opts, &d->c, err);
+	opts.timeout_ms = name.timeout_ms;
+	rc = nvme_attach(name.address, &opts, &d->c, err);
 	if (rc) {
 		free(d);
 		return rc;
 	}
 	p->priv = d;
-	rc = choose_ns(p, d, nsid, err);
+	rc = choose_ns(p, d, name.nsid, err);
 	if (!rc)
 		rc = check_limits(p, d, err);
 	if (rc)

@@ -47,7 +47,7 @@ TEST(bdev_nvme, names_are_checked)
 	EXPECT_ERR(-EINVAL, bdev_open("nvme:pcie:0000:01:00.0/0", NULL, &dev, &err));
 	EXPECT_TRUE(strstr(err.text, "no such namespace"));
 	EXPECT_ERR(-EINVAL, bdev_open("nvme:pcie:/1", NULL, &dev, &err));
-	EXPECT_TRUE(strstr(err.text, "nvme:0000:01:00.0[/NSID] or"));
+	EXPECT_TRUE(strstr(err.text, "0000:01:00.0[/NSID] or"));
 	peer_start(&p, NULL);
 	snprintf(name, sizeof(name), "nvme:%s/2", p.address);
 	EXPECT_ERR(-ENOENT, bdev_open(name, NULL, &dev, &err));
