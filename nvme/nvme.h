@@ -33,7 +33,7 @@ struct nvme_opts {
 	uint32_t
 		max_qpairs; /* I/O queue pairs to ask for; 0: 64, less if the controller has not so many */
 	uint32_t
-		timeout_ms; /* of a command before it is aborted, then the controller reset; 0: 30000 */
+		timeout_ms; /* of a command before it is aborted, then the controller reset; 0: 30000. It ends after twice this at most */
 	uint32_t retries; /* of a command that fails and may be repeated; 0: 4, UINT32_MAX: none */
 	bool interrupts;  /* queue pairs can be slept on: nvme_qpair_fd */
 };

@@ -223,12 +223,21 @@ static void give_id(struct nvme_qpair *q)
 
 static int bind_interrupt(struct nvme_qpair *q)
 {
+	int rc;
+
 	if (!q->c->info.interrupts)
 		return 0;
 	q->eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (q->eventfd < 0)
 		return -errno;
-	return q->c->transport->bind(q->c, q->id, q->eventfd);
+	rc = q->c->transport->bind(q->c, q->id, q->eventfd);
+	if (!rc || rc == -ENODEV)
+		return rc;
+	/* It works without, for those who look by themselves. */
+	log_warn("%s: queue %u has no interrupt: %s", q->c->info.address, q->id, strerror(-rc));
+	close(q->eventfd);
+	q->eventfd = -1;
+	return 0;
 }
 
 /* Waits until the queues are there, through resets of others too. */

@@ -26,6 +26,34 @@
 #define NVMET_ERRORS 64u
 #define NVMET_STREAMS 8u
 
+/* How servers differ within the protocol, and where they stretch it. */
+struct nvmet_style {
+	const char *json;       /* with the version; NULL: the usual, "": none */
+	bool older;             /* speaks a minor version less */
+	bool whole_bar;         /* all of BAR 0 may be mapped, and no area is named */
+	bool many_areas;        /* the doorbells' is not the first */
+	bool no_area;           /* a list of none */
+	bool odd_area;          /* not of pages */
+	bool far_area;          /* goes beyond the region */
+	bool endless_areas;     /* says it names 2^32 - 1 */
+	bool other_caps;        /* a capability nobody knows comes first */
+	bool caps_in_a_circle;  /* of the region, and of the configuration space */
+	bool no_fd;             /* may be mapped, but nothing to map comes */
+	uint64_t bar_offset;    /* of the region in what is mapped */
+	uint32_t bar_size;      /* 0: 16 KiB */
+	unsigned dstrd;         /* as in CAP */
+	bool words;             /* registers of eight bytes by halves only */
+	bool map_answers;       /* says again what was mapped */
+	bool short_answers;     /* to writes: a header alone */
+	bool talkative;         /* wishes, and answers to nobody, between the answers */
+	bool no_vectors;        /* INTx only */
+	bool irqs_refused;      /* has no information about interrupts */
+	bool noresize;          /* vectors only all at once */
+	bool bind_refused;      /* takes no eventfd */
+	bool mute;              /* takes them, and signals none */
+	bool msix;              /* signals what is on in the configuration space and the table */
+};
+
 struct nvmet_opts {
 	uint64_t size;
 	const char *file;     /* NULL: memory */
@@ -47,6 +75,7 @@ struct nvmet_opts {
 	uint8_t protection;   /* information type: 8 bytes of metadata a block */
 	uint16_t noiob;
 	uint16_t streams;     /* 0: no directives */
+	struct nvmet_style style;
 };
 
 /* Numbers of times to do it, unless said otherwise; any thread may set them. */
@@ -62,6 +91,7 @@ struct nvmet_faults {
 	atomic_uint late, late_ms; /* I/O completions that come so much later */
 	atomic_uint queues;        /* unless 0: how many there are from the next reset on */
 	atomic_bool no_streams;    /* while set, turning streams on is refused */
+	atomic_bool silent;        /* while set, no message is read */
 	atomic_bool hold;          /* while set, I/O queues stand still */
 	atomic_bool cfs;           /* fatal status, until the next reset */
 	atomic_bool all_ones;      /* while set, registers read as all ones */
@@ -77,7 +107,7 @@ struct nvmet_faults {
 
 struct nvmet_counts {
 	atomic_uint commands, aborts, enables, shutdowns, flushes, fua, deallocates, copies, sgls, events, rings;
-	atomic_uint host_errors, clients;
+	atomic_uint host_errors, clients, refusals;
 	atomic_uint stream_blocks[NVMET_STREAMS]; /* written, by stream; those above count as 0 */
 	atomic_uint largest; /* blocks of a read or write */
 };
@@ -90,6 +120,7 @@ enum nvmet_when {
 	NVMET_WRITES,
 	NVMET_FLUSHES,
 	NVMET_FUA,
+	NVMET_UNFLUSHED, /* after a command, as long as so many writes are only in the cache */
 	NVMET_MS,
 };
 struct nvmet_rule {
@@ -103,6 +134,19 @@ struct nvmet_rule {
 struct nvmet_late {
 	uint64_t due_ns;
 	uint16_t sq, cid, status;
+};
+
+struct nvmet_request {
+	struct vu_header h;
+	uint32_t len;
+	int fd; /* -1: none came */
+	uint8_t data[VU_MAX_PAYLOAD] __attribute__((aligned(8)));
+};
+
+struct nvmet_reply {
+	uint32_t len;
+	int fd; /* to pass, -1: none */
+	uint8_t data[VU_MAX_PAYLOAD] __attribute__((aligned(8)));
 };
 
 struct nvmet_map {
@@ -142,6 +186,10 @@ struct nvmet {
 	struct nvmet_map maps[NVMET_MAX_MAPS];
 	int irq[NVMET_VECTORS];
 	uint8_t config[256];
+	struct {
+		uint64_t address;
+		uint32_t data, control;
+	} table[NVMET_VECTORS]; /* of MSI-X */
 
 	/* Registers. */
 	uint32_t cc, csts, aqa;
@@ -154,7 +202,8 @@ struct nvmet {
 	bool heeds_delays;       /* the host has said so */
 	uint32_t block, formats; /* of the present format; how often it was formatted */
 	uint16_t waiting[4]; /* requests for events */
-	unsigned nwaiting, changed;
+	unsigned nwaiting;
+	atomic_uint changed;
 	uint32_t *shadow, *seen; /* doorbells in memory; NULL: none */
 	uint32_t image;          /* bytes of firmware downloaded */
 	char firmware[9], image_name[9];
@@ -196,8 +245,10 @@ void nvmet_power_cut(struct nvmet *t, uint64_t seed);
 uint64_t nvmet_now_ns(void);
 /* Takes what has come of the script, and does what is due by time. */
 void nvmet_script_poll(struct nvmet *t);
-/* Before an I/O command is executed. */
+/* Before and after an I/O command is executed. */
 void nvmet_script_command(struct nvmet *t, const struct nvme_sqe *sqe);
+void nvmet_script_executed(struct nvmet *t);
+uint64_t nvmet_cache_unflushed(const struct nvmet *t);
 int nvmet_cache_create(struct nvmet *t);
 void nvmet_cache_destroy(struct nvmet *t);
 /* Around each change of the medium. */
@@ -208,6 +259,18 @@ void nvmet_cache_flush(struct nvmet *t);
 void nvmet_log_command(struct nvmet *t, unsigned sq, const struct nvme_sqe *sqe, uint16_t status);
 uint16_t nvmet_get_log(struct nvmet *t, const struct nvme_sqe *sqe);
 
+/* nvmet_device.c; each answer is 0 or an errno for the client. */
+int nvmet_say_version(struct nvmet *t, struct nvmet_request *q, struct nvmet_reply *r);
+int nvmet_say_device(struct nvmet *t, struct nvmet_request *q, struct nvmet_reply *r);
+int nvmet_say_region(struct nvmet *t, struct nvmet_request *q, struct nvmet_reply *r);
+int nvmet_say_irqs(struct nvmet *t, struct nvmet_request *q, struct nvmet_reply *r);
+int nvmet_set_irqs(struct nvmet *t, struct nvmet_request *q, struct nvmet_reply *r);
+/* Of the configuration space or the table of MSI-X. */
+int nvmet_access(struct nvmet *t, const struct vu_region_access *a, void *data, bool write);
+void nvmet_config_reset(struct nvmet *t);
+void nvmet_signal(struct nvmet *t, unsigned vector);
+
+#define NVMET_NOWHERE 0x10u /* an address that no client gives us */
 #define NVMET_LATER 0xffff /* for a status: the command stays with us */
 #define NVMET_UNRUNG 0xffffffffu
 /* What is less usual: nvmet_more.c. */

@@ -122,6 +122,8 @@ static uint16_t check_queue(struct nvmet *t, const struct nvme_sqe *sqe, bool ex
 		nvmet_host_error(t, "a queue is made before the number of queues was set");
 	if (!id || id > t->o.queues || exists)
 		return NVME_SC_QID_INVALID;
+	if (sqe->cdw11 & 0xfff8)
+		nvmet_host_error(t, "reserved bits of a queue are set");
 	if (entries < 2 || entries > t->o.mqes + 1)
 		return NVME_SC_QUEUE_SIZE;
 	if (!(sqe->cdw11 & NVME_QUEUE_PC))
@@ -256,6 +258,8 @@ static uint16_t features(struct nvmet *t, const struct nvme_sqe *sqe, bool set, 
 
 uint16_t nvmet_admin_command(struct nvmet *t, const struct nvme_sqe *sqe, uint32_t *dw0)
 {
+	if (sqe->cdw2 || sqe->cdw3)
+		nvmet_host_error(t, "reserved fields of an admin command are set");
 	switch (sqe->opcode) {
 	case NVME_ADMIN_IDENTIFY:
 		return identify(t, sqe);

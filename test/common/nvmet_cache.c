@@ -127,7 +127,7 @@ void nvmet_cache_after(struct nvmet *t, uint64_t at, uint64_t len, bool fua)
 	if (!c || t->store < 0)
 		return;
 	w = malloc(sizeof(*w) + len);
-	must(w, "out of memory");
+	must(w != NULL, "out of memory");
 	w->at = at;
 	w->len = len;
 	must(pread(t->store, w->data, len, (off_t)at) == (ssize_t)len, "the medium cannot be read");
@@ -157,10 +157,10 @@ static uint64_t mix(uint64_t x)
 	return x ^ (x >> 31);
 }
 
-/* Of a third of the writes everything, of a third nothing, of the others half of the blocks. */
+/* Of a third of the writes everything, of a third nothing, of the others half of the blocks. Seed 0: nothing at all. */
 static bool survives(uint64_t seed, uint64_t change, uint64_t block)
 {
-	uint64_t fate = mix(seed ^ mix(change)) % 3;
+	uint64_t fate = !seed ? 1 : mix(seed ^ mix(change)) % 3;
 
 	return fate == 0 || (fate == 2 && mix(seed ^ mix(change) ^ mix(block)) & 1);
 }
@@ -180,6 +180,11 @@ static void apply(const struct nvmet *t, uint64_t seed, uint64_t i, uint64_t *lo
 		else
 			++*lost;
 	}
+}
+
+uint64_t nvmet_cache_unflushed(const struct nvmet *t)
+{
+	return t->cache ? t->cache->nchanges : 0;
 }
 
 void nvmet_power_cut(struct nvmet *t, uint64_t seed)

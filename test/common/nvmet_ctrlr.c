@@ -37,7 +37,8 @@ void nvmet_host_error(struct nvmet *t, const char *what)
 
 uint32_t *nvmet_doorbell(struct nvmet *t, unsigned queue, bool cq)
 {
-	return (uint32_t *)(void *)(t->bar + NVME_REG_DOORBELLS + (2 * queue + cq) * 4);
+	return (uint32_t *)(void *)(t->bar + NVME_REG_DOORBELLS +
+				    (2 * queue + cq) * (4u << t->o.style.dstrd));
 }
 
 /* ---- completions ---- */
@@ -54,7 +55,6 @@ static void post(struct nvmet *t, unsigned sq, uint16_t cid, uint16_t status, ui
 {
 	struct nvmet_cq *q = &t->cqs[t->sqs[sq].cq];
 	struct nvme_cqe *e = &q->at[q->tail];
-	uint64_t one = 1;
 
 	if (cq_full(t, t->sqs[sq].cq)) {
 		nvmet_host_error(t, "no room for a completion");
@@ -70,8 +70,8 @@ static void post(struct nvmet *t, unsigned sq, uint16_t cid, uint16_t status, ui
 		q->tail = 0;
 		q->phase ^= 1;
 	}
-	if (q->irq && t->irq[q->vector] >= 0 && write(t->irq[q->vector], &one, sizeof(one)) < 0)
-		nvmet_host_error(t, "an interrupt cannot be delivered");
+	if (q->irq)
+		nvmet_signal(t, q->vector);
 }
 
 void nvmet_complete(struct nvmet *t, unsigned sq, uint16_t cid, uint16_t status, uint32_t dw0)
@@ -148,6 +148,8 @@ static void run(struct nvmet *t, unsigned id, const struct nvme_sqe *sqe)
 				    (t->heeds_delays ? 0xffff : ~0x1800u));
 	else
 		status = nvmet_io_command(t, sqe);
+	if (t->nrules)
+		nvmet_script_executed(t);
 	if (t->cut) {
 		/* It is never heard of again. */
 		t->cut = false;
@@ -235,7 +237,7 @@ static uint64_t capabilities(const struct nvmet *t)
 	uint64_t mqes = atomic_load(&t->f.no_entries) ? 0 : t->o.mqes;
 	uint64_t mpsmin = atomic_load(&t->f.large_pages) ? 2 : 0;
 
-	return mqes | 1ull << 16 | 2ull << 24 | 1ull << 37 | mpsmin << 48 | mpsmin << 52;
+	return mqes | 1ull << 16 | 2ull << 24 | (uint64_t)t->o.style.dstrd << 32 | 1ull << 37 | mpsmin << 48 | mpsmin << 52;
 }
 
 static void enable(struct nvmet *t);
@@ -263,6 +265,10 @@ uint64_t nvmet_register(struct nvmet *t, uint32_t reg, unsigned size)
 		return t->asq;
 	case NVME_REG_ACQ:
 		return t->acq;
+	case NVME_REG_ASQ + 4:
+		return t->asq >> 32;
+	case NVME_REG_ACQ + 4:
+		return t->acq >> 32;
 	default:
 		return 0;
 	}
@@ -298,7 +304,7 @@ static void enable(struct nvmet *t)
 		nvmet_host_error(t, "queue entry sizes are not set");
 	t->sqs[0] = (struct nvmet_sq){ .exists = true, .entries = (uint16_t)sq, .at = sq_at };
 	t->cqs[0] = (struct nvmet_cq){
-		.exists = true, .entries = (uint16_t)cq, .phase = 1, .at = cq_at
+		.exists = true, .irq = true, .entries = (uint16_t)cq, .phase = 1, .at = cq_at
 	};
 	t->csts |= NVME_CSTS_RDY;
 }
@@ -322,6 +328,15 @@ static void set_cc(struct nvmet *t, uint32_t value)
 	}
 }
 
+/* All of it, or the half at this offset. */
+static bool set_half(uint64_t *reg, uint32_t offset, unsigned size, uint64_t value)
+{
+	if (size + offset > sizeof(*reg))
+		return false;
+	memcpy((char *)reg + offset, &value, size);
+	return true;
+}
+
 bool nvmet_set_register(struct nvmet *t, uint32_t reg, unsigned size, uint64_t value)
 {
 	if (reg >= NVME_REG_DOORBELLS && reg < NVMET_BAR_SIZE && size == 4 && reg % 4 == 0) {
@@ -336,10 +351,10 @@ bool nvmet_set_register(struct nvmet *t, uint32_t reg, unsigned size, uint64_t v
 		nvmet_host_error(t, "a register is written that is fixed while enabled");
 	if (reg == NVME_REG_AQA && size == 4)
 		t->aqa = (uint32_t)value;
-	else if (reg == NVME_REG_ASQ && size == 8)
-		t->asq = value;
-	else if (reg == NVME_REG_ACQ && size == 8)
-		t->acq = value;
+	else if (reg == NVME_REG_ASQ || reg == NVME_REG_ASQ + 4)
+		return set_half(&t->asq, reg - NVME_REG_ASQ, size, value);
+	else if (reg == NVME_REG_ACQ || reg == NVME_REG_ACQ + 4)
+		return set_half(&t->acq, reg - NVME_REG_ACQ, size, value);
 	else
 		return false;
 	return true;
@@ -379,9 +394,9 @@ int nvmet_create(const struct nvmet_opts *o, struct nvmet **out)
 	t->bar_fd = memfd_create("bar", MFD_CLOEXEC);
 	t->scratch = malloc((size_t)NVME_PAGE << t->o.mdts);
 	t->bar = MAP_FAILED;
-	if (t->bar_fd >= 0 && !ftruncate(t->bar_fd, NVMET_BAR_SIZE))
+	if (t->bar_fd >= 0 && !ftruncate(t->bar_fd, (off_t)o->style.bar_offset + NVMET_BAR_SIZE))
 		t->bar = mmap(NULL, NVMET_BAR_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, t->bar_fd,
-			      0);
+			      (off_t)o->style.bar_offset);
 	if ((o->losing && nvmet_cache_create(t)) || (t->store < 0 && !o->null) ||
 	    t->bar == MAP_FAILED || !t->scratch ||
 	    (t->store >= 0 && ftruncate(t->store, (off_t)(o->size * t->o.namespaces)))) {

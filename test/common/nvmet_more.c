@@ -125,10 +125,10 @@ static uint16_t more_logs(struct nvmet *t, const struct nvme_sqe *sqe)
 
 	if (len > sizeof(log))
 		return NVME_SC_INVALID_FIELD;
-	if ((sqe->cdw10 & 0xff) == NVME_LOG_CHANGED_NS && t->changed) {
-		memset(log, 0xff, t->changed > 1 ? 4 : 0); /* more than can be named */
-		log[0] = t->changed > 1 ? 0xff : 1;
-		t->changed = 0;
+	if ((sqe->cdw10 & 0xff) == NVME_LOG_CHANGED_NS && atomic_load(&t->changed)) {
+		memset(log, 0xff, atomic_load(&t->changed) > 1 ? 4 : 0); /* more than can be named */
+		log[0] = atomic_load(&t->changed) > 1 ? 0xff : 1;
+		atomic_store(&t->changed, 0);
 	}
 	if ((sqe->cdw10 & 0xff) == NVME_LOG_SANITIZE) {
 		log[0] = log[1] = 0xff;
@@ -169,7 +169,7 @@ void nvmet_tell(struct nvmet *t)
 	if (!event)
 		return;
 	if ((event >> 16 & 0xff) == NVME_LOG_CHANGED_NS)
-		t->changed = 1 + (event >> 24); /* the upper byte is ours */
+		atomic_store(&t->changed, 1 + (event >> 24)); /* the upper byte is ours */
 	atomic_fetch_add(&t->n.events, 1);
 	nvmet_complete(t, 0, t->waiting[--t->nwaiting], 0, event & 0xffffff);
 }

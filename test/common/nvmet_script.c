@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A script of misbehaviour: lines `[after N WHAT] ACTION [ARGUMENTS]`, WHAT one of commands, reads, writes, flushes, fua, ms. A line without
+ * A script of misbehaviour: lines `[after N WHAT] ACTION [ARGUMENTS]`, WHAT one of commands, reads, writes, flushes, fua, unflushed, ms. A line without
  * `after` takes effect when it is read. From a pipe lines are taken as they come, so that a test can say when. `#` begins a
  * comment. Each action that happens is a line on standard output.
  */
@@ -97,7 +97,7 @@ static const struct action actions[] = {
 static const char *const events[] = {
 	[NVMET_NOW] = "",          [NVMET_COMMANDS] = "commands", [NVMET_READS] = "reads",
 	[NVMET_WRITES] = "writes", [NVMET_FLUSHES] = "flushes",   [NVMET_FUA] = "fua",
-	[NVMET_MS] = "ms",
+	[NVMET_UNFLUSHED] = "unflushed", [NVMET_MS] = "ms",
 };
 
 /* ---- reading ---- */
@@ -278,6 +278,20 @@ void nvmet_script_command(struct nvmet *t, const struct nvme_sqe *sqe)
 		struct nvmet_rule r = t->rules[i];
 
 		if (!counts(&r, sqe) || --t->rules[i].left) {
+			i++;
+			continue;
+		}
+		drop_rule(t, i);
+		happen(t, &r);
+	}
+}
+
+void nvmet_script_executed(struct nvmet *t)
+{
+	for (unsigned i = 0; i < t->nrules;) {
+		struct nvmet_rule r = t->rules[i];
+
+		if (r.when != NVMET_UNFLUSHED || nvmet_cache_unflushed(t) < r.left) {
 			i++;
 			continue;
 		}

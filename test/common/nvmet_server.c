@@ -17,19 +17,6 @@
 #define LONG_IDLE_NS 100000000ull
 #define LOOK_EVERY 32u /* rounds of work between two looks at the sockets */
 
-struct request {
-	struct vu_header h;
-	uint32_t len;
-	int fd; /* -1: none came */
-	uint8_t data[VU_MAX_PAYLOAD] __attribute__((aligned(8)));
-};
-
-struct reply {
-	uint32_t len;
-	int fd; /* to pass, -1: none */
-	uint8_t data[VU_MAX_PAYLOAD] __attribute__((aligned(8)));
-};
-
 void *nvmet_memory(struct nvmet *t, uint64_t iova, uint64_t len, bool write)
 {
 	if (!(t->config[4] & 4)) {
@@ -49,31 +36,12 @@ void *nvmet_memory(struct nvmet *t, uint64_t iova, uint64_t len, bool write)
 
 /* ---- messages; each returns 0 or an errno for the client ---- */
 
-static int do_version(struct nvmet *t, struct request *q, struct reply *r)
-{
-	static const char json[] = "{\"capabilities\":{\"max_msg_fds\":8}}";
-	struct vu_version v;
-
-	(void)t;
-	if (q->len < sizeof(v))
-		return EINVAL;
-	memcpy(&v, q->data, sizeof(v));
-	if (v.major != VU_MAJOR)
-		return EINVAL;
-	v.minor = MIN(v.minor, (uint16_t)VU_MINOR);
-	memcpy(r->data, &v, sizeof(v));
-	memcpy(r->data + sizeof(v), json, sizeof(json));
-	r->len = sizeof(v) + sizeof(json);
-	return 0;
-}
-
-static int do_map(struct nvmet *t, struct request *q, struct reply *r)
+static int do_map(struct nvmet *t, struct nvmet_request *q, struct nvmet_reply *r)
 {
 	struct vu_dma_map m;
 	struct nvmet_map *slot = NULL;
 	void *p;
 
-	(void)r;
 	if (q->len != sizeof(m) || q->fd < 0)
 		return EINVAL;
 	memcpy(&m, q->data, sizeof(m));
@@ -92,10 +60,14 @@ static int do_map(struct nvmet *t, struct request *q, struct reply *r)
 	if (p == MAP_FAILED)
 		return errno;
 	*slot = (struct nvmet_map){ m.address, m.size, p, m.flags & VU_DMA_WRITABLE };
+	if (t->o.style.map_answers) {
+		memcpy(r->data, &m, sizeof(m));
+		r->len = sizeof(m);
+	}
 	return 0;
 }
 
-static int do_unmap(struct nvmet *t, struct request *q, struct reply *r)
+static int do_unmap(struct nvmet *t, struct nvmet_request *q, struct nvmet_reply *r)
 {
 	struct vu_dma_unmap m;
 
@@ -116,87 +88,7 @@ static int do_unmap(struct nvmet *t, struct request *q, struct reply *r)
 	return ENOENT;
 }
 
-static int do_device_info(struct nvmet *t, struct request *q, struct reply *r)
-{
-	struct vu_device_info d = { sizeof(d), VU_DEVICE_CAN_RESET | VU_DEVICE_PCI, VU_PCI_REGIONS,
-				    VU_PCI_IRQS };
-
-	(void)t;
-	(void)q;
-	memcpy(r->data, &d, sizeof(d));
-	r->len = sizeof(d);
-	return 0;
-}
-
-static int do_region_info(struct nvmet *t, struct request *q, struct reply *r)
-{
-	struct {
-		struct vu_region_info info;
-		struct vu_cap_sparse sparse;
-		struct vu_area area;
-	} a = { 0 };
-
-	if (q->len < sizeof(a.info))
-		return EINVAL;
-	memcpy(&a.info, q->data, sizeof(a.info));
-	if (a.info.index >= VU_PCI_REGIONS)
-		return EINVAL;
-	a.info = (struct vu_region_info){ .argsz = sizeof(a.info), .index = a.info.index };
-	if (a.info.index == VU_PCI_BAR0 || a.info.index == VU_PCI_CONFIG)
-		a.info.flags = VU_REGION_READABLE | VU_REGION_WRITABLE;
-	a.info.size = a.info.index == VU_PCI_BAR0     ? NVMET_BAR_SIZE
-		      : a.info.index == VU_PCI_CONFIG ? sizeof(t->config)
-						      : 0;
-	r->len = sizeof(a.info);
-	if (a.info.index == VU_PCI_BAR0 && !t->o.messages) {
-		a.info.flags |= VU_REGION_MMAP | VU_REGION_CAPS;
-		a.info.cap_offset = sizeof(a.info);
-		a.sparse.head = (struct vu_cap){ VU_CAP_SPARSE_MMAP, 1, 0 };
-		a.sparse.areas = 1;
-		a.area = (struct vu_area){ NVME_REG_DOORBELLS, 4096 };
-		a.info.argsz = r->len = sizeof(a);
-		r->fd = t->bar_fd;
-	}
-	memcpy(r->data, &a, r->len);
-	return 0;
-}
-
-static int do_irq_info(struct nvmet *t, struct request *q, struct reply *r)
-{
-	struct vu_irq_info i;
-
-	if (q->len < sizeof(i))
-		return EINVAL;
-	memcpy(&i, q->data, sizeof(i));
-	if (i.index >= VU_PCI_IRQS)
-		return EINVAL;
-	i.argsz = sizeof(i);
-	i.flags = 1;
-	i.count = i.index == VU_PCI_MSIX ? t->o.vectors : 0;
-	memcpy(r->data, &i, sizeof(i));
-	r->len = sizeof(i);
-	return 0;
-}
-
-static int do_set_irqs(struct nvmet *t, struct request *q, struct reply *r)
-{
-	struct vu_set_irqs s;
-
-	(void)r;
-	if (q->len < sizeof(s))
-		return EINVAL;
-	memcpy(&s, q->data, sizeof(s));
-	if (s.index != VU_PCI_MSIX || s.start >= t->o.vectors || s.count != 1 ||
-	    s.flags != (VU_IRQ_DATA_EVENTFD | VU_IRQ_ACTION_TRIGGER) || q->fd < 0)
-		return EINVAL;
-	if (t->irq[s.start] >= 0)
-		close(t->irq[s.start]);
-	t->irq[s.start] = q->fd;
-	q->fd = -1;
-	return 0;
-}
-
-static int do_read(struct nvmet *t, struct request *q, struct reply *r)
+static int do_read(struct nvmet *t, struct nvmet_request *q, struct nvmet_reply *r)
 {
 	struct vu_region_access a;
 	uint64_t value;
@@ -204,22 +96,21 @@ static int do_read(struct nvmet *t, struct request *q, struct reply *r)
 	if (q->len < sizeof(a))
 		return EINVAL;
 	memcpy(&a, q->data, sizeof(a));
+	if (a.count > 8)
+		return EINVAL;
 	memcpy(r->data, &a, sizeof(a));
 	r->len = (uint32_t)sizeof(a) + a.count;
-	if (a.region == VU_PCI_CONFIG && a.offset < sizeof(t->config) &&
-	    a.count <= sizeof(t->config) - a.offset) {
-		memcpy(r->data + sizeof(a), t->config + a.offset, a.count);
-		return 0;
-	}
-	if (a.region != VU_PCI_BAR0 || (a.count != 4 && a.count != 8) || a.offset % a.count ||
-	    a.offset >= NVME_REG_DOORBELLS)
+	if (a.region != VU_PCI_BAR0)
+		return nvmet_access(t, &a, r->data + sizeof(a), false);
+	if ((a.count != 4 && a.count != 8) || a.offset % a.count ||
+	    a.offset >= NVME_REG_DOORBELLS || (a.count == 8 && t->o.style.words))
 		return EINVAL;
 	value = nvmet_register(t, (uint32_t)a.offset, a.count);
 	memcpy(r->data + sizeof(a), &value, a.count);
 	return 0;
 }
 
-static int do_write(struct nvmet *t, struct request *q, struct reply *r)
+static int do_write(struct nvmet *t, struct nvmet_request *q, struct nvmet_reply *r)
 {
 	struct vu_region_access a;
 	uint64_t value = 0;
@@ -231,12 +122,12 @@ static int do_write(struct nvmet *t, struct request *q, struct reply *r)
 		return EINVAL;
 	memcpy(r->data, &a, sizeof(a));
 	r->len = sizeof(a);
+	if (t->o.style.short_answers)
+		r->len = 0;
 	memcpy(&value, q->data + sizeof(a), a.count);
-	if (a.region == VU_PCI_CONFIG && a.offset == 4 && a.count == 2) {
-		memcpy(t->config + 4, &value, 2);
-		return 0;
-	}
-	if (a.region != VU_PCI_BAR0 || a.offset >= NVMET_BAR_SIZE ||
+	if (a.region != VU_PCI_BAR0)
+		return nvmet_access(t, &a, q->data + sizeof(a), true);
+	if (a.offset >= NVMET_BAR_SIZE || (a.count == 8 && t->o.style.words) ||
 	    !nvmet_set_register(t, (uint32_t)a.offset, a.count, value)) {
 		nvmet_host_error(t, "a write to what is no register");
 		return EINVAL;
@@ -244,7 +135,7 @@ static int do_write(struct nvmet *t, struct request *q, struct reply *r)
 	return 0;
 }
 
-static int do_reset(struct nvmet *t, struct request *q, struct reply *r)
+static int do_reset(struct nvmet *t, struct nvmet_request *q, struct nvmet_reply *r)
 {
 	(void)q;
 	(void)r;
@@ -253,14 +144,14 @@ static int do_reset(struct nvmet *t, struct request *q, struct reply *r)
 	return 0;
 }
 
-static int handle(struct nvmet *t, struct request *q, struct reply *r)
+static int handle(struct nvmet *t, struct nvmet_request *q, struct nvmet_reply *r)
 {
-	static int (*const table[])(struct nvmet *, struct request *, struct reply *) = {
-		[VU_VERSION] = do_version,         [VU_DMA_MAP] = do_map,
-		[VU_DMA_UNMAP] = do_unmap,         [VU_DEVICE_INFO] = do_device_info,
-		[VU_REGION_INFO] = do_region_info, [VU_IRQ_INFO] = do_irq_info,
-		[VU_SET_IRQS] = do_set_irqs,       [VU_REGION_READ] = do_read,
-		[VU_REGION_WRITE] = do_write,      [VU_DEVICE_RESET] = do_reset,
+	static int (*const table[])(struct nvmet *, struct nvmet_request *, struct nvmet_reply *) = {
+		[VU_VERSION] = nvmet_say_version,     [VU_DMA_MAP] = do_map,
+		[VU_DMA_UNMAP] = do_unmap,            [VU_DEVICE_INFO] = nvmet_say_device,
+		[VU_REGION_INFO] = nvmet_say_region,  [VU_IRQ_INFO] = nvmet_say_irqs,
+		[VU_SET_IRQS] = nvmet_set_irqs,       [VU_REGION_READ] = do_read,
+		[VU_REGION_WRITE] = do_write,         [VU_DEVICE_RESET] = do_reset,
 	};
 
 	if (q->h.command >= ARRAY_SIZE(table) || !table[q->h.command])
@@ -294,7 +185,7 @@ static bool receive(int fd, void *buf, size_t len, int *pass)
 	return true;
 }
 
-static bool answer(int fd, const struct vu_header *h, const struct reply *r)
+static bool answer(int fd, const struct vu_header *h, const struct nvmet_reply *r)
 {
 	struct iovec iov[2] = { { (void *)(uintptr_t)h, sizeof(*h) },
 				{ (void *)(uintptr_t)r->data, h->size - sizeof(*h) } };
@@ -313,11 +204,36 @@ static bool answer(int fd, const struct vu_header *h, const struct reply *r)
 	return sendmsg(fd, &m, MSG_NOSIGNAL) == (ssize_t)h->size;
 }
 
+/* What the client need not understand: a wish of the server, and the answer to what nobody has asked. */
+static bool talk(struct nvmet *t, const struct vu_header *of)
+{
+	struct {
+		struct vu_header h;
+		uint64_t address, count;
+	} m = { { 7, VU_DMA_READ, sizeof(m), 0, 0 }, NVMET_NOWHERE, 8 };
+	struct vu_header stray = { (uint16_t)(of->id + 1000), of->command, sizeof(stray), VU_REPLY,
+				   0 };
+
+	if (send(t->client, &m, sizeof(m), MSG_NOSIGNAL) < 0)
+		return false;
+	return send(t->client, &stray, sizeof(stray), MSG_NOSIGNAL) > 0;
+}
+
+/* What the client says to a wish. */
+static bool heard(struct nvmet *t, const struct vu_header *h)
+{
+	if (!t->o.style.talkative || h->id != 7 || h->command != VU_DMA_READ ||
+	    h->size != sizeof(*h) || h->flags != (VU_REPLY | VU_ERROR) || !h->error)
+		nvmet_host_error(t, "a wish of the server is not refused in due form");
+	atomic_fetch_add(&t->n.refusals, 1);
+	return true;
+}
+
 /* One message; false: the client is lost. */
 static bool serve_message(struct nvmet *t)
 {
-	struct request q = { .fd = -1 };
-	struct reply r = { .len = 0, .fd = -1 };
+	struct nvmet_request q = { .fd = -1 };
+	struct nvmet_reply r = { .len = 0, .fd = -1 };
 	int error;
 	bool ok;
 
@@ -330,9 +246,13 @@ static bool serve_message(struct nvmet *t)
 			close(q.fd);
 		return false;
 	}
+	if ((q.h.flags & VU_TYPE_MASK) == VU_REPLY)
+		return heard(t, &q.h);
 	error = handle(t, &q, &r);
 	if (q.fd >= 0)
 		close(q.fd);
+	if (t->o.style.talkative && !talk(t, &q.h))
+		return false;
 	ok = !(q.h.flags & VU_NO_REPLY);
 	q.h.flags = VU_REPLY | (error ? VU_ERROR : 0);
 	q.h.error = (uint32_t)error;
@@ -344,13 +264,9 @@ static bool serve_message(struct nvmet *t)
 
 static void begin_client(struct nvmet *t)
 {
-	static const uint8_t class[] = { 0x02, 0x08, 0x01 };
-
 	atomic_store(&t->connected, true);
 	atomic_fetch_add(&t->n.clients, 1);
-	memset(t->config, 0, sizeof(t->config));
-	t->config[0] = t->config[1] = 0x1d;
-	memcpy(t->config + 9, class, sizeof(class));
+	nvmet_config_reset(t);
 }
 
 static void end_client(struct nvmet *t)
@@ -374,7 +290,8 @@ static void end_client(struct nvmet *t)
 static void look(struct nvmet *t, int listener, int timeout)
 {
 	struct pollfd p[2] = { { .fd = listener, .events = POLLIN },
-			       { .fd = t->client, .events = POLLIN } };
+			       { .fd = atomic_load(&t->f.silent) ? -1 : t->client,
+				 .events = POLLIN } };
 	int fd;
 
 	if (poll(p, 2, timeout) <= 0)

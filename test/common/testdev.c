@@ -24,7 +24,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pid_t owner;
 static unsigned host_errors;
 
-static void give_up(const char *why)
+__attribute__((noreturn)) static void give_up(const char *why)
 {
 	fprintf(stderr, "testdev: %s\n", why);
 	_exit(3);

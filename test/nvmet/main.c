@@ -28,9 +28,9 @@ static int usage(void)
 		"             [--messages] [--write-through | --losing] [--script FILE]\n"
 		"Serves an emulated NVMe controller at SOCKET over vfio-user until SIGTERM. With --losing its volatile\n"
 		"cache is real: what was not flushed is lost when the power is cut. FILE, or a named pipe, has lines\n"
-		"  [after N commands|reads|writes|flushes|fua|ms] ACTION\n"
+		"  [after N commands|reads|writes|flushes|fua|unflushed|ms] ACTION\n"
 		"lose N, stick N, late N MS, duplicate N, wrong-cid N, fail N STATUS: so many I/O completions or commands;\n"
-		"cfs, hold, all-ones, never-ready, no-entries [0]; ready MS; queues N; hang-up; powercut SEED.\n");
+		"cfs, hold, all-ones, never-ready, no-entries [0]; ready MS; queues N; hang-up; powercut SEED (0: nothing survives).\n");
 	return 2;
 }
 

@@ -58,7 +58,7 @@ static void print_ns(uint32_t nsid, const struct nvme_id_ns *id)
 	fields_print(ns_fields, ARRAY_SIZE(ns_fields), id);
 	for (unsigned i = 0; i < formats(id); i++)
 		printf("lbaf %-19u: ms:%u lbads:%u rp:%u%s\n", i, id->lbaf[i].ms, id->lbaf[i].lbads,
-		       id->lbaf[i].rp & 3, i == used ? " (in use)" : "");
+		       id->lbaf[i].rp & 3u, i == used ? " (in use)" : "");
 }
 
 static void add_ns(struct json_object *list, uint32_t nsid, const struct nvme_id_ns *id)

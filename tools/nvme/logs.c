@@ -120,8 +120,8 @@ static void print_error(unsigned i, const struct nvme_error_entry *e)
 	printf("    queue %u, command %#06x, namespace %u, block %" PRIu64 "\n", e->sqid, e->cid,
 	       e->nsid, e->lba);
 	if (e->location != 0xffff)
-		printf("    the parameter at byte %u, bit %u\n", e->location & 0xff,
-		       e->location >> 8 & 7);
+		printf("    the parameter at byte %u, bit %u\n", e->location & 0xffu,
+		       e->location >> 8 & 7u);
 }
 
 static struct json_object *json_error(const struct nvme_error_entry *e)

@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Servers as others write them: whatever form the protocol allows for versions, regions, interrupts and messages, the driver works; where
+ * it cannot, it says so. And servers that fall silent: no poll waits for them.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "nvme/vfio_user_dev.h"
+#include "test/shim/test.h"
+#include "test/unit/nvme/peer.h"
+
+static void quiet(enum base_log_level level, const char *component, const char *line, void *arg)
+{
+	(void)level;
+	(void)component;
+	(void)line;
+	(void)arg;
+}
+
+/* Asleep until it is called back; returns how often it looked in vain, for want of an interrupt. */
+static unsigned sleep_for(struct nvme_qpair *q, struct todo *d)
+{
+	struct pollfd fd = { .fd = nvme_qpair_fd(q), .events = POLLIN };
+	unsigned vain = 0;
+
+	for (unsigned i = 0; i < 1000 && !d->calls; i++) {
+		nvme_poll(q, 0);
+		if (!d->calls && !nvme_qpair_arm(q))
+			vain += !poll(&fd, 1, fd.fd < 0 ? 1 : 100);
+	}
+	ASSERT_EQ_INT(1, d->calls);
+	return vain;
+}
+
+/* Everything a file system asks of a controller; `wakes`: its interrupts come. */
+static void use(struct peer *p, const struct nvme_opts *o, bool wakes)
+{
+	struct nvme_ctrlr *c;
+	struct nvme_qpair *q[3];
+	struct todo d;
+	char *buf;
+
+	peer_attach(p, o, &c);
+	for (unsigned i = 0; i < 3; i++)
+		ASSERT_OK(nvme_qpair_create(c, 8, &q[i]));
+	buf = nvme_alloc(256 * KiB, 0);
+	ASSERT_TRUE(buf);
+	for (unsigned round = 0; round < 2; round++) {
+		for (unsigned i = 0; i < 3; i++) {
+			fill(buf, 256 * KiB, i + round);
+			EXPECT_OK(do_cmd(q[i], NVME_WRITE, i * 512, 512, buf, 256 * KiB));
+			EXPECT_OK(do_cmd(q[i], NVME_FLUSH, 0, 0, NULL, 0));
+			EXPECT_OK(do_cmd(q[i], NVME_COMPARE, i * 512, 512, buf, 256 * KiB));
+			todo_init(&d, NVME_READ, i * 512, 8, buf, 4096);
+			nvme_submit(q[i], &d.cmd);
+			if (sleep_for(q[i], &d) && wakes)
+				FAIL("no interrupt came");
+			EXPECT_OK(d.rc);
+		}
+		ASSERT_OK(nvme_reset(c));
+	}
+	for (unsigned i = 0; i < 3; i++)
+		nvme_qpair_free(q[i]);
+	nvme_free(buf);
+	nvme_detach(c);
+}
+
+static const struct {
+	const char *name;
+	struct nvmet_style style;
+	bool messages, asleep; /* asleep: no interrupts are to be had */
+} ways[] = {
+	{ "as usual", { .json = NULL }, false, false },
+	{ "no version data", { .json = "" }, false, false },
+	{ "data nobody knows",
+	  { .json = "{\"capabilities\":{\"max_msg_fds\":1,\"migration\":{\"pgsize\":4096},\"pgsizes\":2097152,"
+		    "\"twin_socket\":{\"supported\":false},\"x\":[null,1e9,\"\\u0000\"]},\"other\":{}}" },
+	  false, false },
+	{ "no JSON at all", { .json = "}\"{" }, false, false },
+	{ "an older version", { .older = true }, false, false },
+	{ "all of the BAR mapped", { .whole_bar = true }, false, false },
+	{ "many areas", { .many_areas = true }, false, false },
+	{ "an empty list of areas", { .no_area = true }, false, false },
+	{ "an area that is no page", { .odd_area = true }, false, false },
+	{ "an area beyond the region", { .far_area = true }, false, false },
+	{ "endless areas", { .endless_areas = true, .many_areas = true }, false, false },
+	{ "other capabilities", { .other_caps = true, .many_areas = true }, false, false },
+	{ "capabilities in a circle", { .caps_in_a_circle = true, .msix = true, .other_caps = true }, false, true },
+	{ "nothing to map", { .no_fd = true }, false, false },
+	{ "elsewhere in the file", { .bar_offset = 0x7000 }, false, false },
+	{ "doorbells 64 bytes apart", { .dstrd = 4 }, false, false },
+	{ "doorbells beyond the page", { .dstrd = 7, .bar_size = 0x2000 }, false, false },
+	{ "registers by halves", { .words = true }, false, false },
+	{ "answers to maps", { .map_answers = true }, false, false },
+	{ "short answers", { .short_answers = true }, true, false },
+	{ "talkative", { .talkative = true }, false, false },
+	{ "talkative, by message", { .talkative = true, .words = true }, true, false },
+	{ "no vectors", { .no_vectors = true }, false, true },
+	{ "no interrupt information", { .irqs_refused = true }, false, true },
+	{ "vectors all at once", { .noresize = true }, false, true },
+	{ "no eventfds", { .bind_refused = true }, false, true },
+	{ "mute", { .mute = true }, false, true },
+	{ "MSI-X as on a bus", { .msix = true }, false, false },
+	{ "all by message", { .words = true, .msix = true }, true, false },
+};
+
+TEST(nvme_foreign, whatever_form_a_server_chooses)
+{
+	base_log_set_sink(quiet, NULL);
+	for (unsigned i = 0; i < ARRAY_SIZE(ways); i++) {
+		struct nvmet_opts t = { .size = 16 * MiB,
+					.queues = 8,
+					.messages = ways[i].messages,
+					.style = ways[i].style };
+		struct nvme_opts o = { .size = sizeof(o), .interrupts = true };
+		struct peer p;
+
+		printf("    %s\n", ways[i].name);
+		peer_start(&p, &t);
+		use(&p, &o, !ways[i].asleep);
+		EXPECT_TRUE(!ways[i].style.talkative || atomic_load(&p.t->n.refusals) > 10);
+		peer_stop(&p);
+	}
+	base_log_set_sink(NULL, NULL);
+}
+
+TEST(nvme_foreign, doorbells_beyond_the_registers_are_refused_and_queues_without_not_asked_for)
+{
+	struct nvmet_opts t = { .size = 16 * MiB, .style = { .bar_size = 0x1020 } };
+	struct nvme_opts o = { .size = sizeof(o) };
+	struct nvme_ctrlr *c;
+	struct nvme_qpair *q[4];
+	struct base_err err;
+	struct peer p;
+
+	peer_start(&p, &t);
+	peer_attach(&p, &o, &c);
+	EXPECT_EQ_INT(3, nvme_info(c)->max_qpairs);
+	for (unsigned i = 0; i < 3; i++)
+		ASSERT_OK(nvme_qpair_create(c, 4, &q[i]));
+	EXPECT_ERR(-ENOSPC, nvme_qpair_create(c, 4, &q[3]));
+	for (unsigned i = 0; i < 3; i++)
+		nvme_qpair_free(q[i]);
+	nvme_detach(c);
+	peer_stop(&p);
+	t.style = (struct nvmet_style){ .bar_size = 0x2000, .dstrd = 15 };
+	peer_start(&p, &t);
+	EXPECT_ERR(-EPROTO, nvme_attach(p.address, &o, &c, &err));
+	EXPECT_TRUE(strstr(err.text, "131072 bytes apart, lie beyond its registers"));
+	peer_stop(&p);
+}
+
+TEST(nvme_foreign, what_a_controller_tells_is_heard_without_a_poll)
+{
+	struct nvmet_opts t = { .size = 16 * MiB, .events = true };
+	struct nvme_opts o = { .size = sizeof(o), .interrupts = true };
+	struct nvme_ns_info ns;
+	struct nvme_ctrlr *c;
+	struct pollfd fd = { .events = POLLIN };
+	struct peer p;
+
+	base_log_set_sink(quiet, NULL);
+	peer_start(&p, &t);
+	peer_attach(&p, &o, &c);
+	fd.fd = nvme_event_fd(c);
+	ASSERT_GE_INT(fd.fd, 0);
+	/* What attaching has left. */
+	while (poll(&fd, 1, 20) == 1)
+		nvme_poll_events(c);
+	atomic_store(&p.t->f.blocks, 4096);
+	atomic_store(&p.t->f.event, NVME_LOG_CHANGED_NS << 16 | 2);
+	for (unsigned i = 0; i < 20 && poll(&fd, 1, 2000) == 1; i++) {
+		nvme_poll_events(c);
+		ASSERT_OK(nvme_ns_get(c, 1, &ns));
+		if (ns.blocks == 4096)
+			break;
+	}
+	EXPECT_EQ_INT(4096, ns.blocks);
+	while (poll(&fd, 1, 20) == 1)
+		nvme_poll_events(c);
+	EXPECT_EQ_INT(0, poll(&fd, 1, 50));
+	nvme_detach(c);
+	peer_stop(&p);
+	base_log_set_sink(NULL, NULL);
+}
+
+/* ---- silence ---- */
+
+static uint64_t timed_poll(struct nvme_qpair *q)
+{
+	uint64_t before = nvme_now_ns();
+
+	nvme_poll(q, 0);
+	return nvme_now_ns() - before;
+}
+
+#define PATIENCE_MS 500u
+
+/* The server reads no message any more: how long the longest poll takes until it is given up. */
+static void fall_silent(bool messages, bool reset)
+{
+	struct nvmet_opts t = { .size = 16 * MiB, .messages = messages };
+	struct nvme_opts o = { .size = sizeof(o), .timeout_ms = 400 };
+	uint64_t longest = 0, start;
+	struct nvme_ctrlr *c;
+	struct nvme_qpair *q;
+	struct todo d;
+	struct peer p;
+	char *buf;
+
+	peer_start(&p, &t);
+	peer_attach(&p, &o, &c);
+	/* Longer than a test has time for. */
+	EXPECT_EQ_INT(2000000000, ((struct vu *)c->tp)->conn.patience_ns);
+	((struct vu *)c->tp)->conn.patience_ns = PATIENCE_MS * 1000000ull;
+	ASSERT_OK(nvme_qpair_create(c, 8, &q));
+	buf = nvme_alloc(4096, 0);
+	ASSERT_TRUE(buf);
+	EXPECT_OK(do_cmd(q, NVME_WRITE, 0, 8, buf, 4096));
+	atomic_store(&p.t->f.hold, true);
+	atomic_store(&p.t->f.silent, true);
+	usleep(50000);
+	todo_init(&d, NVME_READ, 0, 8, buf, 4096);
+	nvme_submit(q, &d.cmd);
+	if (reset) {
+		pthread_mutex_lock(&c->lock);
+		ctrlr_begin_reset(c, atomic_load(&c->epoch), "a test");
+		pthread_mutex_unlock(&c->lock);
+	}
+	for (start = nvme_now_ns(); !d.calls && nvme_now_ns() - start < 20000000000ull;) {
+		uint64_t took = timed_poll(q);
+
+		longest = MAX(longest, took);
+		usleep(1000);
+	}
+	EXPECT_ERR(-ENODEV, d.rc);
+	EXPECT_TRUE(nvme_failed(c));
+	/* Not what the machine does to a thread, but far from what the server is given. */
+	EXPECT_LT_INT(longest, PATIENCE_MS * 700000);
+	EXPECT_GE_INT(nvme_now_ns() - start, PATIENCE_MS * 900000);
+	nvme_qpair_free(q);
+	nvme_free(buf);
+	nvme_detach(c);
+	peer_stop(&p);
+}
+
+TEST(nvme_foreign, no_poll_waits_for_a_server_that_falls_silent)
+{
+	base_log_set_sink(quiet, NULL);
+	fall_silent(false, false);
+	fall_silent(true, false);
+	fall_silent(false, true);
+	base_log_set_sink(NULL, NULL);
+}
+
+/* ---- names ---- */
+
+TEST(nvme_foreign, names_are_taken_apart)
+{
+	struct base_err err = { "" };
+	struct nvme_name n;
+
+	ASSERT_OK(nvme_split_name("01:00.0", &n, NULL));
+	EXPECT_STREQ("pcie:0000:01:00.0", n.address);
+	EXPECT_EQ_INT(0, n.nsid);
+	EXPECT_EQ_INT(0, n.timeout_ms);
+	ASSERT_OK(nvme_split_name("0000:01:00.0/7,timeout=2.5", &n, NULL));
+	EXPECT_STREQ("pcie:0000:01:00.0", n.address);
+	EXPECT_EQ_INT(7, n.nsid);
+	EXPECT_EQ_INT(2500, n.timeout_ms);
+	ASSERT_OK(nvme_split_name("vfio-user:/a,b/c,timeout=60", &n, NULL));
+	EXPECT_STREQ("vfio-user:/a,b/c", n.address);
+	EXPECT_EQ_INT(60000, n.timeout_ms);
+	ASSERT_OK(nvme_split_name("vfio-user:/a,b", &n, NULL));
+	EXPECT_STREQ("vfio-user:/a,b", n.address);
+	EXPECT_ERR(-EINVAL, nvme_split_name("01:00.0,timeout=0", &n, &err));
+	EXPECT_TRUE(strstr(err.text, "the timeout is 0.1 to 3600 seconds"));
+	EXPECT_ERR(-EINVAL, nvme_split_name("01:00.0,timeout=", &n, &err));
+	EXPECT_ERR(-EINVAL, nvme_split_name("01:00.0,timeout=nan", &n, &err));
+	EXPECT_ERR(-EINVAL, nvme_split_name("01:00.0,timeout=5s", &n, &err));
+	EXPECT_ERR(-EINVAL, nvme_split_name("01:00.0,timeout=1e9", &n, &err));
+	EXPECT_ERR(-EINVAL, nvme_split_name("01:00.0/0", &n, &err));
+	EXPECT_ERR(-EINVAL, nvme_split_name("01:00.0,speed=5", &n, &err));
+}
+
+TEST(nvme_foreign, a_socket_may_be_named_like_an_option)
+{
+	char path[200], from[300];
+	struct nvme_name n;
+	struct peer p;
+
+	peer_start(&p, NULL);
+	snprintf(from, sizeof(from), "%s", p.path);
+	snprintf(path, sizeof(path), "%s/1,timeout=3", p.dir);
+	ASSERT_OK(rename(from, path));
+	snprintf(from, sizeof(from), "vfio-user:%s", path);
+	ASSERT_OK(nvme_split_name(from, &n, NULL));
+	EXPECT_STREQ(from, n.address);
+	EXPECT_EQ_INT(0, n.nsid);
+	EXPECT_EQ_INT(0, n.timeout_ms);
+	ASSERT_OK(unlink(path));
+	peer_stop(&p);
+}
