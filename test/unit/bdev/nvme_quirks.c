@@ -70,7 +70,7 @@ TEST(bdev_nvme_quirks, the_timeout_is_in_the_name)
 	uint64_t start;
 	struct rig r;
 
-	rig_start(&r, &o, "/1,timeout=0.6");
+	rig_start(&r, &o, "/1,timeout=0.3");
 	/* Whatever the timeout, it is one device. */
 	snprintf(name, sizeof(name), "nvme:%s/1,timeout=9", r.p.address);
 	ASSERT_OK(bdev_open(name, NULL, &same, &err));
@@ -82,7 +82,7 @@ TEST(bdev_nvme_quirks, the_timeout_is_in_the_name)
 	atomic_store(&r.p.t->f.stick, 1);
 	start = ms();
 	EXPECT_ERR(-ETIMEDOUT, bdev_io_sync(r.ch, BDEV_READ, r.buf, 0, 4096, 0));
-	EXPECT_GE_INT(ms() - start, 590);
+	EXPECT_GE_INT(ms() - start, 290);
 	EXPECT_LT_INT(ms() - start, 15000);
 	EXPECT_EQ_INT(1, atomic_load(&r.p.t->n.aborts));
 	rig_stop(&r);
@@ -106,8 +106,8 @@ TEST(bdev_nvme_quirks, interrupts_that_do_not_come_are_noticed)
 	struct rig r;
 
 	/* It looks every eighth of the timeout. */
-	rig_start(&r, &o, ",timeout=4");
-	EXPECT_GE_INT(slow_reads(&r, 3), 3 * 300);
+	rig_start(&r, &o, ",timeout=2");
+	EXPECT_GE_INT(slow_reads(&r, 3), 3 * 150);
 	EXPECT_LT_INT(slow_reads(&r, 10), 10 * 200);
 	rig_stop(&r);
 }

@@ -23,19 +23,17 @@ static void quiet(enum base_log_level level, const char *component, const char *
 	(void)arg;
 }
 
-/* Asleep until it is called back; returns how often it looked in vain, for want of an interrupt. */
-static unsigned sleep_for(struct nvme_qpair *q, struct todo *d)
+/* Asleep until it is called back. `wakes`: only the interrupt wakes it, else it looks now and then. */
+static void sleep_for(struct nvme_qpair *q, struct todo *d, bool wakes)
 {
 	struct pollfd fd = { .fd = nvme_qpair_fd(q), .events = POLLIN };
-	unsigned vain = 0;
 
-	for (unsigned i = 0; i < 1000 && !d->calls; i++) {
+	for (unsigned i = 0; i < 10000 && !d->calls; i++) {
 		nvme_poll(q, 0);
-		if (!d->calls && !nvme_qpair_arm(q))
-			vain += !poll(&fd, 1, fd.fd < 0 ? 1 : 100);
+		if (!d->calls && !nvme_qpair_arm(q) && !poll(&fd, 1, wakes ? 10000 : 1) && wakes)
+			FAIL("no interrupt came");
 	}
 	ASSERT_EQ_INT(1, d->calls);
-	return vain;
 }
 
 /* Everything a file system asks of a controller; `wakes`: its interrupts come. */
@@ -59,8 +57,7 @@ static void use(struct peer *p, const struct nvme_opts *o, bool wakes)
 			EXPECT_OK(do_cmd(q[i], NVME_COMPARE, i * 512, 512, buf, 256 * KiB));
 			todo_init(&d, NVME_READ, i * 512, 8, buf, 4096);
 			nvme_submit(q[i], &d.cmd);
-			if (sleep_for(q[i], &d) && wakes)
-				FAIL("no interrupt came");
+			sleep_for(q[i], &d, wakes);
 			EXPECT_OK(d.rc);
 		}
 		ASSERT_OK(nvme_reset(c));
@@ -192,22 +189,14 @@ TEST(nvme_foreign, what_a_controller_tells_is_heard_without_a_poll)
 
 /* ---- silence ---- */
 
-static uint64_t timed_poll(struct nvme_qpair *q)
-{
-	uint64_t before = nvme_now_ns();
+#define PATIENCE_MS 300u
 
-	nvme_poll(q, 0);
-	return nvme_now_ns() - before;
-}
-
-#define PATIENCE_MS 500u
-
-/* The server reads no message any more: how long the longest poll takes until it is given up. */
+/* The server reads no message any more: until it is given up, polls come and go. */
 static void fall_silent(bool messages, bool reset)
 {
 	struct nvmet_opts t = { .size = 16 * MiB, .messages = messages };
 	struct nvme_opts o = { .size = sizeof(o), .timeout_ms = 400 };
-	uint64_t longest = 0, start;
+	uint64_t polls = 0, start;
 	struct nvme_ctrlr *c;
 	struct nvme_qpair *q;
 	struct todo d;
@@ -234,15 +223,14 @@ static void fall_silent(bool messages, bool reset)
 		pthread_mutex_unlock(&c->lock);
 	}
 	for (start = nvme_now_ns(); !d.calls && nvme_now_ns() - start < 20000000000ull;) {
-		uint64_t took = timed_poll(q);
-
-		longest = MAX(longest, took);
+		nvme_poll(q, 0);
+		polls++;
 		usleep(1000);
 	}
 	EXPECT_ERR(-ENODEV, d.rc);
 	EXPECT_TRUE(nvme_failed(c));
-	/* Not what the machine does to a thread, but far from what the server is given. */
-	EXPECT_LT_INT(longest, PATIENCE_MS * 700000);
+	/* Whatever the machine does to a thread: one that waits for the server polls once or twice. */
+	EXPECT_GE_INT(polls, 10);
 	EXPECT_GE_INT(nvme_now_ns() - start, PATIENCE_MS * 900000);
 	nvme_qpair_free(q);
 	nvme_free(buf);
