@@ -200,12 +200,13 @@ struct nvmet {
 	bool queues_asked;
 	uint32_t write_cache, temperature;
 	bool heeds_delays;       /* the host has said so */
-	uint32_t block, formats; /* of the present format; how often it was formatted */
+	uint32_t block; /* of the present format */
+	atomic_uint formats; /* how often it was formatted */
 	uint16_t waiting[4]; /* requests for events */
 	unsigned nwaiting;
 	atomic_uint changed;
 	uint32_t *shadow, *seen; /* doorbells in memory; NULL: none */
-	uint32_t image;          /* bytes of firmware downloaded */
+	atomic_uint image;       /* bytes of firmware downloaded */
 	char firmware[9], image_name[9];
 	struct {
 		uint16_t sq, cid;

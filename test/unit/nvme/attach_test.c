@@ -96,7 +96,7 @@ static void expect_refusal(struct peer *p, int want, const char *word)
 	if (!strstr(err.text, word))
 		FAIL("the reason is given as '%s'", err.text);
 	/* The server must have seen the client leave. */
-	while (atomic_load(&p->t->n.clients) && p->t->client >= 0)
+	while (atomic_load(&p->t->connected))
 		usleep(1000);
 }
 

@@ -101,7 +101,7 @@ TEST(nvme_manage, a_format_is_learned_and_what_was_is_gone)
 	EXPECT_ERR(-EINVAL, nvme_format(r.c, &f));
 	f.format = 16;
 	EXPECT_ERR(-EINVAL, nvme_format(r.c, &f));
-	EXPECT_EQ_INT(301, r.p.t->formats);
+	EXPECT_EQ_INT(301, atomic_load(&r.p.t->formats));
 	rig_stop(&r);
 }
 
@@ -223,7 +223,7 @@ TEST(nvme_manage, firmware_is_given_in_parts_and_committed)
 	EXPECT_ERR(-EINVAL, nvme_firmware_commit(r.c, 1, 1, NULL));
 	EXPECT_ERR(-EINVAL, nvme_firmware_download(r.c, r.buf, 7));
 	ASSERT_OK(nvme_firmware_download(r.c, r.buf, 100000));
-	EXPECT_EQ_INT(100000, r.p.t->image);
+	EXPECT_EQ_INT(100000, atomic_load(&r.p.t->image));
 	EXPECT_ERR(-EINVAL, nvme_firmware_commit(r.c, 7, 1, &needs_reset));
 	ASSERT_OK(nvme_firmware_commit(r.c, 1, 1, &needs_reset));
 	EXPECT_TRUE(needs_reset);
