@@ -383,6 +383,9 @@ static void quiet(struct nvme_channel *c, struct nvme *n)
 			set_timer(c, nvme_event_fd(n->c) < 0 ? IDLE_LOOK_MS : 0);
 	}
 	nvme_qpair_arm(c->q);
+	/* With commands outstanding the driver's polls see to it now and then. */
+	if (!nvme_outstanding(c->q))
+		nvme_poll_events(n->c);
 }
 
 static void nvme_reap(struct bdev_channel *ch)

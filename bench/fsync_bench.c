@@ -172,7 +172,7 @@ static int by_value(const void *a, const void *b)
 
 static int run(const struct bench *b)
 {
-	double rate[2], p50[2], p99[2], ratio[ROUNDS], middle[ROUNDS];
+	double rate[2], p50[2], p99[2], ratio[ROUNDS] = { 0 }, middle[ROUNDS] = { 0 };
 	struct bs_stat before;
 
 	bs_get_stat(bfs_store(b->fs), &before);

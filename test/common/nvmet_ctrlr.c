@@ -122,6 +122,19 @@ static void check_cid(struct nvmet *t, unsigned id, uint16_t cid)
 		nvmet_host_error(t, "a command id is reserved, or used twice at once");
 }
 
+/* Errors of the medium are of reads, or of writes; any other command waits for its own. */
+static bool can_fail(struct nvmet *t, const struct nvme_sqe *sqe)
+{
+	switch (atomic_load(&t->f.fail_status) & 0x7ff) {
+	case NVME_SC_READ_ERROR:
+		return sqe->opcode == NVME_NVM_READ;
+	case NVME_SC_WRITE_FAULT:
+		return sqe->opcode == NVME_NVM_WRITE;
+	default:
+		return true;
+	}
+}
+
 static void run(struct nvmet *t, unsigned id, const struct nvme_sqe *sqe)
 {
 	uint32_t dw0 = 0;
@@ -143,7 +156,7 @@ static void run(struct nvmet *t, unsigned id, const struct nvme_sqe *sqe)
 		t->stuck[t->nstuck++].cid = sqe->cid;
 		return;
 	}
-	if (nvmet_once(&t->f.fail))
+	if (can_fail(t, sqe) && nvmet_once(&t->f.fail))
 		status = (uint16_t)(atomic_load(&t->f.fail_status) &
 				    (t->heeds_delays ? 0xffff : ~0x1800u));
 	else

@@ -8,7 +8,7 @@
 /* Sectors of some blocks in the log; now and then the block is unmapped before, in the same transaction. */
 void store_carry(struct load *l)
 {
-	struct { unsigned blob; uint64_t block, counter; uint32_t from, to; bool unmap; } did[4];
+	struct { unsigned blob; uint64_t block, counter; uint32_t from, to; bool unmap; } did[4] = { { 0 } };
 	struct bs_txn *txn = store_begin(l, 0);
 	unsigned n = 1 + (unsigned)rng_below(&l->run->rng, 4), tried;
 	uint8_t data[BS_BLOCK];

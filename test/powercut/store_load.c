@@ -478,7 +478,7 @@ static void note_places(struct write *w)
 
 static void run_batch(struct load *l, struct batch *b, bool beside)
 {
-	struct write *order[PARALLEL];
+	struct write *order[PARALLEL] = { NULL };
 	uint64_t lsn = bs_lsn(l->bs);
 	int rc;
 

@@ -40,6 +40,19 @@ FOR_EACH_MODULE(bdev_channel, callbacks_come_in_a_poll_and_never_in_submit)
 	free(buf);
 }
 
+/* What opening has left (a controller's interrupt may come late) is gone after some polls, and does not come back. */
+static bool becomes_quiet(struct bdev_channel *ch, int fd)
+{
+	bool yes = false;
+
+	for (unsigned i = 0; i < 200 && !yes; i++) {
+		while (bdev_poll(ch))
+			;
+		yes = !readable(fd, 10);
+	}
+	return yes;
+}
+
 FOR_EACH_MODULE(bdev_channel,
 		the_descriptor_is_readable_for_completions_errors_and_wakes_and_quiet_after)
 {
@@ -53,7 +66,7 @@ FOR_EACH_MODULE(bdev_channel,
 	ASSERT_OK(bdev_channel_create(t->dev, &ch));
 	fd = bdev_channel_fd(ch);
 	ASSERT_GE_INT(fd, 0);
-	EXPECT_FALSE(readable(fd, 0));
+	EXPECT_TRUE(becomes_quiet(ch, fd));
 	for (unsigned i = 0; i < 3; i++) {
 		bdev_io_init_buf(&io, BDEV_READ, buf, i == 1 ? DEV_SIZE : 0, 4096, tally_cb,
 				 &tally);

@@ -495,7 +495,7 @@ struct crowd {
 static void *writer(void *arg)
 {
 	struct crowd *c = arg;
-	uint64_t block = c->number, seed = c->number;
+	uint64_t block = c->number, seed = block;
 
 	for (uint64_t i = 0; i < test_scaled(2000); i++) {
 		uint8_t byte = (uint8_t)(1 + kit_rand(&seed, 255));
