@@ -235,7 +235,7 @@ struct nvme_qpair {
 	int eventfd; /* -1: none */
 	bool looking; /* at the status of the controller */
 	bool idle;   /* nothing was completed since the last look at the clock */
-	uint64_t next_check_ns, next_alive_ns, next_events_ns, tick_ns;
+	uint64_t next_check_ns, next_alive_ns, last_events_ns, tick_ns;
 	unsigned strays; /* completions of no command */
 };
 
@@ -382,6 +382,11 @@ int ns_refresh(struct nvme_ctrlr *c, uint32_t nsid);
 static inline int ns_unusable(const struct nvme_ns *ns)
 {
 	return __atomic_load_n(&ns->unusable, __ATOMIC_RELAXED);
+}
+
+static inline uint64_t ns_blocks(const struct nvme_ns *ns)
+{
+	return __atomic_load_n(&ns->info.blocks, __ATOMIC_RELAXED);
 }
 
 /* ---- admin.c ---- */

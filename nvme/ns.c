@@ -210,6 +210,20 @@ static const struct nvme_ns *find(const struct nvme_ctrlr *c, uint32_t nsid)
 	return ns;
 }
 
+/* Its size may change while we look, the rest not. */
+static void tell(const struct nvme_ns *ns, struct nvme_ns_info *out)
+{
+	*out = (struct nvme_ns_info){
+		.nsid = ns->info.nsid,
+		.block_size = ns->info.block_size,
+		.blocks = ns_blocks(ns),
+		.optimal_boundary = ns->info.optimal_boundary,
+		.atomic_write = ns->info.atomic_write,
+		.deallocated_zeroes = ns->info.deallocated_zeroes,
+		.protection = ns->info.protection,
+	};
+}
+
 int nvme_ns_next(const struct nvme_ctrlr *c, uint32_t after, struct nvme_ns_info *out)
 {
 	const struct nvme_ns *next = NULL;
@@ -223,7 +237,7 @@ int nvme_ns_next(const struct nvme_ctrlr *c, uint32_t after, struct nvme_ns_info
 	}
 	if (!next)
 		return -ENOENT;
-	*out = next->info;
+	tell(next, out);
 	return 0;
 }
 
@@ -235,6 +249,6 @@ int nvme_ns_get(const struct nvme_ctrlr *c, uint32_t nsid, struct nvme_ns_info *
 		return -ENOENT;
 	if (ns_unusable(ns))
 		return ns_unusable(ns);
-	*out = ns->info;
+	tell(ns, out);
 	return 0;
 }

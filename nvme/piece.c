@@ -84,7 +84,7 @@ static int check_op(const struct nvme_ctrlr *c, enum nvme_op op)
 
 static int check_range(const struct nvme_ns *ns, uint64_t lba, uint64_t blocks)
 {
-	uint64_t all = __atomic_load_n(&ns->info.blocks, __ATOMIC_RELAXED);
+	uint64_t all = ns_blocks(ns);
 
 	return blocks && lba < all && blocks <= all - lba ? 0 : -EINVAL;
 }

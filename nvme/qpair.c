@@ -168,12 +168,11 @@ static inline bool is_short(const struct nvme_qpair *q, const struct nvme_cmd *c
 {
 	const struct nvme_ns *ns = q->ns;
 	const struct iovec *v = cmd->iov;
-	uint64_t lba = cmd->lba, more = cmd->blocks - 1;
+	uint64_t lba = cmd->lba, more = cmd->blocks - 1, all = ns_blocks(ns);
 
 	/* Of a namespace that has ended the queue pair learns in the slow way. */
 	return cmd->op <= NVME_WRITE && !(cmd->op == NVME_WRITE && cmd->stream) && !ns_unusable(ns) && cmd->nsid == ns->info.nsid &&
-	       cmd->iovcnt == 1 && more < ns->short_blocks && lba < ns->info.blocks &&
-	       more < ns->info.blocks - lba &&
+	       cmd->iovcnt == 1 && more < ns->short_blocks && lba < all && more < all - lba &&
 	       (lba & ns->boundary_mask) + more <= ns->boundary_mask &&
 	       v->iov_len == (more + 1) << ns->shift && !((uintptr_t)v->iov_base & 3) &&
 	       (uintptr_t)v->iov_base % NVME_PAGE + v->iov_len <= 2 * NVME_PAGE &&

@@ -169,9 +169,9 @@ void qpair_check(struct nvme_qpair *q)
 		if (idle && !q->c->transport->alive(q->c) && !nvme_failed(q->c))
 			ctrlr_fail(q->c, "gone");
 	}
-	/* Soon, as their interrupt may be what has woken this poll, and will until it is taken. */
-	if (now >= q->next_events_ns) {
-		q->next_events_ns = now + EVENTS_NS;
+	/* Soon when idle, as their interrupt may be what has woken this poll, and will until it is taken. */
+	if (now - q->last_events_ns >= (idle ? EVENTS_NS : ALIVE_NS)) {
+		q->last_events_ns = now;
 		nvme_poll_events(q->c);
 	}
 	if (now < q->next_check_ns)

@@ -142,7 +142,7 @@ TEST(nvme_attach, failed_allocations_are_errors)
 		base_fail_alloc_after(0);
 		if (rc)
 			ASSERT_ERR(-ENOMEM, rc);
-		while (rc && p.t->client >= 0)
+		while (rc && atomic_load(&p.t->connected))
 			usleep(500);
 	}
 	nvme_detach(c);
