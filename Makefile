@@ -229,11 +229,14 @@ $(rocksdb_test): $(call obj,$(rocksdb_test_src))
 check: all tests
 	test/run --build $(B) $(if $(SAN),--no-sanitizers) $(RUN_ARGS)
 
-# Ten million reads of an emulated controller and a thousand attachments, under the address and undefined sanitizers; minutes.
+# Ten million reads of an emulated controller and a thousand attachments, under the address and undefined sanitizers; eight threads
+# that do everything at once, for long, under the thread sanitizer; minutes.
 check-long:
 	$(MAKE) SAN=asan unit
 	TEST_SCALE=50 $(O)/asan/test/unit --gtest_filter='nvme_long.reads*'
 	$(O)/asan/test/unit --gtest_filter='nvme_long.attached*'
+	$(MAKE) SAN=tsan unit
+	TEST_SCALE=20 $(O)/tsan/test/unit --gtest_filter='*_mixed_threads.*'
 
 # libFuzzer on each target for FUZZ_SECONDS, from the corpus on (clang: make deps FUZZ=1). What it finds is left in build/fuzz/found.
 FUZZ_SECONDS ?= 150

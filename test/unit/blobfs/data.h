@@ -42,8 +42,10 @@ static inline void data_end(struct world *w)
 static inline struct bfs_file *data_open(struct world *w, const char *path, int flags)
 {
 	struct bfs_file *file = NULL;
+	int rc = bfs_open_path(w->fs, NULL, path, flags, 0644, BS_STREAM_UNKNOWN, &file);
 
-	ASSERT_OK(bfs_open_path(w->fs, NULL, path, flags, 0644, BS_STREAM_UNKNOWN, &file));
+	if (rc)
+		FAIL("open %s: %d", path, rc);
 	return file;
 }
 
