@@ -2,6 +2,7 @@
 # make            everything, into build/          make check   all tests
 # make unit       only the unit tests              make demo    see it work
 # make check-long what takes longer                make bench-nvme  what a read costs the NVMe driver
+# make bench-store PAIRS=3  what the store is judged by
 # make O=DIR      build elsewhere                  make SAN=asan|tsan   with a sanitizer, into O/asan, O/tsan
 # make LAYERS="base bdev" unit                     only these layers of the library and their unit tests
 # Files are found by wildcards: a new file needs no change here.
@@ -10,7 +11,7 @@ DEPS := build-essential pkg-config libdpdk-dev libnuma-dev libbsd-dev liburing-d
 	libblkid-dev libjson-c-dev libfuse3-dev fuse3 liburcu-dev librocksdb-dev rocksdb-tools libgtest-dev \
 	libsodium-dev libedit-dev sqlite3 git attr acl procps python3 e2fsprogs fdisk \
 	qemu-system-x86 busybox-static kmod
-DEPS_BENCH := valgrind
+DEPS_BENCH := valgrind fio
 DEPS_FUZZ := clang libclang-rt-14-dev
 DEPS_LINT := clang-format clang-tidy cppcheck
 
@@ -101,7 +102,7 @@ $(files):
 	@mkdir -p $(@D); echo '$(file_list)' >$@
 
 .DEFAULT_GOAL := all
-.PHONY: all lib tools unit tests check check-long fuzz demo bench bench-nvme install uninstall deps format lint compdb clean distclean help
+.PHONY: all lib tools unit tests check check-long fuzz demo bench bench-nvme bench-store install uninstall deps format lint compdb clean distclean help
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -260,6 +261,10 @@ demo: all
 bench: all $(bench_bins)
 	BUILD=$(abspath $(B)) bench/run.sh
 
+# What the blob store is judged by, each beside something to compare with, and a table (fio: make deps BENCH=1). PAIRS=3: a quick look.
+bench-store: all $(bench_bins)
+	BUILD=$(abspath $(B)) bench/store.sh
+
 # What a read costs the NVMe driver, on the emulated controller: time, and instructions by function (valgrind: make deps BENCH=1).
 bench-nvme: all $(bench_bins) $(B)/test/nvmet
 	BUILD=$(abspath $(B)) bench/nvme.sh
@@ -342,6 +347,6 @@ distclean:
 	rm -rf $(O)
 
 help:
-	@sed -n '2,7s/^# //p' Makefile
+	@sed -n '2,8s/^# //p' Makefile
 
 -include $(all_objs:.o=.d) $(mutated_objs:.o=.d) $(patsubst %.o,%.d,$(call obj,$(examples) $(wildcard bench/*.c)))

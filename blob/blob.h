@@ -75,7 +75,7 @@ struct bs_open_opts {
 	uint32_t size;             /* sizeof(struct bs_open_opts) */
 	uint32_t flags;            /* enum bs_open_flags */
 	uint32_t commit_ms;        /* commit what is uncommitted at least so often; 0: 1000 */
-	uint64_t checkpoint_bytes; /* log bytes that start a checkpoint; 0: max(56 MiB, last checkpoint), less on small stores */
+	uint64_t checkpoint_bytes; /* log bytes that start a checkpoint; 0: max(56 MiB, half the last checkpoint), less on small stores */
 	void *log_arena;           /* memory for the log buffer inside the caller's arena, offset-addressed; NULL: own */
 	uint64_t log_arena_size;
 	uint64_t discard_min;      /* BS_DISCARD: bytes of the shortest extent worth a discard; 0: 64 KiB */

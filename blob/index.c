@@ -65,12 +65,22 @@ static void blob_free(struct bs_blob *blob)
 	free(blob);
 }
 
+static struct bs_blob **found_slot(struct bs *bs, uint64_t id)
+{
+	return &bs->found[id % ARRAY_SIZE(bs->found)];
+}
+
 struct bs_blob *bs_index_find(struct bs *bs, uint64_t id)
 {
-	struct bs_blob *b = RB_ROOT(&bs->blobs);
+	struct bs_blob *b = *found_slot(bs, id);
 
+	if (b && b->id == id)
+		return b;
+	b = RB_ROOT(&bs->blobs);
 	while (b && b->id != id)
 		b = id < b->id ? RB_LEFT(b, node) : RB_RIGHT(b, node);
+	if (b && bs->recovering)
+		*found_slot(bs, id) = b;
 	return b;
 }
 
@@ -89,6 +99,46 @@ struct bs_blob *bs_index_next(struct bs *bs, uint64_t id)
 	return best;
 }
 
+static void prefetch_blob(const struct bs_blob *b)
+{
+	/* It need not begin with a line of the cache. */
+	__builtin_prefetch(b);
+	__builtin_prefetch(&b->id);
+}
+
+/* All go down a level at a time, so they wait for memory together and not one after another. */
+void bs_index_prefetch(struct bs *bs, const uint64_t *id, unsigned n)
+{
+	struct bs_blob *at[BS_INDEX_AHEAD];
+	unsigned left = n;
+
+	for (unsigned i = 0; i < n; i++)
+		at[i] = RB_ROOT(&bs->blobs);
+	while (left) {
+		left = 0;
+		for (unsigned i = 0; i < n; i++) {
+			struct bs_blob *b = at[i];
+
+			if (!b || b->id == id[i])
+				continue;
+			at[i] = id[i] < b->id ? RB_LEFT(b, node) : RB_RIGHT(b, node);
+			if (at[i]) {
+				prefetch_blob(at[i]);
+				left++;
+			}
+		}
+	}
+	for (unsigned i = 0; i < n; i++)
+		if (at[i]) {
+			*found_slot(bs, id[i]) = at[i];
+			__builtin_prefetch(&at[i]->user);
+			__builtin_prefetch(&at[i]->refs);
+		}
+	for (unsigned i = 0; i < n; i++)
+		if (at[i] && at[i]->user)
+			__builtin_prefetch(at[i]->user - sizeof(size_t));
+}
+
 void bs_index_insert(struct bs *bs, struct bs_blob *blob)
 {
 	pthread_rwlock_wrlock(&bs->index_lock);
@@ -101,6 +151,8 @@ void bs_index_remove(struct bs *bs, struct bs_blob *blob)
 {
 	pthread_rwlock_wrlock(&bs->index_lock);
 	RB_REMOVE(bs_blob_tree, &bs->blobs, blob);
+	if (*found_slot(bs, blob->id) == blob)
+		*found_slot(bs, blob->id) = NULL;
 	pthread_rwlock_unlock(&bs->index_lock);
 	bs->n_blobs--;
 }
@@ -144,23 +196,36 @@ uint64_t bs_blob_id(const struct bs_blob *blob)
 	return blob->id;
 }
 
+/* Counts some of them from id on, and brings what is asked of most into the processor's cache. */
+static unsigned take_some(struct bs *bs, uint64_t id, struct bs_blob **out)
+{
+	struct bs_blob *b;
+	unsigned n = 0;
+
+	pthread_rwlock_rdlock(&bs->index_lock);
+	for (b = bs_index_next(bs, id); b && n < BS_INDEX_AHEAD; b = RB_NEXT(bs_blob_tree, &bs->blobs, b)) {
+		bs_blob_ref(b);
+		__builtin_prefetch(b->user);
+		out[n++] = b;
+	}
+	pthread_rwlock_unlock(&bs->index_lock);
+	return n;
+}
+
 int bs_foreach_blob(struct bs *bs, uint64_t from_id, int (*fn)(struct bs_blob *blob, void *arg),
 		    void *arg)
 {
-	struct bs_blob *blob;
+	struct bs_blob *some[BS_INDEX_AHEAD];
+	unsigned n;
 	int rc = 0;
 
-	while (!rc) {
-		pthread_rwlock_rdlock(&bs->index_lock);
-		blob = bs_index_next(bs, from_id);
-		if (blob)
-			bs_blob_ref(blob);
-		pthread_rwlock_unlock(&bs->index_lock);
-		if (!blob)
-			break;
-		from_id = blob->id + 1;
-		rc = fn(blob, arg);
-		bs_blob_put(blob);
+	while (!rc && (n = take_some(bs, from_id, some))) {
+		from_id = some[n - 1]->id + 1;
+		for (unsigned i = 0; i < n; i++) {
+			if (!rc)
+				rc = fn(some[i], arg);
+			bs_blob_put(some[i]);
+		}
 	}
 	return rc;
 }

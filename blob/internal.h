@@ -207,6 +207,9 @@ RB_HEAD(bs_blob_tree, bs_blob);
 /* Tree of blobs; bs->lock held for changes. */
 struct bs_blob *bs_index_find(struct bs *bs, uint64_t id); /* not counted; under bs->lock or index_lock */
 struct bs_blob *bs_index_next(struct bs *bs, uint64_t id); /* lowest id >= id; same */
+/* Finds up to BS_INDEX_AHEAD blobs that will be looked up next, and brings them into the processor's cache. While recovering only. */
+#define BS_INDEX_AHEAD 32u
+void bs_index_prefetch(struct bs *bs, const uint64_t *id, unsigned n);
 void bs_index_free(struct bs *bs);
 void bs_index_insert(struct bs *bs, struct bs_blob *blob); /* takes over one count */
 void bs_index_remove(struct bs *bs, struct bs_blob *blob); /* gives it back: the caller puts it */
@@ -324,8 +327,9 @@ int bs_space_claim_meta(struct bs *bs, uint64_t block, uint64_t count, uint64_t 
 void bs_space_free_now(struct bs *bs, uint64_t block, uint64_t count);
 void bs_space_clear(struct bs_space *s, uint64_t block, uint64_t count); /* space->lock held */
 void bs_space_own(struct bs_space *s, uint64_t block, uint64_t count);   /* the same */
-/* The arrays for s->blocks blocks, all owned; stale: those for discards, too. On failure what is there is the caller's. */
-int bs_space_arrays(struct bs_space *s, bool stale);
+/* The arrays for s->blocks blocks, free from `from` on and not counted before; stale: those for discards, too. On failure what is
+ * there is the caller's. */
+int bs_space_arrays(struct bs_space *s, uint64_t from, bool stale);
 /* Growth (space_grow.c): prepare may fail; commit makes the new blocks free and cannot. Either takes place one at a time. */
 int bs_space_grow_prepare(struct bs *bs, uint64_t blocks, struct bs_space **out);
 void bs_space_grow_commit(struct bs *bs, struct bs_space *more);
@@ -525,6 +529,7 @@ struct bs {
 	LIST_HEAD(, bs_ahead) aheads; /* space reserved ahead, under lock */
 	uint64_t lsn;              /* of the last record appended */
 	bool recovering;
+	struct bs_blob *found[64]; /* by the low bits of their ids: blobs in the tree that were looked up while recovering */
 	struct bs_orphans *orphans;/* replay: absent blobs that records named */
 	_Atomic int frozen;        /* negative errno: why */
 	_Atomic uint64_t data_gen; /* data writes completed */

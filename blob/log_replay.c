@@ -142,6 +142,24 @@ static int keep_record(struct replay *r, const void *buf, uint32_t size)
 	return 0;
 }
 
+/* The blobs of the next records. A long log is mostly changes of one blob after another, all over memory. */
+static void look_ahead(struct replay *r, const uint8_t *p, uint32_t left)
+{
+	uint64_t id[BS_INDEX_AHEAD];
+	unsigned n = 0;
+
+	while (n < BS_INDEX_AHEAD) {
+		int size = bs_rec_skip(p, left);
+
+		if (size < 0)
+			break;
+		id[n++] = le64_get(((const struct bs_rec_disk *)p)->blob);
+		p += size;
+		left -= (uint32_t)size;
+	}
+	bs_index_prefetch(r->bs, id, n);
+}
+
 static int apply_records(struct replay *r, const struct bs_frame_disk *f, uint64_t block)
 {
 	const uint8_t *p = (const uint8_t *)(f + 1);
@@ -152,6 +170,8 @@ static int apply_records(struct replay *r, const struct bs_frame_disk *f, uint64
 		struct bs_rec rec;
 		int size = bs_rec_decode(p, left, r->bs->blocks, &rec);
 
+		if (n % BS_INDEX_AHEAD == 0)
+			look_ahead(r, p, left);
 		if (size < 0)
 			return complain(r, "log-record", block, "a record of this frame is malformed");
 		if (r->txn_bytes + (uint64_t)size > TXN_BYTES_MAX)

@@ -26,6 +26,7 @@ struct bs_meta {
 	uint32_t n_free, cap;
 	uint64_t in_use[2];   /* by enum bs_meta_user */
 	uint64_t retry_ns;    /* do not ask the allocator before */
+	uint64_t ahead_ns;    /* nor for what is only foreseen */
 };
 
 int bs_meta_create(struct bs *bs)
@@ -75,6 +76,17 @@ static uint64_t needed(const struct bs *bs, uint64_t meta_bytes)
 	return bs_log_cap_units(bs) + 2 * ckpt_units(bs, meta_bytes) + ckpt_units(bs, atomic_load(&bs->log->trigger));
 }
 
+/*
+ * As data gets old it lies in ever more pieces, and whole units are then hard to find although there is space. So room for a run a
+ * cluster is taken while units can be had; it is no condition for anything.
+ */
+static uint64_t foreseen(const struct bs *bs, uint64_t meta_bytes)
+{
+	uint64_t pieces = bs->n_mapped / bs->cluster_blocks;
+
+	return needed(bs, meta_bytes + (pieces > bs->n_runs ? (pieces - bs->n_runs) * sizeof(struct bs_run_disk) : 0));
+}
+
 static uint64_t total(const struct bs_meta *m)
 {
 	return m->n_free + m->in_use[BS_META_LOG] + m->in_use[BS_META_CKPT];
@@ -121,14 +133,30 @@ static bool fill(struct bs *bs, uint64_t want)
 	return true;
 }
 
+/* One unit more, if that many are foreseen. */
+static void fill_ahead(struct bs *bs, uint64_t want)
+{
+	struct bs_meta *m = bs->meta;
+	uint64_t block;
+
+	if (total(m) >= want || base_now_ns() < m->ahead_ns)
+		return;
+	if (fetch(bs, &block))
+		m->ahead_ns = base_now_ns() + RETRY_NS;
+	else
+		m->free[m->n_free++] = block;
+}
+
 bool bs_meta_fits(struct bs *bs, uint64_t add)
 {
 	struct bs_meta *m = bs->meta;
-	uint64_t want = needed(bs, bs->meta_bytes + add);
+	uint64_t want = needed(bs, bs->meta_bytes + add), ahead = foreseen(bs, bs->meta_bytes + add);
 	bool fits;
 
 	pthread_mutex_lock(&m->lock);
 	fits = total(m) >= want || fill(bs, want);
+	if (fits)
+		fill_ahead(bs, ahead);
 	pthread_mutex_unlock(&m->lock);
 	return fits;
 }
@@ -136,7 +164,7 @@ bool bs_meta_fits(struct bs *bs, uint64_t add)
 bool bs_meta_balance(struct bs *bs)
 {
 	struct bs_meta *m = bs->meta;
-	uint64_t want = needed(bs, bs->meta_bytes), most = want + want / 4 + 8;
+	uint64_t want = needed(bs, bs->meta_bytes), most = MAX(want + want / 4 + 8, foreseen(bs, bs->meta_bytes));
 	bool ok;
 
 	pthread_mutex_lock(&m->lock);

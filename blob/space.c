@@ -121,7 +121,26 @@ static uint64_t region_blocks(uint64_t blocks)
 	return size;
 }
 
-int bs_space_arrays(struct bs_space *s, bool stale)
+/* All of [from, s->blocks) is free, which zeroes say: nothing is written that grows with the device but a few counts. */
+static void count_free(struct bs_space *s, uint64_t from)
+{
+	uint64_t region = (uint64_t)s->region_words * WORD, end = s->n_units * (uint64_t)s->unit_blocks;
+
+	for (uint64_t r = from / region; r < s->n_regions && from < s->blocks; r++) {
+		uint64_t clusters = (MIN((r + 1) * region, s->blocks) - MAX(r * region, from)) / s->cluster_blocks;
+
+		s->region_free[r] = (uint32_t)clusters;
+		s->free_clusters += clusters;
+		if ((r + 1) * region >= s->blocks)
+			break;
+	}
+	for (uint64_t b = s->blocks; b < end; b++) { /* the last unit's part that is not there is owned */
+		s->bits[b / WORD] |= 1ull << (b % WORD);
+		s->unit_used[b / s->unit_blocks]++;
+	}
+}
+
+int bs_space_arrays(struct bs_space *s, uint64_t from, bool stale)
 {
 	uint64_t words = round_up(s->blocks, MAX((uint64_t)s->unit_blocks, WORD)) / WORD;
 
@@ -138,11 +157,7 @@ int bs_space_arrays(struct bs_space *s, bool stale)
 		if (!s->stale || !s->stale_region)
 			return -ENOMEM;
 	}
-	for (uint64_t w = 0; w < words; w++) {
-		s->bits[w] = ~0ull;
-		s->unit_used[w * WORD / s->unit_blocks] =
-			(uint16_t)(s->unit_used[w * WORD / s->unit_blocks] + WORD);
-	}
+	count_free(s, from);
 	return 0;
 }
 
@@ -166,11 +181,10 @@ int bs_space_create(struct bs *bs)
 	s->cluster_blocks = bs->cluster_blocks;
 	for (uint32_t i = 0; i < WORD; i += bs->cluster_blocks)
 		s->lead |= 1ull << i;
-	if (bs_space_arrays(s, bs->flags & BS_DISCARD && bdev_info(bs->dev)->discard)) {
+	if (bs_space_arrays(s, 0, bs->flags & BS_DISCARD && bdev_info(bs->dev)->discard)) {
 		bs_space_destroy(bs);
 		return -ENOMEM;
 	}
-	bs_space_clear(s, 0, s->blocks);
 	own_cluster_of(bs, 0);
 	own_cluster_of(bs, BS_SB_COPY_BLOCK);
 	for (unsigned i = 0; i < BS_STREAMS; i++)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * More blocks for the map of used ones. What is new is worked out beforehand, where memory may be short and nobody waits: arrays of
- * the new size in which the new blocks are free and all others owned. Putting them in the place of the old ones copies those over
+ * the new size in which the new blocks are free. Putting them in the place of the old ones copies those over
  * that part, under space->lock, and cannot fail.
  *
  * A region keeps its size, unless there would be so many of them that looking for the emptiest takes long: then so many are put
@@ -30,13 +30,11 @@ int bs_space_grow_prepare(struct bs *bs, uint64_t blocks, struct bs_space **out)
 	n->lead = s->lead;
 	while (div_round_up(n->blocks / WORD, n->region_words) > MANY_REGIONS)
 		n->region_words *= 2;
-	if (bs_space_arrays(n, s->stale != NULL)) {
+	/* Free behind the words that are there already; the rest of those comes with the switch. */
+	if (bs_space_arrays(n, words * WORD, s->stale != NULL)) {
 		bs_space_grow_drop(n);
 		return -ENOMEM;
 	}
-	/* Behind the words that are there already; the rest of those comes with the switch. */
-	if (n->blocks > words * WORD)
-		bs_space_clear(n, words * WORD, n->blocks - words * WORD);
 	*out = n;
 	return 0;
 }
