@@ -132,6 +132,7 @@ struct bs_log {
 	uint32_t start_offset;  /* replay would begin here in the oldest segment */
 	_Atomic uint64_t used_blocks;
 	struct bs_commit_waiters waiters, room_waiters, spare;
+	uint32_t n_waiters;     /* in waiters */
 	uint32_t n_async;
 	bool watched;           /* the service thread was told to watch the channel */
 	/* the writer: one op, one frame in flight */
@@ -142,6 +143,8 @@ struct bs_log {
 	bool open_txn;             /* the last sealed record was not its transaction's last */
 	bool with_frame, with_flush, with_switch;
 	uint64_t sealed_pos, sealed_lsn; /* end of what is sealed */
+	uint32_t expected;               /* so many may wait soon; 0: the next round need not look for them */
+	uint64_t write_began, write_ns, let_go_ns;
 	uint64_t frame_block, frame_len;
 	uint64_t flush_gen;             /* data_gen when a flush was submitted */
 	_Atomic uint64_t flushed_gen;   /* when the last successful one was */

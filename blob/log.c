@@ -324,6 +324,7 @@ static void commit_start(struct bs *bs, uint64_t lsn, struct op *op)
 			w = NULL;
 		} else {
 			TAILQ_INSERT_TAIL(&log->waiters, w, link);
+			log->n_waiters++;
 			w->home = async ? home : NULL;
 			watch = async && !log->watched;
 			log->n_async += async;
@@ -459,6 +460,8 @@ static void end_waiters(struct bs_log *log, struct bs_commit_waiters *list, int 
 
 	pthread_mutex_lock(&log->lock);
 	TAILQ_CONCAT(&mine, list, link);
+	if (list == &log->waiters)
+		log->n_waiters = 0;
 	pthread_mutex_unlock(&log->lock);
 	bs_log_let_go(log, &mine, rc);
 }

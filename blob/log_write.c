@@ -10,6 +10,7 @@
  * A failure of any of these I/Os freezes the store: what the medium holds is unknown (R5).
  */
 #include <errno.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,37 @@
 #include "base/log.h"
 
 enum { W_SEAL, W_FLUSHED, W_FRAME, W_DURABLE, W_FAIL };
+
+/*
+ * Those who were let go together come back at about the same time, but not before the next round, which would then be for the few that came
+ * meanwhile, and so on in turns. So where several were let go, the round begins behind them (W_DURABLE), and they get a moment to come
+ * back: at most a quarter of what the last write took, which others can run in.
+ */
+#define GATHER_FROM 4u /* were let go */
+#define GATHER_MAX_NS 100000u
+#define GATHER_YIELDS 100u
+
+static uint32_t count_waiters(struct bs_log *log)
+{
+	uint32_t n;
+
+	pthread_mutex_lock(&log->lock);
+	n = log->n_waiters;
+	pthread_mutex_unlock(&log->lock);
+	return n;
+}
+
+static void let_them_come(struct bs_log *log)
+{
+	uint64_t now = base_now_ns(), until = now + MIN(log->write_ns / 4, (uint64_t)GATHER_MAX_NS);
+
+	if (!log->expected)
+		return;
+	if (now - log->let_go_ns < log->write_ns)
+		for (unsigned i = 0; i < GATHER_YIELDS && count_waiters(log) < log->expected && base_now_ns() < until; i++)
+			sched_yield();
+	log->expected = 0;
+}
 
 /* What this round has to do; false: nobody waits for anything. */
 static bool plan(struct bs_log *log)
@@ -169,6 +201,7 @@ static enum op_next round_begin(struct bs_log *log, struct op *op)
 {
 	int rc;
 
+	let_them_come(log);
 	if (atomic_load(&log->bs->frozen) || !plan(log))
 		return op_finish(op);
 	op->on_error = W_FAIL;
@@ -199,6 +232,7 @@ static void write_frame(struct bs_log *log)
 	log->flush_gen = atomic_load(&log->bs->data_gen);
 	atomic_fetch_add(&log->writes, 1);
 	atomic_fetch_add(&log->write_bytes, log->frame_len);
+	log->write_began = base_now_ns();
 	submit(log, BDEV_WRITE, log->frame, log->frame_block, log->frame_len);
 }
 
@@ -207,6 +241,8 @@ static void durable(struct bs_log *log)
 {
 	struct bs_commit_waiters mine = TAILQ_HEAD_INITIALIZER(mine);
 	struct bs_commit_waiter *w, *next;
+
+	uint32_t n = 0;
 
 	pthread_mutex_lock(&log->lock);
 	if (log->with_frame) {
@@ -221,9 +257,15 @@ static void durable(struct bs_log *log)
 			continue;
 		TAILQ_REMOVE(&log->waiters, w, link);
 		TAILQ_INSERT_TAIL(&mine, w, link);
+		log->n_waiters--;
+		n++;
 		atomic_fetch_add(&log->commits, 1);
 	}
+	/* One of them may be the thread that is at this. */
+	log->expected = log->with_frame && n >= GATHER_FROM ? log->n_waiters + n - 1 : 0;
 	pthread_mutex_unlock(&log->lock);
+	log->let_go_ns = base_now_ns();
+	log->write_ns = log->let_go_ns - log->write_began;
 	bs_log_let_go(log, &mine, 0);
 	if (bs_log_wants_checkpoint(log->bs) && bs_ckpt_idle(log->bs))
 		bs_service_kick(log->bs, BS_KICK_CKPT);
@@ -252,7 +294,7 @@ static enum op_next writer_step(struct op *op)
 		return op_await(op, W_DURABLE, 0);
 	case W_DURABLE:
 		durable(log);
-		return op_goto(op, W_SEAL);
+		return log->expected ? op_finish(op) : op_goto(op, W_SEAL);
 	case W_FAIL:
 		bs_freeze(log->bs, op->rc, "the log could not be written");
 		return op_finish(op);
@@ -260,7 +302,7 @@ static enum op_next writer_step(struct op *op)
 	return op_bug(op);
 }
 
-/* The writer has found nothing to do; who came since found it busy and started nothing. */
+/* The writer has found nothing to do, or lets others go first; who came since found it busy and started nothing. */
 static void writer_done(struct op *op, void *arg)
 {
 	struct bs_log *log = arg;

@@ -167,6 +167,8 @@ static int print_activity(const struct call *call, const struct bfs_control_stat
 		{ "commits", "commits", st->commits, false },
 		{ "log_writes", "log writes", st->log_writes, false },
 		{ "flushes", "flushes", st->flushes, false },
+		{ "carried", "carried in the log", st->carried_bytes, true },
+		{ "carried_blocks", "  blocks not home yet", st->carried_blocks, false },
 		{ "checkpoints", "checkpoints", st->checkpoints, false },
 		{ "data_read", "data read", st->data_read_bytes, true },
 		{ "discards", "discards", st->discards, false },
