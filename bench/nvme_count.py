@@ -102,7 +102,7 @@ def report(depth, cost):
         total += per
         print(f"  {per:8.1f}  {key[1]}  ({key[0]})")
         forbidden += bool(FORBIDDEN.search(key[1])) and per >= EACH_POLL / depth
-    print(f"  {total:8.1f}  instructions a read; on its way {forbidden or 'no'} function that locks, takes memory or enters the system")
+    print(f"  {total:8.1f}  instructions a read")
     return total, forbidden
 
 
@@ -125,6 +125,8 @@ def main():
                 server.terminate()
                 server.wait()
         total, forbidden = report(depth, cost)
+        if options.layer == "driver":
+            print(f"            functions on its way that lock, take memory or enter the system: {forbidden or 'none'}")
         over += total > limits.get(depth, float("inf"))
         over += options.layer == "driver" and forbidden
     if options.layer == "driver":

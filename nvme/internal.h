@@ -253,6 +253,7 @@ struct nvme_pool {
 	char *base;
 	uint64_t size;
 	uint64_t plain;     /* so much of it, at its beginning, is ordinary pages */
+	uint64_t plain_end, huge_end; /* what lies beyond is not taken: a server does not reach it */
 	uint64_t *physical; /* by granule; NULL: addresses for controllers are a subtraction */
 	int fd;             /* the ordinary pages */
 	int huge_fd;        /* the huge pages, or -1 */
@@ -280,6 +281,8 @@ struct nvme_reach {
  */
 int nvme_pool_use(const struct nvme_reach *r);
 void nvme_pool_unuse(const struct nvme_reach *r);
+/* From now on memory is only taken before these places. -ENOMEM: some is in use beyond. */
+int nvme_pool_limit(uint64_t plain_end, uint64_t huge_end);
 static inline uint64_t nvme_iova_linear(const void *p)
 {
 	return (uint64_t)((const char *)p - nvme_pool.base) + NVME_IOVA_BASE;

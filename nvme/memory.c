@@ -95,6 +95,8 @@ static int pool_make(const struct nvme_reach *r)
 		free(huge);
 		return rc;
 	}
+	nvme_pool.plain_end = nvme_pool.plain;
+	nvme_pool.huge_end = nvme_pool.size;
 	*plain = (struct span){ .len = nvme_pool.plain };
 	*huge = (struct span){ .at = nvme_pool.plain, .len = nvme_pool.size - nvme_pool.plain };
 	RB_INSERT(spans, &spans, plain);
@@ -133,7 +135,7 @@ static struct span *take(uint64_t from, uint64_t to, uint64_t size, uint64_t ali
 	{
 		skip = round_up(s->at, align) - s->at;
 		if (s->taken || s->at < from || s->at >= to || s->len < skip ||
-		    s->len - skip < size)
+		    s->len - skip < size || s->at + skip + size > to)
 			continue;
 		if (skip) {
 			if (cut(s, skip))
@@ -197,9 +199,9 @@ static void *pool_alloc(size_t size, size_t align)
 		/* Queues must not cross a granule then, and are smaller than one. */
 		if (nvme_pool.physical && size <= NVME_GRANULE)
 			align = MAX(align, pow2_above(size));
-		p = take_held(nvme_pool.plain, nvme_pool.size, size, align);
+		p = take_held(nvme_pool.plain, nvme_pool.huge_end, size, align);
 		if (!p && !nvme_pool.physical)
-			p = take_held(0, nvme_pool.plain, size, align);
+			p = take_held(0, nvme_pool.plain_end, size, align);
 	}
 	pthread_mutex_unlock(&lock);
 	return p;
@@ -264,6 +266,25 @@ void nvme_pool_unuse(const struct nvme_reach *r)
 	pthread_mutex_lock(&lock);
 	backing_unreach(r);
 	pthread_mutex_unlock(&lock);
+}
+
+int nvme_pool_limit(uint64_t plain_end, uint64_t huge_end)
+{
+	struct span *s;
+	int rc = 0;
+
+	pthread_mutex_lock(&lock);
+	RB_FOREACH(s, spans, &spans)
+	{
+		if (s->taken && s->at + s->len > (s->at < nvme_pool.plain ? plain_end : huge_end))
+			rc = -ENOMEM;
+	}
+	if (!rc) {
+		nvme_pool.plain_end = MIN(nvme_pool.plain_end, plain_end);
+		nvme_pool.huge_end = MIN(nvme_pool.huge_end, huge_end);
+	}
+	pthread_mutex_unlock(&lock);
+	return rc;
 }
 
 void *nvme_alloc(size_t size, size_t align)

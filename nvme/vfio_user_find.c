@@ -287,12 +287,18 @@ static void turn_on_msix(struct vu *v)
 
 static const struct nvme_reach file_reach = { .kind = NVME_REACH_FILE };
 
-static int share_file(struct vu *v, int fd, uint64_t at, uint64_t len)
+#define LEAST_PIECE (2 * MiB)
+#define LEAST_MEMORY (64 * MiB)
+#define MOST_PIECES 4096u
+
+/* len bytes of the file from `from` on, which begins at `begin` of the pool. */
+static int share_piece(struct vu *v, int fd, uint64_t begin, uint64_t from, uint64_t len)
 {
 	struct vu_dma_map m = {
 		.argsz = sizeof(m),
 		.flags = VU_DMA_READABLE | VU_DMA_WRITABLE,
-		.address = NVME_IOVA_BASE + at,
+		.offset = from,
+		.address = NVME_IOVA_BASE + begin + from,
 		.size = len,
 	};
 	struct iovec part[2] = { { &m, sizeof(m) }, { NULL, 0 } };
@@ -303,9 +309,31 @@ static int share_file(struct vu *v, int fd, uint64_t at, uint64_t len)
 	return rc;
 }
 
+/*
+ * The file, whole or, where the server takes not so much at once, in pieces, each as large as it takes; *reached: how far it has gone when
+ * no more is taken.
+ */
+static int share_file(struct vu *v, int fd, uint64_t begin, uint64_t len, uint64_t *reached)
+{
+	uint64_t piece = len, done = 0;
+	int rc = 0;
+
+	for (unsigned n = 0; done < len && n < MOST_PIECES && !v->conn.dead; n++) {
+		rc = share_piece(v, fd, begin, done, MIN(piece, len - done));
+		if (!rc)
+			done += MIN(piece, len - done);
+		else if (piece <= LEAST_PIECE)
+			break;
+		else
+			piece = piece / 2 / LEAST_PIECE * LEAST_PIECE;
+	}
+	*reached = begin + done;
+	return v->conn.dead || !done ? rc : 0;
+}
+
 static int share_memory(struct vu *v, const char *path, struct base_err *err)
 {
-	uint64_t plain;
+	uint64_t plain, plain_end, huge_end;
 	int rc = nvme_pool_use(&file_reach);
 
 	if (rc == -EBUSY)
@@ -315,12 +343,17 @@ static int share_memory(struct vu *v, const char *path, struct base_err *err)
 	if (rc)
 		return base_err_set(err, rc, "%s: no memory for DMA", path);
 	plain = nvme_pool.plain;
-	rc = share_file(v, nvme_pool.fd, 0, plain);
+	huge_end = plain;
+	rc = share_file(v, nvme_pool.fd, 0, plain, &plain_end);
 	if (!rc && nvme_pool.size > plain)
-		rc = share_file(v, nvme_pool.huge_fd, plain, nvme_pool.size - plain);
-	return rc ? base_err_set(err, rc, "%s: the server does not take our memory: %s", path,
-				 strerror(-rc))
-		  : 0;
+		rc = share_file(v, nvme_pool.huge_fd, plain, nvme_pool.size - plain, &huge_end);
+	if (rc)
+		return base_err_set(err, rc, "%s: the server does not take our memory: %s", path,
+				    strerror(-rc));
+	if (plain_end >= LEAST_MEMORY && !nvme_pool_limit(plain_end, huge_end))
+		return 0;
+	return base_err_set(err, -ENOMEM, "%s: the server takes only %llu MiB of our memory", path,
+			    (unsigned long long)((plain_end + huge_end - plain) / MiB));
 }
 
 int vu_find(struct vu *v, const char *path, struct base_err *err)

@@ -44,6 +44,8 @@ struct nvmet_style {
 	unsigned dstrd;         /* as in CAP */
 	bool words;             /* registers of eight bytes by halves only */
 	bool map_answers;       /* says again what was mapped */
+	uint64_t map_most;      /* bytes at once; 0: any */
+	unsigned maps;          /* how many; 0: as many as there is room for */
 	bool short_answers;     /* to writes: a header alone */
 	bool talkative;         /* wishes, and answers to nobody, between the answers */
 	bool no_vectors;        /* INTx only */

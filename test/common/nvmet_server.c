@@ -53,8 +53,10 @@ static int do_map(struct nvmet *t, struct nvmet_request *q, struct nvmet_reply *
 		else if (m.address < o->iova + o->size && o->iova < m.address + m.size)
 			return EEXIST;
 	}
-	if (!slot)
+	if (!slot || (t->o.style.maps && slot >= &t->maps[t->o.style.maps]))
 		return ENOSPC;
+	if (t->o.style.map_most && m.size > t->o.style.map_most)
+		return EINVAL;
 	p = mmap(NULL, m.size, m.flags & VU_DMA_WRITABLE ? PROT_READ | PROT_WRITE : PROT_READ,
 		 MAP_SHARED | MAP_NORESERVE, q->fd, (off_t)m.offset);
 	if (p == MAP_FAILED)

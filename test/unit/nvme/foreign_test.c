@@ -187,6 +187,41 @@ TEST(nvme_foreign, what_a_controller_tells_is_heard_without_a_poll)
 	base_log_set_sink(NULL, NULL);
 }
 
+/* ---- memory ---- */
+
+TEST(nvme_foreign, memory_goes_to_a_server_in_pieces_as_far_as_it_takes_it)
+{
+	struct nvmet_opts t = { .size = 16 * MiB, .style = { .map_most = 128 * MiB, .maps = 3 } };
+	uint64_t most = nvme_pool.plain_end;
+	struct nvme_ctrlr *c;
+	struct base_err err;
+	struct peer p;
+	void *a, *b;
+
+	/* What others have left in this process lies before the limit. */
+	peer_start(&p, &t);
+	use(&p, NULL, false);
+	EXPECT_EQ_INT(384 * MiB, nvme_pool.plain_end);
+	a = nvme_alloc(300 * MiB, 0);
+	EXPECT_TRUE(a);
+	b = nvme_alloc(100 * MiB, 0);
+	EXPECT_FALSE(b);
+	peer_stop(&p);
+	/* Beyond what this one takes there is memory in use. */
+	t.style.maps = 1;
+	peer_start(&p, &t);
+	EXPECT_ERR(-ENOMEM, nvme_attach(p.address, NULL, &c, &err));
+	EXPECT_TRUE(strstr(err.text, "takes only 128 MiB of our memory"));
+	peer_stop(&p);
+	nvme_free(a);
+	t.style.map_most = 1 * MiB;
+	peer_start(&p, &t);
+	EXPECT_ERR(-EINVAL, nvme_attach(p.address, NULL, &c, &err));
+	EXPECT_TRUE(strstr(err.text, "does not take our memory"));
+	peer_stop(&p);
+	nvme_pool.plain_end = most ? most : nvme_pool.plain;
+}
+
 /* ---- silence ---- */
 
 #define PATIENCE_MS 300u
