@@ -134,11 +134,11 @@ define archive
 	@ar rcs $@ $(filter %.o,$^)
 endef
 
-# The names of static archives stay inside; our own are hidden but for BLOBFS_API.
+# The names of static archives stay inside; our own are hidden but for BLOBFS_API. Calls among our own functions are direct.
 $(lib_so): $(call obj,$(lib_src)) $(files)
 	@mkdir -p $(@D)
 	@echo "  LD   $@"
-	@$(CC) -shared -Wl,-soname,libblobfs.so $(ALL_LDFLAGS) -Wl,--exclude-libs,ALL $(filter %.o,$^) -o $@ $(LIBS)
+	@$(CC) -shared -Wl,-soname,libblobfs.so $(ALL_LDFLAGS) -Wl,--exclude-libs,ALL -Wl,-Bsymbolic-functions $(filter %.o,$^) -o $@ $(LIBS)
 
 $(lib_a): $(call obj,$(lib_src)) $(files)
 	$(archive)

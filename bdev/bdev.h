@@ -194,7 +194,15 @@ BLOBFS_API int bdev_channel_fd(struct bdev_channel *ch);
 /* I/Os submitted and not yet called back. */
 BLOBFS_API uint32_t bdev_channel_inflight(struct bdev_channel *ch);
 /* Small number of this channel, unique among the device's live channels, below 256. */
-BLOBFS_API unsigned bdev_channel_index(const struct bdev_channel *ch);
+struct bdev_channel_head { /* what a channel begins with */
+	unsigned index;
+};
+static inline unsigned bdev_channel_index(const struct bdev_channel *ch)
+{
+	return ((const struct bdev_channel_head *)(const void *)ch)->index;
+}
+/* The numbers of all channels there have ever been are below this one. */
+BLOBFS_API unsigned bdev_channels_end(const struct bdev *dev);
 
 /* Memory that many I/Os will use (a page cache): the module may pin or register it once. -ENOTSUP
  * is harmless: pass handle 0. */

@@ -34,8 +34,10 @@ static unsigned take_index(struct bdev *dev, struct bdev_channel *ch)
 	for (i = 0; i < n && dev->channels[i]; i++)
 		;
 	if (i < n) {
-		ch->index = i;
+		ch->head.index = i;
 		dev->channels[i] = ch;
+		if (i >= atomic_load(&dev->channels_end))
+			atomic_store(&dev->channels_end, i + 1);
 	}
 	pthread_mutex_unlock(&dev->lock);
 	return i < n ? 0 : 1;
@@ -46,7 +48,7 @@ static void give_index(struct bdev_channel *ch)
 	struct bdev *dev = ch->dev;
 
 	pthread_mutex_lock(&dev->lock);
-	dev->channels[ch->index] = NULL;
+	dev->channels[ch->head.index] = NULL;
 	dev->gone.reads += ch->stats.reads;
 	dev->gone.read_bytes += ch->stats.read_bytes;
 	dev->gone.writes += ch->stats.writes;
@@ -101,8 +103,8 @@ static void nap(void)
 /* Waits for the channel's own I/O; nobody else uses it any more. */
 static void drain(struct bdev_channel *ch)
 {
-	while (bdev_poll(ch) || atomic_load(&ch->inflight)) {
-		if (!atomic_load(&ch->inflight))
+	while (bdev_poll(ch) || channel_inflight(ch)) {
+		if (!channel_inflight(ch))
 			continue;
 		if (atomic_load(&ch->poller))
 			nap();
@@ -122,28 +124,6 @@ void channel_destroy(struct bdev_channel *ch)
 	ch->module->channel_destroy(ch);
 	pthread_mutex_destroy(&ch->lock);
 	free(ch);
-}
-
-void channel_put(struct bdev_channel *ch, struct bdev_io *io)
-{
-	/* Those that wait longer go first. */
-	if (!ch->queue.head && ch->in_module < ch->depth && ch->module->submit(ch, io))
-		ch->in_module++;
-	else
-		io_list_push(&ch->queue, io);
-}
-
-void channel_put_done(struct bdev_channel *ch, struct bdev_io *io, int rc)
-{
-	io->rc = rc;
-	io_list_push(&ch->done, io);
-}
-
-void channel_done(struct bdev_channel *ch, struct bdev_io *io, int rc)
-{
-	assert(ch->in_module);
-	ch->in_module--;
-	channel_put_done(ch, io, rc);
 }
 
 void channel_remote_begin(struct bdev_channel *ch)
@@ -216,7 +196,10 @@ static int call_back(struct bdev_io *done)
 		struct bdev_io *io = done;
 
 		done = io->next;
-		port_complete(io);
+		if (__builtin_expect(!io->rc && !io->parent, 1))
+			port_call_back(io, 0);
+		else
+			port_complete(io);
 		n++;
 	}
 	return n;
@@ -356,7 +339,7 @@ void channel_forked(struct bdev_channel *ch)
 	atomic_store(&ch->driver.ready, NULL);
 	atomic_store(&ch->remote, NULL);
 	atomic_store(&ch->remote_out, 0);
-	atomic_store(&ch->inflight, 0);
+	atomic_store(&ch->ended, atomic_load(&ch->begun));
 	atomic_store(&ch->poller, false);
 	ch->in_module = 0;
 	ch->waiters = ch->last_waiter = NULL;
@@ -393,10 +376,10 @@ int bdev_channel_fd(struct bdev_channel *ch)
 
 uint32_t bdev_channel_inflight(struct bdev_channel *ch)
 {
-	return atomic_load_explicit(&ch->inflight, memory_order_relaxed);
+	return channel_inflight(ch);
 }
 
-unsigned bdev_channel_index(const struct bdev_channel *ch)
+unsigned bdev_channels_end(const struct bdev *dev)
 {
-	return ch->index;
+	return atomic_load(&dev->channels_end);
 }

@@ -3,6 +3,7 @@
 #ifndef BDEV_INTERNAL_H
 #define BDEV_INTERNAL_H
 
+#include <assert.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -86,8 +87,11 @@ struct bdev {
 
 	pthread_mutex_t lock; /* channel table, statistics of channels that are gone, zero buffer */
 	struct bdev_channel *channels[BDEV_MAX_CHANNELS];
+	atomic_uint channels_end; /* of those that were ever used */
 	struct bdev_stats gone;
 	struct bdev_pool pool;
+	/* Memory the device reaches for certain. A module that has dma_ok says which. */
+	uint64_t dma_base, dma_len;
 	void *zeroes; /* of BDEV_ZEROES_LEN bytes once write-zeroes was emulated */
 	void *priv;
 };
@@ -105,13 +109,14 @@ struct channel_waiter {
 };
 
 struct bdev_channel {
+	struct bdev_channel_head head; /* first */
 	struct op_driver driver;
 	struct bdev *dev;
 	const struct bdev_module *module;
 	void *priv;
-	unsigned index;
 	atomic_uint users;    /* who borrowed it */
-	atomic_uint inflight; /* of the callers, not called back yet */
+	/* I/Os of the callers: submitted (changed under the lock), and called back. */
+	atomic_uint begun, ended;
 	atomic_bool fd_used;  /* somebody may sleep on the descriptor */
 	/* A thread is in module->wait, or about to be: nobody else reaps. Set under the lock,
 	 * looked at by wakers without it. */
@@ -158,10 +163,38 @@ static inline struct bdev_io *io_list_pop(struct io_list *l)
 int channel_create(struct bdev *dev, struct bdev_channel **out);
 void channel_destroy(struct bdev_channel *ch);
 /* With the lock held: queues an I/O that passed the checks, or one that failed them. */
-void channel_put(struct bdev_channel *ch, struct bdev_io *io);
-void channel_put_done(struct bdev_channel *ch, struct bdev_io *io, int rc);
+static inline void channel_put(struct bdev_channel *ch, struct bdev_io *io)
+{
+	/* Those that wait longer go first. */
+	if (__builtin_expect(!ch->queue.head && ch->in_module < ch->depth && ch->module->submit(ch, io), 1))
+		ch->in_module++;
+	else
+		io_list_push(&ch->queue, io);
+}
+
+static inline void channel_put_done(struct bdev_channel *ch, struct bdev_io *io, int rc)
+{
+	io->rc = rc;
+	io_list_push(&ch->done, io);
+}
+
 /* Modules, with the lock held: io is complete. */
-void channel_done(struct bdev_channel *ch, struct bdev_io *io, int rc);
+static inline void channel_done(struct bdev_channel *ch, struct bdev_io *io, int rc)
+{
+	assert(ch->in_module);
+	ch->in_module--;
+	channel_put_done(ch, io, rc);
+}
+
+/* What a poll may still call back. */
+static inline unsigned channel_inflight(struct bdev_channel *ch)
+{
+	/* In this order: what has ended has begun. */
+	unsigned ended = atomic_load(&ch->ended);
+
+	return atomic_load(&ch->begun) - ended;
+}
+
 /* Modules, from a thread of their own without the lock. channel_remote_begin was called under the
  * lock when the I/O was given to that thread. */
 void channel_remote_begin(struct bdev_channel *ch);
@@ -176,6 +209,11 @@ void channel_forked(struct bdev_channel *ch);
 void port_complete(struct bdev_io *io);
 /* From a poll, without the lock: io of a caller has ended; calls back. */
 void port_finish(struct bdev_io *io, int rc);
+static inline void port_call_back(struct bdev_io *io, int rc)
+{
+	atomic_fetch_add_explicit(&io->ch->ended, 1, memory_order_release);
+	io->cb(io, rc);
+}
 
 /* ---- slow.c ---- */
 /* Splits, bounces and emulates. In the submitting thread or in a poll, without the lock. */

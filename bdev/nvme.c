@@ -51,9 +51,10 @@ struct nvme_channel {
 	int epoll, timer;
 	int timer_ms; /* 0: off */
 	bool gone_watched;
-	bool deaf;        /* the controller's interrupts do not come */
-	unsigned unheard; /* completions in a row that only a look has found */
-	atomic_bool dirty; /* submitted and not kicked */
+	bool deaf;         /* the controller's interrupts do not come */
+	unsigned unheard;  /* completions in a row that only a look has found */
+	atomic_bool dirty; /* submitted and not kicked; set under the channel's lock */
+	unsigned shift;    /* of a logical block */
 	struct slot *free;
 	struct slot slots[];
 };
@@ -96,6 +97,7 @@ const struct bdev_module *nvme_choose_module(const char *name, const struct bdev
 static void fill_info(struct bdev *dev, const struct nvme *n)
 {
 	const struct nvme_ctrlr_info *i = nvme_info(n->c);
+	const void *window;
 
 	dev->info.size = n->ns.blocks * n->ns.block_size;
 	dev->info.block_size = n->ns.block_size;
@@ -111,6 +113,8 @@ static void fill_info(struct bdev *dev, const struct nvme *n)
 	dev->info.discard_zeroes = i->deallocate && n->ns.deallocated_zeroes;
 	dev->info.write_zeroes = i->write_zeroes;
 	dev->info.needs_dma = true;
+	nvme_memory_window(&window, &dev->dma_len);
+	dev->dma_base = (uintptr_t)window;
 }
 
 static int choose_ns(struct nvme *n, const char *name, uint32_t nsid, struct base_err *err)
@@ -231,6 +235,8 @@ static void free_channel(struct nvme_channel *c)
 	free(c);
 }
 
+static void io_done(struct nvme_cmd *cmd, int rc);
+
 static int nvme_channel_create(struct bdev_channel *ch)
 {
 	struct nvme *n = ch->dev->priv;
@@ -252,7 +258,10 @@ static int nvme_channel_create(struct bdev_channel *ch)
 		free_channel(c);
 		return rc;
 	}
+	c->shift = (unsigned)__builtin_ctz(n->ns.block_size);
 	for (unsigned i = 0; i < ch->depth; i++) {
+		c->slots[i].cmd.nsid = n->ns.nsid;
+		c->slots[i].cmd.cb = io_done;
 		c->slots[i].next = c->free;
 		c->free = &c->slots[i];
 	}
@@ -293,10 +302,12 @@ static void io_done(struct nvme_cmd *cmd, int rc)
 
 	s->next = c->free;
 	c->free = s;
-	channel_done(io->ch, io, port_error(rc));
+	channel_done(io->ch, io, __builtin_expect(rc, 0) ? port_error(rc) : 0);
 }
 
-static void fill_cmd(const struct nvme *n, const struct bdev_io *io, struct nvme_cmd *cmd)
+/* What is the same for every command of a slot stands there since the channel was made. */
+static inline void fill_cmd(const struct nvme_channel *c, const struct bdev_io *io,
+			    struct nvme_cmd *cmd)
 {
 	static const enum nvme_op ops[] = {
 		[BDEV_READ] = NVME_READ,
@@ -305,19 +316,16 @@ static void fill_cmd(const struct nvme *n, const struct bdev_io *io, struct nvme
 		[BDEV_DISCARD] = NVME_DEALLOCATE,
 		[BDEV_WRITE_ZEROES] = NVME_WRITE_ZEROES,
 	};
-	unsigned shift = (unsigned)__builtin_ctz(n->ns.block_size);
 
 	cmd->op = ops[io->op];
-	cmd->nsid = n->ns.nsid;
 	cmd->flags = io->opts.flags & BDEV_FUA ? NVME_FUA : 0;
 	if (io->op == BDEV_WRITE_ZEROES && !(io->opts.flags & BDEV_NO_UNMAP))
 		cmd->flags |= NVME_MAY_DEALLOCATE;
-	cmd->lba = io->offset >> shift;
-	cmd->blocks = io->length >> shift;
+	cmd->lba = io->offset >> c->shift;
+	cmd->blocks = io->length >> c->shift;
 	cmd->iov = io->iov;
 	cmd->iovcnt = io->iovcnt;
 	cmd->stream = io->op == BDEV_WRITE ? io->opts.stream : 0;
-	cmd->cb = io_done;
 }
 
 static bool nvme_io_submit(struct bdev_channel *ch, struct bdev_io *io)
@@ -329,9 +337,10 @@ static bool nvme_io_submit(struct bdev_channel *ch, struct bdev_io *io)
 		return false;
 	c->free = s->next;
 	s->io = io;
-	fill_cmd(ch->dev->priv, io, &s->cmd);
+	fill_cmd(c, io, &s->cmd);
+	/* Who submits kicks, or polls, and sees what it has written itself. */
+	atomic_store_explicit(&c->dirty, true, memory_order_relaxed);
 	nvme_submit(c->q, &s->cmd);
-	atomic_store(&c->dirty, true);
 	return true;
 }
 

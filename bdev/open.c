@@ -185,6 +185,7 @@ struct bdev *bdev_alloc(const struct bdev_module *module, const char *name)
 	}
 	pthread_mutex_init(&dev->lock, NULL);
 	dev->module = module;
+	dev->dma_len = UINT64_MAX;
 	dev->refs = 1;
 	dev->info.name = dev->name;
 	dev->info.module = module->name;

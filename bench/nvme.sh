@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
 # make bench-nvme: 4 KiB random reads of the NVMe driver, alone and with what stands on it, on the emulated controller in another process.
-# SECONDS_EACH (2) for each line of times; then instructions a read, by callgrind, if valgrind is there.
+# SECONDS_EACH (2) for each line of times; then the blob store and its device by turns, on memory and on a device of 100,000 I/Os a second;
+# then instructions a read, by callgrind, if valgrind is there.
 root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
 BUILD=${BUILD:-$root/build}
 export BUILD
@@ -22,7 +23,12 @@ echo "The driver, one thread, null medium in another process:"
 for depth in 1 32 128; do
 	"$BUILD/bench/stack_bench" "nvme:vfio-user:$tmp/sock" bdev -q $depth -t "${SECONDS_EACH:-2}" || exit 1
 done
+echo "The blob store and its device by turns:"
+for what in "" "-w" "-i 100000" "-i 100000 -w"; do
+	# shellcheck disable=SC2086 # options
+	"$BUILD/bench/stack_bench" ram:1G pairs -q 32 -t "${SECONDS_PAIR:-0.3}" $what || exit 1
+done
+"$BUILD/bench/stack_bench" ram:1G pairs -q 1 -t "${SECONDS_PAIR:-0.3}" || exit 1
 command -v valgrind >/dev/null || { echo "valgrind is not installed: no instructions (make deps BENCH=1)"; exit 0; }
 "$root/bench/nvme_count.py" --limit 1=350 --limit 32=250 || exit 1
-"$root/bench/nvme_count.py" --layer bdev 32 || exit 1
-"$root/bench/nvme_count.py" --layer blob 32
+"$root/bench/nvme_count.py" --stack --limit 1=100 --limit 1000000=250 32

@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What a random read of 4 KiB costs on the way from a layer down to the device, by one thread, resubmitted as it ends.
+ * What a random read (or write) of 4 KiB costs on the way from a layer down to the device, by one thread, resubmitted as it ends.
  *
- *   stack_bench DEVICE bdev|blob [-q DEPTH] [-t SECONDS] [-n READS] [-s MICROSECONDS]
+ *   stack_bench DEVICE bdev|blob|op [-q DEPTH] [-t SECONDS] [-n READS] [-s MICROSECONDS]
  *   stack_bench DEVICE make RUNS
+ *   stack_bench DEVICE pairs [RUNS] [-p PAIRS] [-w] [-i IOPS] [-l MICROSECONDS] [-q DEPTH] [-t SECONDS]
  *
- * make: formats the device (what it holds is lost) with a store of one blob of so many runs, which `blob` reads. The other options
- * are those of nvme_bench.
+ * blob: through the store, with callbacks as the device has them; op: each as a child of an op. make: formats the device (what it
+ * holds is lost) with a store of one blob of so many runs, of 512 MiB if it is one, which these read. pairs: does that and then
+ * measures the bare device and the store by turns (-w: writes), in one process, on the same blocks: medians, what the store adds, and what
+ * share of the device's rate it keeps. -i: the device is delayed to that rate, each I/O for 100 microseconds at least, or for what -l says. The other
+ * options are those of nvme_bench.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,12 +21,16 @@
 
 #include "base/dma.h"
 #include "base/util.h"
+#include "bdev/wrap.h"
 #include "blob/blob.h"
 
 #define MAX_DEPTH 1023u
 
+#define ONE_RUN (512 * MiB / BS_BLOCK) /* blocks of a blob of one run */
+#define MAX_PAIRS 101u
+
 struct one {
-	struct op op; /* of a read of the blob */
+	struct op op; /* of a read of the blob as an op's child */
 	struct bdev_io dev;
 	struct bs_io io;
 	struct iovec v;
@@ -32,6 +40,8 @@ struct one {
 struct run {
 	struct bdev_channel *ch;
 	struct bs_blob *blob;
+	uint64_t base, step; /* of the places: first byte, and so many blocks from one to the next */
+	bool write, ops;
 	uint64_t mask, left, done, failed, polls, seed;
 	struct one *all;
 };
@@ -47,7 +57,7 @@ static uint64_t next_random(uint64_t *s)
 static uint64_t place(struct run *r)
 {
 	r->left--;
-	return (next_random(&r->seed) & r->mask) * BS_BLOCK;
+	return r->base + (next_random(&r->seed) & r->mask) * r->step * BS_BLOCK;
 }
 
 static void dev_done(struct bdev_io *io, int rc)
@@ -59,6 +69,18 @@ static void dev_done(struct bdev_io *io, int rc)
 	if (o->r->left) {
 		io->offset = place(o->r);
 		bdev_submit(o->r->ch, io);
+	}
+}
+
+static void blob_done(struct bs_io *io, int rc)
+{
+	struct one *o = container_of(io, struct one, io);
+
+	o->r->done++;
+	o->r->failed += rc != 0;
+	if (o->r->left) {
+		io->offset = place(o->r);
+		bs_io_submit(o->r->ch, io, blob_done);
 	}
 }
 
@@ -87,13 +109,20 @@ static void start(struct run *r, struct one *o, char *buf)
 	o->r = r;
 	o->v = (struct iovec){ buf, BS_BLOCK };
 	if (!r->blob) {
-		bdev_io_init_buf(&o->dev, BDEV_READ, buf, place(r), BS_BLOCK, dev_done, o);
+		bdev_io_init_buf(&o->dev, r->write ? BDEV_WRITE : BDEV_READ, buf, place(r), BS_BLOCK, dev_done, o);
 		bdev_submit(r->ch, &o->dev);
 		return;
 	}
-	o->io = (struct bs_io){
-		.blob = r->blob, .op = BS_READ, .length = BS_BLOCK, .iov = &o->v, .iovcnt = 1
-	};
+	o->io = (struct bs_io){ .blob = r->blob,
+				.op = r->write ? BS_WRITE : BS_READ,
+				.length = BS_BLOCK,
+				.iov = &o->v,
+				.iovcnt = 1 };
+	if (!r->ops) {
+		o->io.offset = place(r);
+		bs_io_submit(r->ch, &o->io, blob_done);
+		return;
+	}
 	op_init(&o->op, "read", read_again, bdev_channel_driver(r->ch), ended, r);
 	op_start(&o->op);
 }
@@ -122,95 +151,140 @@ __attribute__((noinline, noclone)) static void loop(struct run *r, double second
 	bdev_poll(r->ch);
 }
 
-static int measure(struct bdev *dev, struct run *r, unsigned depth, double seconds,
-		   unsigned settle_us)
+/* Nanoseconds each; 0: it failed. */
+static double measure(struct bdev *dev, struct run *r, unsigned depth, double seconds,
+		      unsigned settle_us, double *cycles)
 {
 	char *buf = dma_zalloc((size_t)depth * BS_BLOCK, BS_BLOCK);
-	int rc = bdev_channel_create(dev, &r->ch);
-	uint64_t cycles;
+	uint64_t tsc;
 	double took;
 
+	r->done = r->failed = r->polls = 0;
 	r->all = calloc(depth, sizeof(*r->all));
-	if (rc || !buf || !r->all)
-		return -1;
+	if (!buf || !r->all || bdev_channel_create(dev, &r->ch))
+		return 0;
 	took = now();
-	cycles = __rdtsc();
+	tsc = __rdtsc();
 	for (unsigned i = 0; i < depth && r->left; i++)
 		start(r, &r->all[i], buf + (size_t)i * BS_BLOCK);
 	loop(r, seconds, settle_us);
-	cycles = __rdtsc() - cycles;
+	tsc = __rdtsc() - tsc;
 	took = now() - took;
-	printf("%s depth %4u: %9.0f reads/s, %6.0f cycles, %6.0f ns a read%s\n",
-	       r->blob ? "blob" : "bdev", depth, (double)r->done / took,
-	       (double)cycles / (double)r->done, took * 1e9 / (double)r->done,
-	       r->failed ? ", FAILED" : "");
 	bdev_channel_destroy(r->ch);
 	free(r->all);
 	dma_free(buf);
-	return r->failed ? -1 : 0;
+	*cycles = (double)tsc / (double)r->done;
+	return r->failed ? 0 : took * 1e9 / (double)r->done;
+}
+
+static int measure_and_say(struct bdev *dev, struct run *r, unsigned depth, double seconds,
+			   unsigned settle_us)
+{
+	double cycles, ns = measure(dev, r, depth, seconds, settle_us, &cycles);
+
+	if (ns > 0)
+		printf("%s depth %4u: %9.0f reads/s, %6.0f cycles, %6.0f ns a read\n",
+		       !r->blob ? "bdev" : r->ops ? "op  " : "blob", depth, 1e9 / ns, cycles, ns);
+	return ns > 0 ? 0 : -1;
 }
 
 /* ---- the blob ---- */
 
-/* Unwritten blocks, of which every other is then written: each is a run. */
-static int fill(struct bs *bs, uint64_t runs)
+/* Unwritten blocks, of which every other is then written: each is a run. Or all of them: one run. */
+static int fill(struct bs *bs, uint64_t runs, struct bs_blob **out)
 {
-	struct bs_io io = { .op = BS_WRITE, .length = BS_BLOCK, .iovcnt = 1 };
-	struct iovec v = { dma_zalloc(BS_BLOCK, BS_BLOCK), BS_BLOCK };
+	struct bs_io io = { .op = BS_WRITE, .length = runs > 1 ? BS_BLOCK : MiB, .iovcnt = 1 };
+	uint64_t blocks = runs > 1 ? runs : ONE_RUN, step = runs > 1 ? 2 : MiB / BS_BLOCK;
+	struct iovec v = { dma_zalloc(MiB, BS_BLOCK), io.length };
+	struct bs_blob *first;
 	struct bs_txn *txn;
 	int rc = v.iov_base ? bs_txn_begin(bs, 0, &txn) : -1;
 
 	if (rc)
 		return rc;
-	rc = bs_txn_create(txn, 0, NULL, 0, &io.blob);
+	/* The one that is measured lies behind the second superblock, which would cut it in two. */
+	rc = bs_txn_create(txn, 0, NULL, 0, &first);
+	if (!rc) {
+		rc = bs_txn_prealloc(txn, first, 0, 64 * MiB / BS_BLOCK, BS_STREAM_LONG);
+		bs_blob_put(first);
+	}
 	if (!rc)
-		rc = bs_txn_prealloc(txn, io.blob, 0, runs > 1 ? runs : 65536, BS_STREAM_LONG);
+		rc = bs_txn_create(txn, 0, NULL, 0, &io.blob);
+	if (!rc)
+		rc = bs_txn_prealloc(txn, io.blob, 0, blocks, BS_STREAM_LONG);
 	if (rc) {
 		bs_txn_cancel(txn);
 		return rc;
 	}
 	bs_txn_end(txn);
 	io.iov = &v;
-	for (uint64_t i = 0; i < (runs > 1 ? runs : 65536) && !rc; i += runs > 1 ? 2 : 1) {
+	for (uint64_t i = 0; i < blocks && !rc; i += step) {
 		io.offset = i * BS_BLOCK;
 		rc = bs_io_sync(bs, &io);
 	}
-	bs_blob_put(io.blob);
 	dma_free(v.iov_base);
+	*out = io.blob;
 	return rc;
 }
 
-static int make(struct bdev *dev, uint64_t runs, struct base_err *err)
+static int make(struct bdev *dev, uint64_t runs, struct bs **out, struct bs_blob **blob,
+		struct base_err *err)
 {
 	struct bs_open_opts o = { .size = sizeof(o) };
-	struct bs *bs;
 	struct bs_stat st;
 	int rc = bs_format(dev, NULL, err);
 
 	if (!rc)
-		rc = bs_open(dev, &o, &bs, err);
+		rc = bs_open(dev, &o, out, err);
 	if (rc) {
 		bdev_close(dev);
 		return rc;
 	}
-	rc = fill(bs, runs);
-	bs_get_stat(bs, &st);
+	rc = fill(*out, runs, blob);
+	bs_get_stat(*out, &st);
 	printf("%llu runs\n", (unsigned long long)st.runs);
-	return bs_close(bs) || rc;
+	return rc;
 }
 
+static int make_only(struct bdev *dev, uint64_t runs, struct base_err *err)
+{
+	struct bs_blob *blob = NULL;
+	struct bs *bs = NULL;
+	int rc = make(dev, runs, &bs, &blob, err);
+
+	bs_blob_put(blob);
+	return bs && bs_close(bs) ? -1 : rc;
+}
+
+/* Reads what was written of the blob. */
+static void aim(struct run *r)
+{
+	struct bs_blob_info info;
+	uint64_t places;
+
+	bs_blob_get_info(r->blob, &info);
+	r->step = info.runs > 1 ? 2 : 1;
+	places = info.mapped_blocks / r->step;
+	for (r->mask = 1; r->mask * 2 <= places; r->mask *= 2)
+		;
+	r->mask--;
+}
+
+/* The last one. */
 static int keep(struct bs_blob *blob, void *arg)
 {
-	*(struct bs_blob **)arg = blob;
+	struct bs_blob **last = arg;
+
+	bs_blob_put(*last);
+	*last = blob;
 	bs_blob_ref(blob);
-	return 1;
+	return 0;
 }
 
 static int on_blob(struct bdev *dev, struct run *r, unsigned depth, double seconds,
 		   unsigned settle_us, struct base_err *err)
 {
 	struct bs_open_opts o = { .size = sizeof(o), .flags = BS_RDONLY };
-	struct bs_stat st;
 	struct bs *bs;
 	int rc = bs_open(dev, &o, &bs, err);
 
@@ -219,57 +293,169 @@ static int on_blob(struct bdev *dev, struct run *r, unsigned depth, double secon
 		return rc;
 	}
 	bs_foreach_blob(bs, 0, keep, &r->blob);
-	bs_get_stat(bs, &st);
-	for (r->mask = 1; r->mask * 2 <= MIN(st.used_blocks, (uint64_t)1 << 20); r->mask *= 2)
-		;
-	r->mask--;
-	rc = r->blob ? measure(dev, r, depth, seconds, settle_us) : -1;
+	if (r->blob) {
+		aim(r);
+		rc = measure_and_say(dev, r, depth, seconds, settle_us);
+	}
 	if (r->blob)
 		bs_blob_put(r->blob);
 	return bs_close(bs) || rc;
 }
 
-int main(int argc, char **argv)
+/* ---- by turns ---- */
+
+static int by_size(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static double median(double *v, unsigned n)
+{
+	qsort(v, n, sizeof(*v), by_size);
+	return v[n / 2];
+}
+
+static int turns(struct run *store, unsigned pairs, unsigned depth, double seconds, struct bdev *dev)
+{
+	double bare_ns[MAX_PAIRS], store_ns[MAX_PAIRS], more[MAX_PAIRS], kept[MAX_PAIRS], cycles;
+	struct bs_extent e;
+	struct run bare = *store;
+
+	bs_map_lookup(store->blob, 0, 1, &e);
+	bare.blob = NULL;
+	bare.base = e.phys * BS_BLOCK;
+	for (unsigned i = 0; i < pairs; i++) {
+		bare.left = store->left = UINT64_MAX;
+		/* Neither is always the second. */
+		if (i % 2)
+			store_ns[i] = measure(dev, store, depth, seconds, 0, &cycles);
+		bare_ns[i] = measure(dev, &bare, depth, seconds, 0, &cycles);
+		if (i % 2 == 0)
+			store_ns[i] = measure(dev, store, depth, seconds, 0, &cycles);
+		if (bare_ns[i] <= 0 || store_ns[i] <= 0)
+			return -1;
+		more[i] = store_ns[i] - bare_ns[i];
+		kept[i] = bare_ns[i] / store_ns[i];
+	}
+	printf("%s of %s, depth %u, %u pairs: ", store->write ? "writes" : "reads", bdev_info(dev)->name,
+	       depth, pairs);
+	printf("device %.0f ns, store %.0f ns, the store adds %.0f ns and keeps %.1f %% of %.0f a second\n",
+	       median(bare_ns, pairs), median(store_ns, pairs), median(more, pairs),
+	       100 * median(kept, pairs), 1e9 / bare_ns[pairs / 2]);
+	return 0;
+}
+
+static int on_both(struct bdev *dev, struct run *r, uint64_t runs, unsigned pairs, unsigned depth,
+		   double seconds, struct base_err *err)
+{
+	struct bs *bs = NULL;
+	int rc = make(dev, runs, &bs, &r->blob, err);
+
+	if (!rc) {
+		aim(r);
+		rc = turns(r, pairs, depth, seconds, dev);
+	}
+	bs_blob_put(r->blob);
+	return bs && bs_close(bs) ? -1 : rc;
+}
+
+/* ---- the command line ---- */
+
+struct args {
+	const char *device, *what;
+	uint64_t runs, reads;
+	unsigned depth, settle, pairs, iops, latency;
+	double seconds;
+	bool write;
+};
+
+static bool parse(int argc, char **argv, struct args *a)
+{
+	int o;
+
+	while ((o = getopt(argc, argv, "q:t:n:s:p:i:l:w")) != -1) {
+		if (o == 'q')
+			a->depth = (unsigned)atoi(optarg);
+		else if (o == 't')
+			a->seconds = atof(optarg);
+		else if (o == 'n')
+			a->reads = strtoull(optarg, NULL, 0);
+		else if (o == 's')
+			a->settle = (unsigned)atoi(optarg);
+		else if (o == 'p')
+			a->pairs = (unsigned)atoi(optarg);
+		else if (o == 'i')
+			a->iops = (unsigned)atoi(optarg);
+		else if (o == 'l')
+			a->latency = (unsigned)atoi(optarg);
+		else if (o == 'w')
+			a->write = true;
+		else
+			return false;
+	}
+	if (argc - optind < 2 || !a->depth || a->depth > MAX_DEPTH || !a->pairs || a->pairs > MAX_PAIRS)
+		return false;
+	a->device = argv[optind];
+	a->what = argv[optind + 1];
+	a->runs = optind + 2 < argc ? strtoull(argv[optind + 2], NULL, 0) : 1;
+	return true;
+}
+
+static int on_device(struct bdev *dev, struct run *r, const struct args *a)
+{
+	int rc;
+
+	for (r->mask = 1; r->mask * 2 <= bdev_info(dev)->size / BS_BLOCK; r->mask *= 2)
+		;
+	r->mask--;
+	rc = measure_and_say(dev, r, a->depth, a->seconds, a->settle);
+	bdev_close(dev);
+	return rc;
+}
+
+static int run(const struct args *a, struct base_err *err)
 {
 	struct bdev_opts b = { .size = sizeof(b), .depth = MAX_DEPTH };
-	struct run r = { .left = UINT64_MAX, .seed = 88172645463325252ull };
-	unsigned depth = 32, settle = 0;
-	struct base_err err = { "" };
-	double seconds = 2;
+	struct run r = { .left = a->reads, .step = 1, .write = a->write, .seed = 88172645463325252ull };
 	struct bdev *dev;
-	int o, rc;
+	int rc = bdev_open(a->device, &b, &dev, err);
 
-	while ((o = getopt(argc, argv, "q:t:n:s:")) != -1) {
-		if (o == 'q')
-			depth = (unsigned)atoi(optarg);
-		else if (o == 't')
-			seconds = atof(optarg);
-		else if (o == 'n')
-			r.left = strtoull(optarg, NULL, 0);
-		else if (o == 's')
-			settle = (unsigned)atoi(optarg);
-		else
-			optind = argc;
-	}
-	if (argc - optind < 2 || !depth || depth > MAX_DEPTH) {
-		fprintf(stderr,
-			"usage: stack_bench DEVICE bdev|blob [-q DEPTH] [-t SECONDS] [-n READS] [-s US]\n"
-			"       stack_bench DEVICE make RUNS\n");
-		return 2;
-	}
-	rc = bdev_open(argv[optind], &b, &dev, &err);
-	if (!rc && !strcmp(argv[optind + 1], "make")) {
-		rc = make(dev, optind + 2 < argc ? strtoull(argv[optind + 2], NULL, 0) : 1, &err);
-	} else if (!rc && !strcmp(argv[optind + 1], "blob")) {
-		rc = on_blob(dev, &r, depth, seconds, settle, &err);
-	} else if (!rc) {
-		for (r.mask = 1; r.mask * 2 <= bdev_info(dev)->size / BS_BLOCK; r.mask *= 2)
-			;
-		r.mask--;
-		rc = measure(dev, &r, depth, seconds, settle);
-		bdev_close(dev);
+	if (!rc && a->iops) {
+		struct bdev *base = dev;
+
+		rc = bdev_delay_create(base, a->latency, a->iops, &dev);
+		if (rc)
+			bdev_close(base);
 	}
 	if (rc)
+		return rc;
+	r.ops = !strcmp(a->what, "op");
+	if (!strcmp(a->what, "make"))
+		return make_only(dev, a->runs, err);
+	if (!strcmp(a->what, "pairs"))
+		return on_both(dev, &r, a->runs, a->pairs, a->depth, a->seconds, err);
+	if (r.ops || !strcmp(a->what, "blob"))
+		return on_blob(dev, &r, a->depth, a->seconds, a->settle, err);
+	return on_device(dev, &r, a);
+}
+
+int main(int argc, char **argv)
+{
+	struct args a = { .depth = 32, .seconds = 2, .pairs = 11, .latency = 100, .reads = UINT64_MAX };
+	struct base_err err = { "" };
+
+	if (!parse(argc, argv, &a)) {
+		fprintf(stderr,
+			"usage: stack_bench DEVICE bdev|blob|op [-q DEPTH] [-t SECONDS] [-n READS] [-s US]\n"
+			"       stack_bench DEVICE make RUNS\n"
+			"       stack_bench DEVICE pairs [RUNS] [-p PAIRS] [-w] [-i IOPS] [-l US] [-q DEPTH] [-t SECONDS]\n");
+		return 2;
+	}
+	if (run(&a, &err)) {
 		fprintf(stderr, "stack_bench: %s\n", *err.text ? err.text : "failed");
-	return rc ? 1 : 0;
+		return 1;
+	}
+	return 0;
 }

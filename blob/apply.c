@@ -313,6 +313,7 @@ static void apply_runs(struct bs *bs, const struct bs_rec *rec, uint64_t lsn, st
 	bs->n_mapped -= blob->map.blocks;
 	bs->n_unwritten -= blob->map.unwritten;
 	bs->meta_bytes -= bs_runs_bytes(blob->map.runs);
+	bs_maps_change(bs);
 	pthread_rwlock_wrlock(bs_maplock(bs, blob->id));
 	if (rec->kind == BS_KIND_SHARE)
 		bs_runmap_share(&blob->map, rec->key, le64_get(*(const le64 *)rec->value), &bs->spare);
@@ -349,6 +350,7 @@ static void apply_item(struct bs *bs, const struct bs_rec *rec, uint64_t lsn, st
 static void apply_carried(struct bs *bs, const struct bs_rec *rec, uint64_t lsn, struct bs_blob *blob,
 			  struct bs_prep *prep)
 {
+	bs_maps_change(bs);
 	pthread_rwlock_wrlock(bs_maplock(bs, blob->id));
 	if (rec->op == BS_REC_PUT)
 		bs_carried_put(bs, blob, rec, lsn, prep);
@@ -368,6 +370,7 @@ static void apply_delete(struct bs *bs, uint64_t lsn, struct bs_blob *blob)
 			  bs_rec_size((uint32_t)sizeof(struct bs_header_disk) + blob->user_len);
 	bs_ahead_drop(blob);
 	bs_index_remove(bs, blob);
+	bs_maps_change(bs);
 	pthread_rwlock_wrlock(bs_maplock(bs, blob->id));
 	bs_intents_unmap(blob, 0, UINT64_MAX);
 	bs_carried_del(bs, blob, 0, UINT64_MAX);

@@ -348,6 +348,7 @@ enum bs_io_flags {
 	BS_IO_DURABLE = 1 << 2, /* a write: its data is durable when done (not its publication), so no commit flushes for it */
 };
 struct bs_io;
+typedef void (*bs_io_cb)(struct bs_io *io, int rc);
 /* Called when a write is about to be published, inside the transaction that publishes its runs: the caller may add its own
  * changes (header, items). A non-zero return publishes nothing and becomes the I/O's result. */
 typedef int (*bs_publish_fn)(struct bs_txn *txn, struct bs_io *io, void *arg);
@@ -378,15 +379,18 @@ struct bs_io {
 	bs_publish_fn publish; /* may be NULL */
 	bs_wanted_fn wanted;   /* may be NULL; with it a write is never the short way over old places */
 	void *publish_arg;     /* of both */
-	uint64_t lsn;          /* out: LSN of the publication; 0: no metadata changed */
+	uint64_t lsn;          /* out, but for READ: LSN of the publication; 0: no metadata changed */
 
 	struct op op_;         /* the store's from here */
 	struct op *parent;
+	bs_io_cb cb;
 	struct bdev_channel *ch;
 	uint64_t priv[96];
 };
 /* Starts io as a child of parent on ch; parent's op_child_done gets the result. */
 BLOBFS_API void bs_io_start(struct bdev_channel *ch, struct bs_io *io, struct op *parent);
+/* The same without an op: cb is called in a poll of ch, never in here, and may submit. What the caller has for it stands around *io. */
+BLOBFS_API void bs_io_submit(struct bdev_channel *ch, struct bs_io *io, bs_io_cb cb);
 /* Waits for it on a borrowed channel. */
 BLOBFS_API int bs_io_sync(struct bs *bs, struct bs_io *io);
 

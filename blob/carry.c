@@ -22,7 +22,7 @@ static int carried_cmp(const struct bs_carried *a, const struct bs_carried *b)
 
 BS_RB_GENERATE(bs_carried_tree, bs_carried, node, carried_cmp)
 
-/* ---- in memory; bs->lock or the blob's maplock held ---- */
+/* ---- in memory; bs->lock or the blob's maplock held, or inside a look (epoch.h) ---- */
 
 struct bs_carried *bs_carried_from(const struct bs_blob *blob, uint64_t block)
 {

@@ -8,7 +8,8 @@
  *
  * Locks, in order of acquisition; none is held while waiting for the device (R12):
  *   bs->lock        mutex: transactions, all changes of memory metadata, the log's append buffer
- *   bs->maplock[i]  rwlock by blob id: taken for writing by bs_apply (under bs->lock), for reading by lookups and data I/O
+ *   bs->maplock[i]  rwlock by blob id: taken for writing by bs_apply (under bs->lock), for reading by lookups; data I/O looks at runs
+ *                   without it while nobody changes any (epoch.h), so what changes runs, sharers or what is carried calls bs_maps_change first
  *   bs->index_lock  rwlock: the tree of blobs by id; written under bs->lock
  *   space->lock     mutex: bitmap, reservations, pending frees (innermost; allocation by data writes takes it alone)
  *   log->lock       mutex: commit waiters and the state of the log writer (innermost; never with space->lock)
@@ -57,8 +58,8 @@ int bs_rec_skip(const void *buf, uint32_t len);
 /* "put run 17: 0+8 → 4096 …" for dumps and error lines. */
 void bs_rec_text(const struct bs_rec *rec, char *buf, size_t len);
 
-struct bs_run { /* a run in memory, as on the device: 16 bytes */
-	uint64_t logical : 40, phys_lo : 24;
+struct bs_run { /* a run in memory: 16 bytes, as on the device */
+	uint64_t phys_lo : 24, logical : 40; /* logical highest, so that two runs compare by the whole word */
 	uint64_t phys_hi : 16, count : 40, flags : 8;
 };
 static_assert(sizeof(struct bs_run) == 16, "runs are 16 bytes in memory");
@@ -141,12 +142,12 @@ struct bs_carried {
 RB_HEAD(bs_carried_tree, bs_carried);
 #define BS_CARRY_BLOCKS 1024u /* at once in one store, at most */
 struct bs_prep;
-/* bs->lock or the blob's maplock held. The first at or after block; is there any in the range? */
+/* bs->lock or the blob's maplock held, or inside a look (epoch.h). The first at or after block; is there any in the range? */
 struct bs_carried *bs_carried_from(const struct bs_blob *blob, uint64_t block);
 bool bs_carried_any(const struct bs_blob *blob, uint64_t block, uint64_t count);
 /* One with room for what is carried and what rec puts over it. bs->lock held. -ENOMEM. */
 int bs_carried_prep(struct bs *bs, const struct bs_rec *rec, struct bs_carried **out);
-/* bs->lock held, and the maplock for writing: keep bs->meta_bytes and n_carried. */
+/* bs->lock held, after bs_maps_change, and the maplock for writing: keep bs->meta_bytes and n_carried. */
 void bs_carried_put(struct bs *bs, struct bs_blob *blob, const struct bs_rec *rec, uint64_t lsn, struct bs_prep *prep);
 void bs_carried_del(struct bs *bs, struct bs_blob *blob, uint64_t block, uint64_t count);
 /* As a record's value, in at most sizeof(struct bs_carried_disk) + BS_BLOCK bytes; returns how many. */
@@ -431,6 +432,10 @@ int bs_epoch_create(struct bs *bs);
 void bs_epoch_destroy(struct bs *bs);
 unsigned bs_epoch_enter(struct bs *bs, struct bdev_channel *ch);
 void bs_epoch_leave(struct bs *bs, struct bdev_channel *ch, unsigned epoch);
+/* bs->lock held: from now on nobody looks at run maps, at who shares them, or at what is carried, but under the maplock, until
+ * bs_maps_settled. Called again it does nothing. The transaction that calls it settles at its end. */
+void bs_maps_change(struct bs *bs);
+void bs_maps_settled(struct bs *bs);
 /* Bytes a data operation on ch has moved. */
 void bs_epoch_read(struct bs *bs, struct bdev_channel *ch, uint64_t bytes);
 void bs_epoch_wrote(struct bs *bs, struct bdev_channel *ch, enum bs_stream stream, uint64_t bytes);

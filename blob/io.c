@@ -4,8 +4,7 @@
  * its last device I/O is done, so what it reads or overwrites is not given to anybody else
  * meanwhile (R3).
  *
- * Reads and overwrites in place of one run, the common case, are a look at the map and one device
- * I/O, without an op of their own, memory, or the store's lock.
+ * Reads and overwrites in place of one run, the common case, are in io_fast.c.
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -52,6 +51,8 @@ static enum op_next read_step(struct op *op)
 		return op_goto(op, READ_ROUND);
 	case READ_ROUND:
 		op->on_error = READ_DONE;
+		if (!r->inside)
+			io_enter(r);
 		io_round(r, BDEV_READ, read_span);
 		return op_await(op, r->pos < io->length ? READ_ROUND : READ_CARRIED, 0);
 	case READ_CARRIED:
@@ -66,55 +67,6 @@ static enum op_next read_step(struct op *op)
 		return op_finish(op);
 	}
 	return op_bug(op);
-}
-
-/* ---- one device I/O ---- */
-
-static void fast_read_done(struct bdev_io *dev, int rc)
-{
-	struct bs_io *io = dev->cb_arg;
-	struct io_req *r = io_req(io);
-
-	io_leave(r);
-	bs_epoch_read(r->bs, io->ch, io->length);
-	op_child_done(io->parent, rc);
-}
-
-static void fast_write_done(struct bdev_io *dev, int rc)
-{
-	struct bs_io *io = dev->cb_arg;
-	struct io_req *r = io_req(io);
-
-	io_written(r);
-	io_leave(r);
-	if (io->reserved)
-		bs_space_unreserve(r->bs, io->reserved);
-	bs_epoch_wrote(r->bs, io->ch, io->stream, io->length);
-	op_child_done(io->parent, rc);
-}
-
-static bool start_fast(struct io_req *r)
-{
-	struct bs_io *io = r->io;
-	struct bs_extent e;
-
-	/* Not where bytes are carried in the log. */
-	if (bs_map_look(io->blob, io->offset / BS_BLOCK, io->length / BS_BLOCK, &e) || e.count * BS_BLOCK < io->length)
-		return false;
-	if (io->op == BS_WRITE) {
-		if (e.flags || (io->flags & BS_IO_NEW) || io->publish || io->wanted)
-			return false;
-		io_whole(r, BDEV_WRITE, e.phys * BS_BLOCK, fast_write_done);
-		return true;
-	}
-	if (e.flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN)) {
-		io_zero(io);
-		io_leave(r);
-		op_child_done(io->parent, 0);
-	} else {
-		io_whole(r, BDEV_READ, e.phys * BS_BLOCK, fast_read_done);
-	}
-	return true;
 }
 
 /* ---- starting ---- */
@@ -153,7 +105,7 @@ static void io_done(struct op *op, void *arg)
 {
 	struct bs_io *io = arg;
 
-	op_child_done(io->parent, op->rc);
+	io->cb(io, op->rc);
 }
 
 static void req_init(struct io_req *r, struct bs_io *io)
@@ -172,34 +124,46 @@ static void req_init(struct io_req *r, struct bs_io *io)
 	r->odd_n = 0;
 }
 
-void bs_io_start(struct bdev_channel *ch, struct bs_io *io, struct op *parent)
+/* What is refused ends in a poll, as everything does. */
+static enum op_next refuse_step(struct op *op)
+{
+	struct bs_io *io = container_of(op, struct bs_io, op_);
+
+	if (io->reserved)
+		bs_space_unreserve(io->blob->bs, io->reserved);
+	io->reserved = 0;
+	return op_fail(op, io_req(io)->refused);
+}
+
+void io_start(struct bdev_channel *ch, struct bs_io *io)
 {
 	struct io_req *r = io_req(io);
 	op_fn fn = io->op == BS_READ    ? read_step
 		   : io->op == BS_WRITE ? io_write_step
 					: io_meta_step;
-	int rc = check(io);
 
-	op_child_begin(parent);
-	io->parent = parent;
 	io->ch = ch;
 	io->lsn = 0;
 	req_init(r, io);
-	if (!rc)
-		rc = check_writable(io);
-	if (rc) {
-		if (io->reserved)
-			bs_space_unreserve(r->bs, io->reserved);
-		op_child_done(parent, rc);
-		return;
-	}
-	if (io->op == BS_READ || io->op == BS_WRITE) {
-		io_enter(r);
-		if (start_fast(r))
-			return;
-	}
-	op_init(&io->op_, "io", fn, bdev_channel_driver(ch), io_done, io);
+	r->refused = check(io);
+	if (!r->refused)
+		r->refused = check_writable(io);
+	if (r->refused)
+		fn = refuse_step;
+	op_init(&io->op_, "io", fn, bdev_channel_driver(io->ch), io_done, io);
 	op_start(&io->op_);
+}
+
+static void tell_parent(struct bs_io *io, int rc)
+{
+	op_child_done(io->parent, rc);
+}
+
+void bs_io_start(struct bdev_channel *ch, struct bs_io *io, struct op *parent)
+{
+	op_child_begin(parent);
+	io->parent = parent;
+	bs_io_submit(ch, io, tell_parent);
 }
 
 /* ---- waiting ---- */

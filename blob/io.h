@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What the files of data I/O share: io.c (start, reads), io_split.c (device I/Os of a request),
- * io_write.c, io_meta.c. */
+ * io_fast.c, io_write.c, io_meta.c. */
 #ifndef BLOB_IO_H
 #define BLOB_IO_H
 
@@ -21,9 +21,12 @@ struct io_span {
 struct io_req { /* bs_io's private part */
 	struct bs *bs;
 	struct bs_io *io;
+	struct bs_epochs *epochs; /* io_fast.c: the store's, and where it is counted */
+	struct bs_epoch_count *count;
 	unsigned epoch;
 	bool inside;    /* an epoch */
 	bool listed;    /* the intent is in the blob's list */
+	int refused;    /* why, by io.c */
 	unsigned tried; /* after ENOSPC */
 	bool wrote;
 	uint64_t carried; /* READ: bs_carried_state at its beginning */
@@ -54,11 +57,13 @@ typedef void (*io_span_fn)(struct io_req *r, struct io_span *span);
 /* Submits as many device I/Os as there are structs for, as children of the request's op, and zeroes
  * what is in holes. Goes on until r->pos is io->length or the structs are used up. */
 void io_round(struct io_req *r, enum bdev_op op, io_span_fn span);
-/* One device I/O for the whole request. */
-void io_whole(struct io_req *r, enum bdev_op op, uint64_t at, bdev_io_cb cb);
-void io_zero(const struct bs_io *io);
 void io_drop(struct io_req *r); /* memory */
 void io_again(struct io_req *r); /* from its first byte on */
+
+/* ---- io.c ---- */
+
+/* Starts it the general way. */
+void io_start(struct bdev_channel *ch, struct bs_io *io);
 
 /* ---- io_write.c, io_meta.c ---- */
 

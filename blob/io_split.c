@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * From a request to device I/Os. A request of one run is one device I/O on the caller's iovecs. A
+ * From a request to device I/Os. A request of one run is one device I/O on the caller's iovecs (io_fast.c). A
  * fragmented one is as many as it has pieces, all in flight at once as far as memory goes: two are
  * in the request, 62 more are allocated when they are needed; without memory, or beyond these, it
  * goes in rounds.
@@ -34,12 +34,6 @@ static void zero_next(struct io_req *r, uint64_t len)
 		iov_forward(r, n);
 		len -= n;
 	}
-}
-
-void io_zero(const struct bs_io *io)
-{
-	for (int i = 0; i < io->iovcnt; i++)
-		memset(io->iov[i].iov_base, 0, io->iov[i].iov_len);
 }
 
 /* Iovecs of its own for the next len bytes; false: no memory. */
@@ -140,19 +134,6 @@ void io_round(struct io_req *r, enum bdev_op op, io_span_fn span_fn)
 		n++;
 		bdev_submit_child(r->io->ch, dev, &r->io->op_);
 	}
-}
-
-void io_whole(struct io_req *r, enum bdev_op op, uint64_t at, bdev_io_cb cb)
-{
-	struct bdev_io *dev = &r->own[0];
-
-	prepare(r, dev, op, at);
-	dev->length = r->io->length;
-	dev->iov = r->io->iov;
-	dev->iovcnt = r->io->iovcnt;
-	dev->cb = cb;
-	dev->cb_arg = r->io;
-	bdev_submit(r->io->ch, dev);
 }
 
 void io_again(struct io_req *r)

@@ -28,7 +28,8 @@
 	X(carried_zero, "bytes carried in the log stay there when their block is zeroed") \
 	X(carried_captured, "a checkpoint leaves out the bytes carried in the log") \
 	X(carried_order, "bytes carried in the log go under those carried before") \
-	X(carried_copied, "a block is shared without the bytes carried for it")
+	X(carried_copied, "a block is shared without the bytes carried for it") \
+	X(carried_fast, "what is read or written in one piece passes by the bytes carried in the log")
 
 #ifdef BS_MUTATIONS
 enum bs_mutation {

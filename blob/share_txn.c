@@ -25,10 +25,12 @@ void bs_share_begin(struct bs_blob *blob)
 	struct bs *bs = blob->bs;
 
 	pthread_mutex_lock(&bs->lock);
+	bs_maps_change(bs);
 	pthread_rwlock_wrlock(bs_maplock(bs, blob->id));
 	assert(blob->sharers < UINT16_MAX);
 	blob->sharers++;
 	pthread_rwlock_unlock(bs_maplock(bs, blob->id));
+	bs_maps_settled(bs);
 	pthread_mutex_unlock(&bs->lock);
 }
 
@@ -48,9 +50,11 @@ void bs_share_end(struct bs_blob *blob, bool held)
 	pthread_mutex_lock(&bs->lock);
 	if (held)
 		blob->holds--;
+	bs_maps_change(bs);
 	pthread_rwlock_wrlock(bs_maplock(bs, blob->id));
 	blob->sharers--;
 	pthread_rwlock_unlock(bs_maplock(bs, blob->id));
+	bs_maps_settled(bs);
 	pthread_mutex_unlock(&bs->lock);
 }
 

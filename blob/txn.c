@@ -145,6 +145,7 @@ uint64_t bs_txn_end(struct bs_txn *txn)
 			(void)rc;
 			bs_prep_drop(&e->prep);
 		}
+		bs_maps_settled(bs);
 	}
 	txn_close(txn);
 	if (last)

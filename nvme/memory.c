@@ -302,3 +302,9 @@ bool nvme_memory_ok(const void *p, size_t len)
 {
 	return nvme_reachable(p, len);
 }
+
+void nvme_memory_window(const void **base, uint64_t *len)
+{
+	*base = nvme_pool.base;
+	*len = nvme_pool.size;
+}

@@ -103,6 +103,8 @@ BLOBFS_API int nvme_ns_get(const struct nvme_ctrlr *c, uint32_t nsid, struct nvm
 BLOBFS_API void *nvme_alloc(size_t size, size_t align);
 BLOBFS_API void nvme_free(void *p); /* NULL is allowed */
 BLOBFS_API bool nvme_memory_ok(const void *p, size_t len);
+/* All of that memory lies in one window of addresses, which stays where it is while a controller is attached. */
+BLOBFS_API void nvme_memory_window(const void **base, uint64_t *len);
 
 /* ---- queue pairs and commands ---- */
 
