@@ -61,7 +61,7 @@ def one(options, layer, runs, address, depth, out):
     if layer in ("blob", "op"):
         subprocess.run([program[0], program[1], "make", str(runs)], check=True, stdout=subprocess.DEVNULL)
     subprocess.run(["valgrind", "--tool=callgrind", "--toggle-collect=loop", f"--callgrind-out-file={out}", "--quiet",
-                    *program, "-q", str(depth), "-n", str(READS + depth), "-s", "200"],
+                    *program, "-q", str(depth), "-n", str(READS + depth), "-s", "1000"],
                    check=True, stdout=subprocess.DEVNULL)
     return parse(out)
 

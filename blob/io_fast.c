@@ -164,24 +164,8 @@ SELDOM static void go_on_after_wake(struct bdev_channel *ch, struct bs_io *io, u
 	go_on(ch, io, at);
 }
 
-/* A read of a blob that has not one run, or not in it, or that has bytes in the log; the look has begun. */
-__attribute__((noinline)) static void look_and_read(struct bdev_channel *ch, struct bs_io *io)
-{
-	const struct bs_run *run = bs_runmap_at(&io->blob->map, io->offset / BS_BLOCK);
-	struct io_req *r = io_req(io);
-	uint64_t at = 0;
-
-	if (__builtin_expect(!run || !place_in(run, io, BS_RUN_SHARED, &at) || is_carried(io), 0))
-		at = 0;
-	if (__builtin_expect(bs_look_end(r->epochs, r->count), 0))
-		go_on_after_wake(ch, io, at);
-	else if (__builtin_expect(!at, 0))
-		go_on(ch, io, 0);
-	else
-		bdev_submit(ch, fill(io, BDEV_READ, at, read_done));
-}
-
-static void look_and_write(struct bdev_channel *ch, struct bs_io *io)
+/* Whatever it is; the look has begun. */
+__attribute__((noinline)) static void look_well(struct bdev_channel *ch, struct bs_io *io)
 {
 	struct io_req *r = io_req(io);
 	uint64_t at = place(io);
@@ -206,6 +190,29 @@ static bool may_overwrite(const struct bs_io *io)
 	       !atomic_load(&io->blob->sealed) && !atomic_load(&bs->frozen);
 }
 
+/* A read of a blob that has not one run, or not in it; the look has begun. */
+__attribute__((noinline)) static void look_and_read(struct bdev_channel *ch, struct bs_io *io)
+{
+	const struct bs_blob *blob = io->blob;
+	struct io_req *r = io_req(io);
+	const struct bs_run *run;
+	uint64_t at;
+
+	if (__builtin_expect(!RB_EMPTY(&blob->carried), 0)) {
+		look_well(ch, io);
+		return;
+	}
+	run = bs_runmap_at(&blob->map, io->offset / BS_BLOCK);
+	if (__builtin_expect(!run || !place_in(run, io, BS_RUN_SHARED, &at), 0)) {
+		look_well(ch, io);
+		return;
+	}
+	if (__builtin_expect(bs_look_end(r->epochs, r->count), 0))
+		go_on_after_wake(ch, io, at);
+	else
+		bdev_submit(ch, fill(io, BDEV_READ, at, read_done));
+}
+
 __attribute__((noinline)) static void start_other(struct bdev_channel *ch, struct bs_io *io)
 {
 	struct io_req *r = io_req(io);
@@ -216,7 +223,7 @@ __attribute__((noinline)) static void start_other(struct bdev_channel *ch, struc
 	}
 	r->epochs = io->blob->bs->epochs;
 	if (bs_look_begin(r->epochs, bdev_channel_index(ch), &r->count))
-		look_and_write(ch, io);
+		look_well(ch, io);
 	else
 		start_locked(ch, io);
 }

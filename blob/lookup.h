@@ -23,14 +23,17 @@ static inline const struct bs_run *bs_runmap_at(const struct bs_runmap *map, uin
 	const uint64_t most = (block + 1) * (1ull << 24) - 1;
 	const struct bs_run *r, *end;
 
+	/* Two loops, so that not both children are loaded to take one. */
 	while (c) {
-		if (bs_run_word(c->run) <= most) {
+		while (bs_run_word(c->run) <= most) {
 			best = c;
 			c = RB_RIGHT(c, node);
-		} else {
-			c = RB_LEFT(c, node);
+			if (!c)
+				goto found;
 		}
+		c = RB_LEFT(c, node);
 	}
+found:
 	if (!best)
 		return NULL;
 	/* The last one that starts at or before block; the first does. */
