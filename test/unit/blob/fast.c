@@ -670,7 +670,7 @@ static void carry_numbers(uint64_t more_runs)
 		ASSERT_OK(kit_write(r.blob, 100 + 2 * i, 1, 'x', 0));
 	for (unsigned i = 0; i < READERS; i++)
 		ASSERT_EQ_INT(0, pthread_create(&t[i], NULL, read_numbers, &n));
-	while (atomic_load(&n.readers))
+	while (atomic_load(&n.readers) && !test_has_failed())
 		next_number(&n, kit_rand(&seed, NUMBERS), buf);
 	atomic_store(&n.stop, true);
 	for (unsigned i = 0; i < READERS; i++)
