@@ -7,16 +7,17 @@ root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
 BUILD=${BUILD:-$root/build}
 export BUILD
 tmp=$(mktemp -d) || exit 1
-pid=
+pids=
 cleanup() {
-	[ -z "$pid" ] || kill "$pid" 2>/dev/null
+	# shellcheck disable=SC2086 # several
+	[ -z "$pids" ] || kill $pids 2>/dev/null
 	rm -rf "$tmp"
 }
 trap cleanup EXIT
 trap 'exit 1' INT TERM HUP
 
 "$BUILD/test/nvmet" "$tmp/sock" --size 16G --null &
-pid=$!
+pids=$!
 for _ in 1 2 3 4 5 6 7 8 9 10; do [ -S "$tmp/sock" ] || sleep 0.2; done
 echo "The driver, one thread, null medium in another process:"
 "$BUILD/bench/nvme_bench" "vfio-user:$tmp/sock" -t "${SECONDS_EACH:-2}" || exit 1
@@ -24,11 +25,18 @@ for depth in 1 32 128; do
 	"$BUILD/bench/stack_bench" "nvme:vfio-user:$tmp/sock" bdev -q $depth -t "${SECONDS_EACH:-2}" || exit 1
 done
 echo "The blob store and its device by turns:"
-for what in "" "-w" "-i 100000" "-i 100000 -w"; do
-	# shellcheck disable=SC2086 # options
-	"$BUILD/bench/stack_bench" ram:1G pairs -q 32 -t "${SECONDS_PAIR:-0.3}" $what || exit 1
+pairs() {
+	"$BUILD/bench/stack_bench" "$1" pairs -t "${SECONDS_PAIR:-0.3}" $2 || exit 1
+}
+for what in "-q 32" "-q 32 -w" "-q 1" "-q 1 -w" "-i 100000" "-i 100000 -w" "-i 100000 -l 10 -q 1"; do
+	pairs ram:1G "$what"
 done
-"$BUILD/bench/stack_bench" ram:1G pairs -q 1 -t "${SECONDS_PAIR:-0.3}" || exit 1
+"$BUILD/test/nvmet" "$tmp/memory" --size 2G &
+pids="$pids $!"
+for _ in 1 2 3 4 5 6 7 8 9 10; do [ -S "$tmp/memory" ] || sleep 0.2; done
+for what in "-q 32" "-i 100000" "-i 100000 -w" "-i 100000 -l 10 -q 1"; do
+	pairs "nvme:vfio-user:$tmp/memory" "$what"
+done
 command -v valgrind >/dev/null || { echo "valgrind is not installed: no instructions (make deps BENCH=1)"; exit 0; }
 "$root/bench/nvme_count.py" --limit 1=350 --limit 32=250 || exit 1
 "$root/bench/nvme_count.py" --stack --limit 1=100 --limit 1000000=250 32

@@ -8,8 +8,8 @@
  *
  * blob: through the store, with callbacks as the device has them; op: each as a child of an op. make: formats the device (what it
  * holds is lost) with a store of one blob of so many runs, of 512 MiB if it is one, which these read. pairs: does that and then
- * measures the bare device and the store by turns (-w: writes), in one process, on the same blocks: medians, what the store adds, and what
- * share of the device's rate it keeps. -i: the device is delayed to that rate, each I/O for 100 microseconds at least, or for what -l says. The other
+ * measures the bare device and the store by turns (-w: writes), in one process, on the same blocks: medians, what the store adds, by the clock and in time
+ * of this thread's processor (which on a busy machine says more), and what share of the device's rate it keeps. -i: the device is delayed to that rate, each I/O for 100 microseconds at least, or for what -l says. The other
  * options are those of nvme_bench.
  */
 #include <stdio.h>
@@ -127,12 +127,17 @@ static void start(struct run *r, struct one *o, char *buf)
 	op_start(&o->op);
 }
 
-static double now(void)
+static double clock_of(clockid_t clock)
 {
 	struct timespec ts;
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
+	clock_gettime(clock, &ts);
 	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+static double now(void)
+{
+	return clock_of(CLOCK_MONOTONIC);
 }
 
 /* Its name is known to nvme_count.py. */
@@ -151,41 +156,50 @@ __attribute__((noinline, noclone)) static void loop(struct run *r, double second
 	bdev_poll(r->ch);
 }
 
-/* Nanoseconds each; 0: it failed. */
-static double measure(struct bdev *dev, struct run *r, unsigned depth, double seconds,
-		      unsigned settle_us, double *cycles)
+struct cost { /* of one */
+	double ns, cpu_ns, cycles;
+};
+
+/* -1: it failed. */
+static int measure(struct bdev *dev, struct run *r, unsigned depth, double seconds,
+		   unsigned settle_us, struct cost *cost)
 {
 	char *buf = dma_zalloc((size_t)depth * BS_BLOCK, BS_BLOCK);
+	double took, cpu;
 	uint64_t tsc;
-	double took;
 
 	r->done = r->failed = r->polls = 0;
 	r->all = calloc(depth, sizeof(*r->all));
 	if (!buf || !r->all || bdev_channel_create(dev, &r->ch))
-		return 0;
+		return -1;
 	took = now();
+	cpu = clock_of(CLOCK_THREAD_CPUTIME_ID);
 	tsc = __rdtsc();
 	for (unsigned i = 0; i < depth && r->left; i++)
 		start(r, &r->all[i], buf + (size_t)i * BS_BLOCK);
 	loop(r, seconds, settle_us);
 	tsc = __rdtsc() - tsc;
+	cpu = clock_of(CLOCK_THREAD_CPUTIME_ID) - cpu;
 	took = now() - took;
 	bdev_channel_destroy(r->ch);
 	free(r->all);
 	dma_free(buf);
-	*cycles = (double)tsc / (double)r->done;
-	return r->failed ? 0 : took * 1e9 / (double)r->done;
+	*cost = (struct cost){ .ns = took * 1e9 / (double)r->done,
+			       .cpu_ns = cpu * 1e9 / (double)r->done,
+			       .cycles = (double)tsc / (double)r->done };
+	return r->failed || !r->done ? -1 : 0;
 }
 
 static int measure_and_say(struct bdev *dev, struct run *r, unsigned depth, double seconds,
 			   unsigned settle_us)
 {
-	double cycles, ns = measure(dev, r, depth, seconds, settle_us, &cycles);
+	struct cost c;
+	int rc = measure(dev, r, depth, seconds, settle_us, &c);
 
-	if (ns > 0)
+	if (!rc)
 		printf("%s depth %4u: %9.0f reads/s, %6.0f cycles, %6.0f ns a read\n",
-		       !r->blob ? "bdev" : r->ops ? "op  " : "blob", depth, 1e9 / ns, cycles, ns);
-	return ns > 0 ? 0 : -1;
+		       !r->blob ? "bdev" : r->ops ? "op  " : "blob", depth, 1e9 / c.ns, c.cycles, c.ns);
+	return rc;
 }
 
 /* ---- the blob ---- */
@@ -319,9 +333,11 @@ static double median(double *v, unsigned n)
 
 static int turns(struct run *store, unsigned pairs, unsigned depth, double seconds, struct bdev *dev)
 {
-	double bare_ns[MAX_PAIRS], store_ns[MAX_PAIRS], more[MAX_PAIRS], kept[MAX_PAIRS], cycles;
-	struct bs_extent e;
+	double bare_ns[MAX_PAIRS], store_ns[MAX_PAIRS], more[MAX_PAIRS], cpu[MAX_PAIRS], kept[MAX_PAIRS];
 	struct run bare = *store;
+	struct cost b, s;
+	struct bs_extent e;
+	int rc = 0;
 
 	bs_map_lookup(store->blob, 0, 1, &e);
 	bare.blob = NULL;
@@ -330,19 +346,23 @@ static int turns(struct run *store, unsigned pairs, unsigned depth, double secon
 		bare.left = store->left = UINT64_MAX;
 		/* Neither is always the second. */
 		if (i % 2)
-			store_ns[i] = measure(dev, store, depth, seconds, 0, &cycles);
-		bare_ns[i] = measure(dev, &bare, depth, seconds, 0, &cycles);
-		if (i % 2 == 0)
-			store_ns[i] = measure(dev, store, depth, seconds, 0, &cycles);
-		if (bare_ns[i] <= 0 || store_ns[i] <= 0)
-			return -1;
-		more[i] = store_ns[i] - bare_ns[i];
-		kept[i] = bare_ns[i] / store_ns[i];
+			rc = measure(dev, store, depth, seconds, 0, &s);
+		if (!rc)
+			rc = measure(dev, &bare, depth, seconds, 0, &b);
+		if (!rc && i % 2 == 0)
+			rc = measure(dev, store, depth, seconds, 0, &s);
+		if (rc)
+			return rc;
+		bare_ns[i] = b.ns;
+		store_ns[i] = s.ns;
+		more[i] = s.ns - b.ns;
+		cpu[i] = s.cpu_ns - b.cpu_ns;
+		kept[i] = b.ns / s.ns;
 	}
 	printf("%s of %s, depth %u, %u pairs: ", store->write ? "writes" : "reads", bdev_info(dev)->name,
 	       depth, pairs);
-	printf("device %.0f ns, store %.0f ns, the store adds %.0f ns and keeps %.1f %% of %.0f a second\n",
-	       median(bare_ns, pairs), median(store_ns, pairs), median(more, pairs),
+	printf("device %.0f ns, store %.0f ns, the store adds %.0f ns (processor: %.0f) and keeps %.1f %% of %.0f a second\n",
+	       median(bare_ns, pairs), median(store_ns, pairs), median(more, pairs), median(cpu, pairs),
 	       100 * median(kept, pairs), 1e9 / bare_ns[pairs / 2]);
 	return 0;
 }
