@@ -26,6 +26,7 @@ for depth in 1 32 128; do
 done
 echo "The blob store and its device by turns:"
 pairs() {
+	# shellcheck disable=SC2086 # options
 	"$BUILD/bench/stack_bench" "$1" pairs -t "${SECONDS_PAIR:-0.3}" $2 || exit 1
 }
 for what in "-q 32" "-q 32 -w" "-q 1" "-q 1 -w" "-i 100000" "-i 100000 -w" "-i 100000 -l 10 -q 1"; do
