@@ -333,7 +333,7 @@ static double median(double *v, unsigned n)
 
 static int turns(struct run *store, unsigned pairs, unsigned depth, double seconds, struct bdev *dev)
 {
-	double bare_ns[MAX_PAIRS], store_ns[MAX_PAIRS], more[MAX_PAIRS], cpu[MAX_PAIRS], kept[MAX_PAIRS];
+	double bare_ns[MAX_PAIRS], store_ns[MAX_PAIRS], more[MAX_PAIRS], cpu[MAX_PAIRS], kept[MAX_PAIRS], rate;
 	struct run bare = *store;
 	struct cost b, s;
 	struct bs_extent e;
@@ -359,11 +359,12 @@ static int turns(struct run *store, unsigned pairs, unsigned depth, double secon
 		cpu[i] = s.cpu_ns - b.cpu_ns;
 		kept[i] = b.ns / s.ns;
 	}
+	rate = 1e9 / median(bare_ns, pairs);
 	printf("%s of %s, depth %u, %u pairs: ", store->write ? "writes" : "reads", bdev_info(dev)->name,
 	       depth, pairs);
 	printf("device %.0f ns, store %.0f ns, the store adds %.0f ns (processor: %.0f) and keeps %.1f %% of %.0f a second\n",
 	       median(bare_ns, pairs), median(store_ns, pairs), median(more, pairs), median(cpu, pairs),
-	       100 * median(kept, pairs), 1e9 / bare_ns[pairs / 2]);
+	       100 * median(kept, pairs), rate);
 	return 0;
 }
 
