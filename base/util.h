@@ -50,6 +50,8 @@ BLOBFS_API int base_parse_size(const char *text, uint64_t *bytes);
 BLOBFS_API const char *base_format_size(uint64_t bytes, char *buf, size_t len);
 /* n bytes of the kernel's randomness; never fails. */
 BLOBFS_API void base_random(void *buf, size_t n);
+/* Tests: base_random gives numbers by this seed, the same each time; 0 gives the kernel's back. */
+BLOBFS_API void base_set_fake_random(uint64_t seed);
 /* CLOCK_MONOTONIC nanoseconds, or the fake clock's. */
 BLOBFS_API uint64_t base_now_ns(void);
 /* CLOCK_REALTIME nanoseconds since 1970, or the fake clock's. */

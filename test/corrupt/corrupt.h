@@ -35,6 +35,10 @@ struct image {
 /* Several, told apart by how they were left; exits with a message when one cannot be made. */
 #define IMAGES 3
 void images_make(struct image image[IMAGES]);
+/* One of some dozen files, as it was closed, or with a log: for quick tests. */
+void image_make_small(struct image *image, bool tail);
+void images_free(struct image image[IMAGES]);
+uint32_t images_digest(const struct image image[IMAGES]);
 /* A new ram device of `size` bytes with the image's content as far as it fits; patched blocks come from `mem`. */
 struct bdev *image_device(const struct image *image, const uint8_t *mem, uint64_t size);
 

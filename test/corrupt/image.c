@@ -8,10 +8,27 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "base/crc32c.h"
 #include "base/dma.h"
 #include "test/corrupt/corrupt.h"
 
 #define STEP (256 * KiB)
+
+bool corrupt_verbose;
+
+uint64_t rnd_next(struct rnd *r)
+{
+	uint64_t z = r->state += 0x9e3779b97f4a7c15ull;
+
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+	return z ^ (z >> 31);
+}
+
+uint64_t rnd_below(struct rnd *r, uint64_t n)
+{
+	return rnd_next(r) % n;
+}
 
 static void must(int64_t rc, const char *what)
 {
@@ -158,39 +175,113 @@ static void snapshot(struct bdev *dev, struct image *image)
 			image->used[image->n_used++] = b;
 }
 
-static void make_one(struct image *image, int tail)
+static struct bfs *begin_one(struct bdev **dev)
 {
 	struct bfs_format_opts fo = { .size = sizeof(fo), .label = "hostile" };
 	struct bfs_mount_opts mo = { .size = sizeof(mo), .flags = BFS_NO_SERVICE, .cache_size = 8 * MiB };
 	struct base_err err = { "" };
-	struct bdev *dev;
 	struct bfs *fs;
 	char name[32];
 
 	snprintf(name, sizeof(name), "ram:%uM", (unsigned)(IMAGE_SIZE / MiB));
-	must(bdev_open(name, NULL, &dev, &err), "open");
-	must(bfs_format(dev, &fo, &err), "format");
-	bdev_ref(dev);
-	must(bfs_mount_bdev(dev, &mo, &fs, &err), err.text);
-	populate(fs);
-	if (tail) {
-		add_tail(fs, (unsigned)tail);
+	must(bdev_open(name, NULL, dev, &err), "open");
+	must(bfs_format(*dev, &fo, &err), "format");
+	bdev_ref(*dev);
+	must(bfs_mount_bdev(*dev, &mo, &fs, &err), err.text);
+	return fs;
+}
+
+/* die: what was changed last stands in the log alone. */
+static void end_one(struct bfs *fs, struct bdev *dev, bool die, struct image *image)
+{
+	if (die)
 		bfs_abandon(fs);
-	} else {
+	else
 		must(bfs_unmount(fs), "unmount");
-	}
 	snapshot(dev, image);
 	bdev_close(dev);
 }
 
+static void make_one(struct image *image, int tail)
+{
+	struct bdev *dev;
+	struct bfs *fs = begin_one(&dev);
+
+	populate(fs);
+	if (tail)
+		add_tail(fs, (unsigned)tail);
+	end_one(fs, dev, tail, image);
+}
+
+static void still(void)
+{
+	base_set_fake_clock(1700000000000000000ull);
+	base_set_fake_random(1);
+}
+
+static void moving(void)
+{
+	base_set_fake_clock(0);
+	base_set_fake_random(0);
+}
+
+/* Of everything a little. */
+void image_make_small(struct image *image, bool tail)
+{
+	struct bfs_attr a;
+	struct bdev *dev;
+	struct bfs *fs;
+
+	still();
+	image->name = tail ? "small-tail" : "small";
+	fs = begin_one(&dev);
+	make_batch(fs, 0, 12, 20);
+	write_file(fs, "/runs", 6, 4096, 12288, true);
+	must(bfs_mknod(fs, NULL, BFS_ROOT_INO, "fifo", S_IFIFO | 0600, 0, 0, NULL), "mknod");
+	must(bfs_resolve(fs, NULL, "/d0", 0, &a), "resolve");
+	must(bfs_snapshot(fs, NULL, a.ino, BFS_ROOT_INO, "snap", BFS_SNAP_SEALED, NULL), "snapshot");
+	must(bfs_sync(fs), "sync");
+	must(bs_checkpoint(bfs_store(fs)), "checkpoint");
+	if (tail) {
+		make_batch(fs, 12, 20, 3);
+		must(bfs_resolve(fs, NULL, "/runs", 0, &a), "resolve");
+		must(bfs_truncate(fs, NULL, a.ino, 30000), "truncate");
+		must(bfs_snapshot(fs, NULL, a.ino, BFS_ROOT_INO, "clone", 0, NULL), "snapshot");
+		must(bfs_unlink(fs, NULL, BFS_ROOT_INO, "fifo"), "unlink");
+		must(bfs_sync(fs), "sync");
+	}
+	end_one(fs, dev, tail, image);
+	moving();
+}
+
+/* The same bytes each time and everywhere: a case is its number. */
 void images_make(struct image image[IMAGES])
 {
+	still();
 	image[0].name = "closed";
 	make_one(&image[0], 0);
 	image[1].name = "tail";
 	make_one(&image[1], 25);
 	image[2].name = "long-tail";
 	make_one(&image[2], 125);
+	moving();
+}
+
+uint32_t images_digest(const struct image image[IMAGES])
+{
+	uint32_t crc = 0;
+
+	for (int i = 0; i < IMAGES; i++)
+		crc = base_crc32c(crc, image[i].mem, IMAGE_SIZE);
+	return crc;
+}
+
+void images_free(struct image image[IMAGES])
+{
+	for (int i = 0; i < IMAGES; i++) {
+		munmap(image[i].mem, IMAGE_SIZE);
+		free(image[i].used);
+	}
 }
 
 /* Neighbouring blocks go in one write. */

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * corrupt [--repair] [--seed N] [--cases N] [--case N] [-v]
+ * corrupt [--repair] [--seed N] [--cases N] [--case N] [--keep FILE] [-v]
  *
  * Images are used as they are, then (other cases) repaired; --repair: only that.
  * Runs cases 0 … cases-1 in child processes, so that one that crashes, hangs or eats memory is named and the rest still
- * runs. --case runs a single one in this process, for a debugger.
+ * runs. --case runs a single one in this process, for a debugger; --keep writes its image into a file first. The images, and so the
+ * cases of a seed, are the same on every machine that makes the same format.
  */
 #include <getopt.h>
 #include <malloc.h>
@@ -45,22 +46,6 @@ const char *__asan_default_options(void)
 /* There in a build with the address sanitizer: what was refused must have left nothing behind. */
 int __lsan_do_recoverable_leak_check(void) __attribute__((weak));
 
-uint64_t rnd_next(struct rnd *r)
-{
-	uint64_t z = r->state += 0x9e3779b97f4a7c15ull;
-
-	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-	z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-	return z ^ (z >> 31);
-}
-
-uint64_t rnd_below(struct rnd *r, uint64_t n)
-{
-	return rnd_next(r) % n;
-}
-
-bool corrupt_verbose;
-
 struct numbers {
 	uint64_t cases, refused, mounted, found, faults, intact, cuts;
 };
@@ -80,6 +65,7 @@ struct run {
 	struct scratch scratch[IMAGES];
 	struct contents contents[IMAGES];
 	bool repair; /* instead of using it as it is */
+	const char *keep;
 	struct shared *shared;
 };
 
@@ -113,6 +99,17 @@ static int image_of(enum damage_kind kind, uint64_t nth)
 	return (int)(nth / 3 % IMAGES);
 }
 
+static void keep_image(const char *path, const struct scratch *s)
+{
+	FILE *f = fopen(path, "we");
+
+	if (!f || fwrite(s->mem, 1, s->size, f) != s->size || fclose(f)) {
+		perror(path);
+		exit(1);
+	}
+	printf("the image is in %s\n", path);
+}
+
 static bool run_case(struct run *run, uint64_t number)
 {
 	enum damage_kind kind = kind_of(number);
@@ -124,6 +121,9 @@ static bool run_case(struct run *run, uint64_t number)
 
 	rnd_next(&r);
 	damage_do(s, kind, nth, &r);
+	base_set_fake_random(run->seed * 1000003 + number + 1);
+	if (run->keep)
+		keep_image(run->keep, s);
 	run->shared->current = number;
 	snprintf(run->shared->what, sizeof(run->shared->what), "%s, %s: %s", damage_names[kind], s->image->name, s->what);
 	if (run->verbose)
@@ -254,7 +254,7 @@ static int report(const struct run *run)
 		if (!n->cases)
 			continue;
 		if (n->faults)
-			printf("not ok %s/%s: %llu of %llu cases; see one with --seed %llu --case N -v\n", name, damage_names[k],
+			printf("not ok %s/%s: %llu of %llu cases; see one with --seed %llu --case N -v --keep IMAGE\n", name, damage_names[k],
 			       (unsigned long long)n->faults, (unsigned long long)n->cases, (unsigned long long)run->seed);
 		else if (!is_plausible(k, run->repair, n))
 			printf("not ok %s/%s: of %llu cases %llu mounted\n", name, damage_names[k],
@@ -299,6 +299,22 @@ static void prepare(struct run *run)
 	}
 }
 
+/* Else a case that failed elsewhere would be another one here. */
+static bool same_again(const struct run *run)
+{
+	uint32_t digest = images_digest(run->image), other;
+	struct image again[IMAGES] = { { .name = NULL } };
+
+	images_make(again);
+	other = images_digest(again);
+	images_free(again);
+	if (other == digest)
+		printf("ok corrupt/images_are_the_same_each_time\n");
+	else
+		printf("not ok corrupt/images_are_the_same_each_time: %08x, then %08x\n", digest, other);
+	return other == digest;
+}
+
 /* As the test driver asks for where a sanitizer slows everything. */
 static uint64_t scaled(uint64_t n)
 {
@@ -323,6 +339,7 @@ int main(int argc, char **argv)
 					       { "seed", required_argument, NULL, 's' },
 					       { "case", required_argument, NULL, 'c' },
 					       { "cases", required_argument, NULL, 'n' },
+					       { "keep", required_argument, NULL, 'k' },
 					       { NULL, 0, NULL, 0 } };
 	static struct run run = { .seed = 1, .cases = 0 };
 	bool single = false, bad, both;
@@ -334,11 +351,16 @@ int main(int argc, char **argv)
 		case 's': run.seed = strtoull(optarg, NULL, 0); break;
 		case 'n': run.cases = strtoull(optarg, NULL, 0); break;
 		case 'c': one = strtoull(optarg, NULL, 0); single = true; break;
+		case 'k': run.keep = optarg; break;
 		case 'r': run.repair = true; break;
 		case 'v': run.verbose = corrupt_verbose = true; break;
-		case 'h': printf("corrupt [--repair] [--seed N] [--cases N] [--case N] [-v]\n"); return 0;
+		case 'h': printf("corrupt [--repair] [--seed N] [--cases N] [--case N] [--keep FILE] [-v]\n"); return 0;
 		default: return 2;
 		}
+	}
+	if (run.keep && !single) {
+		fprintf(stderr, "--keep is for one --case\n");
+		return 2;
 	}
 	both = !run.repair && !run.cases;
 	if (!run.cases)
@@ -350,12 +372,13 @@ int main(int argc, char **argv)
 	if (!getenv("BLOBFS_LOG"))
 		base_log_set_sink(quiet, NULL);
 	prepare(&run);
-	printf("seed %llu, %llu cases\n", (unsigned long long)run.seed, (unsigned long long)run.cases);
+	printf("seed %llu, %llu cases, images %08x\n", (unsigned long long)run.seed, (unsigned long long)run.cases,
+	       images_digest(run.image));
 	if (single) {
 		printf("%sok corrupt/case_%llu\n", run_case(&run, one) ? "" : "not ", (unsigned long long)one);
 		return run.shared->kind[kind_of(one)].faults ? 1 : 0;
 	}
-	bad = !run.repair && !targets_run(run.scratch);
+	bad = !run.repair && (!same_again(&run) | !targets_run(run.scratch));
 	run_all(&run);
 	bad |= report(&run) != 0;
 	if (both) {

@@ -121,13 +121,13 @@ static uint64_t pick_length(void)
 /* Weights, by kind; a row each for the moods of the generator. */
 static const uint8_t weights[][OP_KINDS] = {
 	/* everything */
-	{ 8, 4, 2, 1, 3, 4, 2, 6, 3, 1, 1, 6, 3, 16, 6, 12, 6, 6, 3, 3, 2, 3, 1, 2, 2, 1, 1 },
+	{ 8, 4, 2, 1, 3, 4, 2, 6, 3, 1, 1, 6, 3, 16, 6, 12, 6, 6, 3, 3, 2, 3, 1, 2, 2, 2, 1, 1 },
 	/* names */
-	{ 12, 8, 3, 2, 6, 8, 6, 20, 2, 1, 1, 1, 1, 2, 1, 1, 1, 0, 0, 0, 0, 1, 1, 4, 3, 1, 1 },
+	{ 12, 8, 3, 2, 6, 8, 6, 20, 2, 1, 1, 1, 1, 2, 1, 1, 1, 0, 0, 0, 0, 1, 1, 4, 2, 3, 1, 1 },
 	/* data */
-	{ 2, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0, 8, 3, 24, 10, 20, 10, 10, 6, 6, 4, 4, 1, 0, 0, 1, 1 },
+	{ 2, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0, 8, 3, 24, 10, 20, 10, 10, 6, 6, 4, 4, 1, 0, 2, 0, 1, 1 },
 	/* crashes */
-	{ 6, 3, 1, 0, 2, 3, 1, 6, 1, 0, 0, 5, 3, 14, 6, 3, 6, 6, 2, 0, 1, 6, 2, 0, 0, 1, 8 },
+	{ 6, 3, 1, 0, 2, 3, 1, 6, 1, 0, 0, 5, 3, 14, 6, 3, 6, 6, 2, 0, 1, 6, 2, 0, 2, 0, 1, 8 },
 };
 
 static enum op_kind pick_kind(unsigned mood)
@@ -197,6 +197,8 @@ static bool is_possible(const struct op_rec *op, const struct model *m)
 		return false;
 	if (op->kind == OP_RENAME && !model_has_room(m))
 		return false;
+	if (op->kind == OP_SNAPSHOT && (op->node < 0 || op->dir == op->node || !model_has_room_for(m, op->node)))
+		return false;
 	if (op->dir < 0 || op->dir2 < 0 || op->node < 0 || (needs_handle && op->handle < 0))
 		return false;
 	/* pwrite to an appending file is another call: see append */
@@ -264,7 +266,6 @@ static void forget_history(struct state *s)
 static void do_op(struct state *s, const struct op_rec *given)
 {
 	struct op_rec op = *given;
-	uint64_t made = 0;
 	int64_t want, got;
 
 	run.step++;
@@ -275,8 +276,7 @@ static void do_op(struct state *s, const struct op_rec *given)
 		op_text(&op, text, sizeof(text));
 		fprintf(stderr, "%u: %s\n", run.step, text);
 	}
-	got = real_apply(&s->real, &s->model, &op, &made);
-	op.ino = made;
+	got = real_apply(&s->real, &s->model, &op);
 	run.last[run.step % SHOWN] = op;
 	want = model_apply(&s->model, &op);
 	if (want != got)

@@ -315,6 +315,79 @@ static int64_t do_rename(struct model *m, const struct op_rec *op)
 	return 0;
 }
 
+/* ---- copies ---- */
+
+#define COPY_MAX 12u /* nodes of one */
+
+static void count_below(const struct model *m, int node, unsigned *nodes, unsigned *entries)
+{
+	++*nodes;
+	for (int i = 0; i < ENTRIES && is_dir(m, node); i++) {
+		const struct entry *e = &m->entry[i];
+
+		if (!e->used || e->dir != node)
+			continue;
+		++*entries;
+		count_below(m, e->node, nodes, entries);
+	}
+}
+
+bool model_has_room_for(const struct model *m, int node)
+{
+	unsigned nodes = 0, entries = 1;
+
+	count_below(m, node, &nodes, &entries);
+	for (int i = 0; i < ENTRIES; i++)
+		entries += m->entry[i].used;
+	return nodes <= COPY_MAX && entries < ENTRIES - 2 && model_nodes(m) + nodes < NODES - 2;
+}
+
+/* Names of one inode become names of one copy. The directory that gets the copy is left out. */
+static int copy_node(struct model *m, const struct op_rec *op, int from, int *made)
+{
+	struct node *n;
+	int to;
+
+	if (made[from])
+		return made[from];
+	to = made[from] = node_new(m, m->node[from].mode, op->copies[from] ? op->copies[from] : UINT64_MAX);
+	n = &m->node[to];
+	memcpy(n->xattr, m->node[from].xattr, sizeof(n->xattr));
+	n->nlink = is_dir(m, from) ? 2 : 0;
+	n->target = m->node[from].target;
+	if (S_ISREG(n->mode)) {
+		model_resize(n, m->node[from].size);
+		if (n->size)
+			memcpy(n->data, m->node[from].data, n->size);
+	}
+	n->size = m->node[from].size;
+	for (int i = 0; i < ENTRIES && is_dir(m, from); i++) {
+		const struct entry e = m->entry[i];
+		int child;
+
+		if (!e.used || e.dir != from || e.node == op->dir)
+			continue;
+		child = copy_node(m, op, e.node, made);
+		m->node[child].nlink += !is_dir(m, child);
+		entry_add(m, to, e.name, child);
+	}
+	return to;
+}
+
+static int64_t snapshot(struct model *m, const struct op_rec *op)
+{
+	int made[NODES] = { 0 }, to; /* 0 is the root, which is no copy */
+
+	if (!is_dir(m, op->dir))
+		return -ENOTDIR;
+	if (model_find(m, op->dir, op->name))
+		return -EEXIST;
+	to = copy_node(m, op, op->node, made);
+	m->node[to].nlink += !is_dir(m, to);
+	entry_add(m, op->dir, op->name, to);
+	return 0;
+}
+
 /* ---- attributes ---- */
 
 static int64_t set_xattr(struct model *m, const struct op_rec *op)
@@ -432,6 +505,7 @@ int64_t model_apply(struct model *m, const struct op_rec *op)
 			return -ENOTDIR;
 		e = model_find(m, op->dir, op->name);
 		return e ? (int64_t)m->node[e->node].ino : -ENOENT;
+	case OP_SNAPSHOT: return snapshot(m, op);
 	default: return 0; /* changes nothing that can be seen */
 	}
 }
@@ -441,7 +515,7 @@ void op_text(const struct op_rec *op, char *buf, size_t len)
 	static const char *const kinds[OP_KINDS] = {
 		"create", "mkdir", "symlink", "mkfifo", "link", "unlink", "rmdir", "rename", "setxattr", "rmxattr",
 		"chmod", "open", "close", "write", "append", "read", "truncate", "fallocate", "copy", "seek", "drop",
-		"fsync", "sync", "lookup", "list", "remount", "crash",
+		"fsync", "sync", "lookup", "snapshot", "list", "remount", "crash",
 	};
 
 	snprintf(buf, len,

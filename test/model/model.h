@@ -24,7 +24,7 @@
 enum op_kind {
 	OP_CREATE, OP_MKDIR, OP_SYMLINK, OP_MKFIFO, OP_LINK, OP_UNLINK, OP_RMDIR, OP_RENAME, OP_SETXATTR, OP_RMXATTR, OP_CHMOD,
 	OP_OPEN, OP_CLOSE, OP_WRITE, OP_APPEND, OP_READ, OP_TRUNCATE, OP_FALLOCATE, OP_COPY, OP_SEEK, OP_DROP, OP_FSYNC, OP_SYNC,
-	OP_LOOKUP, OP_LIST, OP_REMOUNT, OP_CRASH, OP_KINDS
+	OP_LOOKUP, OP_SNAPSHOT, OP_LIST, OP_REMOUNT, OP_CRASH, OP_KINDS
 };
 
 struct op_rec {
@@ -35,6 +35,7 @@ struct op_rec {
 	uint64_t off, off2, len;
 	uint32_t seed;              /* of the bytes written */
 	uint64_t ino;               /* made: what the real one is called */
+	uint64_t copies[NODES];     /* snapshot: what the real copies are called, by the node copied */
 };
 
 struct node {
@@ -74,6 +75,8 @@ int64_t model_apply(struct model *m, const struct op_rec *op);
 struct entry *model_find(struct model *m, int dir, int name);
 bool model_has_room(const struct model *m);
 unsigned model_nodes(const struct model *m);
+/* Is there room for a copy of this node, with all that lies below it? */
+bool model_has_room_for(const struct model *m, int node);
 void model_resize(struct node *n, uint64_t size);
 
 const char *name_text(int name);

@@ -223,7 +223,33 @@ static int64_t apply_data(struct real *r, const struct model *m, const struct op
 	}
 }
 
-int64_t real_apply(struct real *r, const struct model *m, const struct op_rec *op, uint64_t *made)
+/* What the copies of a node and of all below it are called. */
+static void note_copies(struct real *r, const struct model *m, struct op_rec *op, int node, uint64_t ino)
+{
+	struct bfs_attr attr;
+
+	op->copies[node] = ino;
+	for (int i = 0; i < ENTRIES; i++) {
+		const struct entry *e = &m->entry[i];
+
+		if (!e->used || e->dir != node || e->node == op->dir)
+			continue;
+		CHECK(bfs_lookup(r->fs, NULL, ino, name_text(e->name), &attr));
+		note_copies(r, m, op, e->node, attr.ino);
+	}
+}
+
+static int64_t do_snapshot(struct real *r, const struct model *m, struct op_rec *op)
+{
+	struct bfs_attr attr;
+	int rc = bfs_snapshot(r->fs, NULL, ino_at(m, op->node), ino_at(m, op->dir), name_text(op->name), 0, &attr);
+
+	if (!rc)
+		note_copies(r, m, op, op->node, attr.ino);
+	return rc;
+}
+
+int64_t real_apply(struct real *r, const struct model *m, struct op_rec *op)
 {
 	const char *name = name_text(op->name);
 	uint64_t dir = ino_at(m, op->dir);
@@ -236,7 +262,7 @@ int64_t real_apply(struct real *r, const struct model *m, const struct op_rec *o
 	case OP_MKDIR:
 	case OP_SYMLINK:
 		rc = do_make(r, dir, op, &attr);
-		*made = attr.ino;
+		op->ino = attr.ino;
 		return rc;
 	case OP_LINK: return bfs_link(r->fs, NULL, ino_at(m, op->node), dir, name, 0, NULL);
 	case OP_UNLINK: return bfs_unlink(r->fs, NULL, dir, name);
@@ -249,6 +275,7 @@ int64_t real_apply(struct real *r, const struct model *m, const struct op_rec *o
 		attr.mode = (uint32_t)op->flags;
 		return bfs_setattr(r->fs, NULL, ino_at(m, op->node), &attr, BFS_SET_MODE, NULL);
 	case OP_LOOKUP: return do_lookup(r, m, op);
+	case OP_SNAPSHOT: return do_snapshot(r, m, op);
 	default: return apply_data(r, m, op);
 	}
 }

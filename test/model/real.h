@@ -20,8 +20,9 @@ void real_remount(struct real *r);
 void real_crash(struct real *r);
 void real_end(struct real *r);
 
-/* Does op, whose state before it is m; compares what it returns beside its result. made: the new inode's number. */
-int64_t real_apply(struct real *r, const struct model *m, const struct op_rec *op, uint64_t *made);
+/* Does op, whose state before it is m; compares what it returns beside its result. What was made gets its numbers
+ * in op. */
+int64_t real_apply(struct real *r, const struct model *m, struct op_rec *op);
 
 /* Compares names, types, link counts, attributes (and sizes, unless sizes is false for a node): NULL, or what differs. */
 const char *real_compare_names(struct real *r, const struct model *m, const bool *skip_size);

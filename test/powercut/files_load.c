@@ -19,7 +19,7 @@ void files_must(struct load *l, const char *what, int rc)
 		call_failed(l->run, what, rc);
 }
 
-static uint64_t now_lsn(struct load *l)
+uint64_t files_now_lsn(struct load *l)
 {
 	return bs_lsn(bfs_store(l->fs));
 }
@@ -31,7 +31,7 @@ uint64_t files_name_lsn(struct load *l, uint64_t dir)
 	struct bs_blob *blob;
 
 	if (!l->run->service)
-		return now_lsn(l);
+		return files_now_lsn(l);
 	blob = bs_blob_get(bfs_store(l->fs), dir);
 	bs_blob_get_info(blob, &info);
 	bs_blob_put(blob);
@@ -109,23 +109,23 @@ static void *load_begin(struct run *run)
 		broken(run, "bfs_format: %s", base_err_text(&err, rc));
 	l->m.dirty_limit = rng_chance(&run->rng, 50) ? 256 * KiB : 64 * KiB;
 	mount_fs(l);
-	l->m.dir_ino[0] = BFS_ROOT_INO;
+	fm_set(&l->m.dirs[0], 0, BFS_ROOT_INO);
 	files_must(l, "mkdir", bfs_mkdir(l->fs, NULL, BFS_ROOT_INO, "d1", 0755, 0, &a));
-	l->m.dir_ino[1] = a.ino;
+	fm_set(&l->m.dirs[1], 0, a.ino);
 	files_must(l, "mkdir", bfs_mkdir(l->fs, NULL, BFS_ROOT_INO, "d2", 0755, 0, &a));
-	l->m.dir_ino[2] = a.ino;
+	fm_set(&l->m.dirs[2], 0, a.ino);
 	if (rng_chance(&run->rng, 50))
 		fill(l);
 	files_must(l, "sync", bfs_sync(l->fs));
-	fm_ack(&l->m, now_lsn(l), files_mark(l));
+	fm_ack(&l->m, files_now_lsn(l), files_mark(l));
 	return l;
 }
 
 static struct place any_place(struct load *l)
 {
-	struct place p = { .d = (unsigned)rng_below(&l->run->rng, FM_DIRS), .n = (unsigned)rng_below(&l->run->rng, FM_NAMES) };
+	struct place p = { .d = (unsigned)rng_below(&l->run->rng, FM_SNAP), .n = (unsigned)rng_below(&l->run->rng, FM_NAMES) };
 
-	p.dir = l->m.dir_ino[p.d];
+	p.dir = fm_dir(&l->m, p.d);
 	snprintf(p.name, sizeof(p.name), "n%u", p.n);
 	p.index = fm_at(&l->m.names[p.d][p.n], UINT64_MAX);
 	p.node = p.index ? l->m.nodes[p.index - 1] : NULL;
@@ -151,13 +151,13 @@ static unsigned names_of(struct load *l, uint64_t index)
 {
 	unsigned names = 0;
 
-	for (unsigned d = 0; d < FM_DIRS; d++)
+	for (unsigned d = 0; d < FM_SNAP; d++)
 		for (unsigned n = 0; n < FM_NAMES; n++)
 			names += fm_at(&l->m.names[d][n], UINT64_MAX) == index;
 	return names;
 }
 
-static void lost_name(struct load *l, uint64_t index)
+void files_lost_name(struct load *l, uint64_t index)
 {
 	if (index && !names_of(l, index))
 		l->m.nodes[index - 1]->gone = true;
@@ -216,7 +216,7 @@ static void remove_name(struct load *l)
 
 	if (!files_find(l, &p, true, -1))
 		return;
-	if (p.node->kind == N_FILE && names_of(l, p.index) == 1 && rng_chance(&l->run->rng, 50)) {
+	if (p.node->kind == N_FILE && !p.node->sealed && names_of(l, p.index) == 1 && rng_chance(&l->run->rng, 50)) {
 		let_go(l);
 		files_must(l, "open", bfs_open(l->fs, NULL, p.node->ino, O_RDWR, BS_STREAM_UNKNOWN, &l->held));
 		l->held_node = p.node;
@@ -228,7 +228,7 @@ static void remove_name(struct load *l)
 		files_must(l, "unlink", bfs_unlink(l->fs, NULL, p.dir, p.name));
 	trace(l->run, "remove %u/%s", p.d, p.name);
 	files_set_name(l, &p, 0);
-	lost_name(l, p.index);
+	files_lost_name(l, p.index);
 }
 
 static void rename_name(struct load *l)
@@ -254,7 +254,7 @@ static void rename_name(struct load *l)
 		return; /* two names of one inode: rename(2) does nothing */
 	files_set_name(l, &to, from.index);
 	files_set_name(l, &from, exchange ? to.index : 0);
-	lost_name(l, to.index);
+	files_lost_name(l, to.index);
 }
 
 static void attributes(struct load *l)
@@ -298,7 +298,7 @@ static void write_file(struct load *l)
 	int64_t done;
 	bool direct = rng_chance(&l->run->rng, 15), append = !direct && rng_chance(&l->run->rng, 35);
 
-	if (!files_find(l, &p, true, N_FILE))
+	if (!files_find(l, &p, true, N_FILE) || p.node->sealed)
 		return;
 	size = fm_now_size(p.node);
 	n = 1 + rng_below(&l->run->rng, rng_chance(&l->run->rng, 70) ? 80 : 500);
@@ -360,7 +360,7 @@ static void truncate_file(struct load *l)
 	struct place p;
 	int rc;
 
-	if (!files_find(l, &p, true, N_FILE))
+	if (!files_find(l, &p, true, N_FILE) || p.node->sealed)
 		return;
 	size = fm_now_size(p.node);
 	units = rng_chance(&l->run->rng, 60) ? rng_below(&l->run->rng, size / FM_UNIT + 1) : rng_below(&l->run->rng, FM_UNITS);
@@ -383,7 +383,7 @@ static void punch_file(struct load *l)
 	struct place p;
 	int rc;
 
-	if (!files_find(l, &p, true, N_FILE))
+	if (!files_find(l, &p, true, N_FILE) || p.node->sealed)
 		return;
 	if (rng_chance(&l->run->rng, 25))
 		mode = FALLOC_FL_KEEP_SIZE;
@@ -405,7 +405,7 @@ static void punch_file(struct load *l)
 
 static void sync_file(struct load *l)
 {
-	uint64_t lsn = now_lsn(l), seq = l->m.seq;
+	uint64_t lsn = files_now_lsn(l), seq = l->m.seq;
 	struct bfs_file *file;
 	struct place p;
 	int rc;
@@ -413,7 +413,7 @@ static void sync_file(struct load *l)
 	if (!files_find(l, &p, true, N_FILE))
 		return;
 	trace(l->run, "fsync inode %" PRIu64, p.node->ino);
-	files_must(l, "open", bfs_open(l->fs, NULL, p.node->ino, O_WRONLY, BS_STREAM_UNKNOWN, &file));
+	files_must(l, "open", bfs_open(l->fs, NULL, p.node->ino, p.node->sealed ? O_RDONLY : O_WRONLY, BS_STREAM_UNKNOWN, &file));
 	rc = bfs_fsync(file, rng_chance(&l->run->rng, 50));
 	bfs_close(file);
 	files_must(l, "fsync", rc);
@@ -430,7 +430,7 @@ static void log_file(struct load *l)
 	bool append = rng_chance(&l->run->rng, 70);
 	int rc = 0;
 
-	if (!files_find(l, &p, true, N_FILE))
+	if (!files_find(l, &p, true, N_FILE) || p.node->sealed)
 		return;
 	files_must(l, "open", bfs_open(l->fs, NULL, p.node->ino, O_WRONLY, BS_STREAM_SHORT, &file));
 	for (uint64_t i = 0, n = 1 + rng_below(&l->run->rng, 6); i < n; i++) {
@@ -451,7 +451,7 @@ static void log_file(struct load *l)
 			if (first * FM_UNIT + (uint64_t)done > size)
 				fm_size(&l->m, p.node, first * FM_UNIT + (uint64_t)done, submitted);
 		}
-		lsn = now_lsn(l);
+		lsn = files_now_lsn(l);
 		rc = done < 0 ? (int)done : bfs_fsync(file, rng_chance(&l->run->rng, 80));
 		if (rc)
 			break;
@@ -465,7 +465,7 @@ static void log_file(struct load *l)
 
 static void sync_all(struct load *l)
 {
-	uint64_t lsn = now_lsn(l), seq = l->m.seq;
+	uint64_t lsn = files_now_lsn(l), seq = l->m.seq;
 	bool dir = rng_chance(&l->run->rng, 50);
 
 	trace(l->run, dir ? "fsync /" : "sync");
@@ -526,7 +526,7 @@ static void load_step(void *w)
 {
 	static const struct { unsigned weight; void (*fn)(struct load *l); } ops[] = {
 		{ 11, create }, { 4, link_name }, { 6, remove_name }, { 9, rename_name }, { 5, attributes },
-		{ 19, write_file }, { 2, write_held }, { 8, truncate_file }, { 6, punch_file }, { 10, sync_file }, { 9, log_file }, { 3, files_share },
+		{ 18, write_file }, { 2, write_held }, { 7, truncate_file }, { 5, punch_file }, { 9, sync_file }, { 9, log_file }, { 7, files_share },
 		{ 2, sync_all }, { 5, background }, { 1, remount },
 	};
 	struct load *l = w;

@@ -50,7 +50,7 @@ uint64_t fm_at(const struct history *h, uint64_t lsn)
 	return value;
 }
 
-struct node *fm_node(struct files_model *m, uint64_t ino, enum node_kind kind, uint64_t lsn)
+struct node *fm_node(struct files_model *m, uint64_t ino, enum node_kind kind, uint64_t target)
 {
 	struct node *f = calloc(1, sizeof(*f));
 
@@ -58,36 +58,59 @@ struct node *fm_node(struct files_model *m, uint64_t ino, enum node_kind kind, u
 		broken(NULL, "out of memory");
 	f->ino = ino;
 	f->kind = kind;
-	f->made = lsn;
+	f->target = target;
 	fm_size(m, f, 0, 0);
 	GROW(m->nodes, m->n_nodes, m->nodes_cap);
 	m->nodes[m->n_nodes++] = f;
 	return f;
 }
 
-static void change_unit(struct files_model *m, struct units *h, uint64_t counter, uint64_t ino, uint64_t submitted)
+static bool same_tag(const struct unit_tag *a, const struct unit_tag *b)
 {
-	if (!counter && (!h->n || !h->c[h->n - 1].counter))
+	return a->counter == b->counter && (!a->counter || (a->ino == b->ino && a->unit == b->unit));
+}
+
+static struct unit_tag tag_now(const struct units *h)
+{
+	return h->n ? h->c[h->n - 1].tag : (struct unit_tag){ 0, 0, 0 };
+}
+
+static void set_unit(struct files_model *m, struct units *h, struct unit_tag tag, uint64_t submitted)
+{
+	if (!tag.counter && !tag_now(h).counter)
 		return; /* zeroes stay zeroes */
 	GROW(h->c, h->n, h->cap);
-	h->c[h->n++] = (struct unit_change){ counter, counter ? ino : 0, m->seq, submitted };
+	h->c[h->n++] = (struct unit_change){ tag, m->seq, submitted };
 }
 
 void fm_write(struct files_model *m, struct node *f, uint64_t first, uint64_t n, uint64_t counter, uint64_t submitted)
 {
 	++m->seq;
 	for (uint64_t u = first; u < first + n && u < FM_UNITS; u++)
-		change_unit(m, &f->units[u], counter, f->ino, submitted);
+		set_unit(m, &f->units[u], (struct unit_tag){ f->ino, u, counter }, submitted);
 }
 
-void fm_copy(struct files_model *m, const struct node *from, struct node *to, uint64_t first, uint64_t n, uint64_t submitted)
+void fm_share(struct files_model *m, const struct node *from, uint64_t from_first, struct node *to, uint64_t to_first, uint64_t n,
+	      uint64_t submitted)
 {
 	++m->seq;
-	for (uint64_t u = first; u < first + n && u < FM_UNITS; u++) {
-		const struct units *h = &from->units[u];
+	for (uint64_t u = 0; u < n; u++)
+		set_unit(m, &to->units[to_first + u], tag_now(&from->units[from_first + u]), submitted);
+}
 
-		change_unit(m, &to->units[u], h->n ? h->c[h->n - 1].counter : 0, h->n ? h->c[h->n - 1].ino : 0, submitted);
+struct node *fm_copy(struct files_model *m, const struct node *from, uint64_t ino, uint64_t lsn, bool sealed)
+{
+	struct node *to = fm_node(m, ino, from->kind, from->target);
+
+	to->sealed = sealed && from->kind == N_FILE;
+	fm_set(&to->mode, lsn, fm_at(&from->mode, UINT64_MAX));
+	fm_set(&to->xattr, lsn, fm_at(&from->xattr, UINT64_MAX));
+	if (from->kind == N_FILE) {
+		fm_share(m, from, 0, to, 0, FM_UNITS, 0);
+		fm_size(m, to, fm_now_size(from), 0);
+		fm_synced(m, to, m->seq, 0);
 	}
+	return to;
 }
 
 void fm_size(struct files_model *m, struct node *f, uint64_t size, uint64_t submitted)
@@ -125,9 +148,11 @@ void fm_free(struct files_model *m)
 {
 	for (size_t i = 0; i < m->n_nodes; i++)
 		free_node(m->nodes[i]);
-	for (unsigned d = 0; d < FM_DIRS; d++)
+	for (unsigned d = 0; d < FM_DIRS; d++) {
+		free(m->dirs[d].c);
 		for (unsigned n = 0; n < FM_NAMES; n++)
 			free(m->names[d][n].c);
+	}
 	free(m->nodes);
 	free(m->acks);
 	memset(m, 0, sizeof(*m));
@@ -146,16 +171,16 @@ static uint64_t durable_seq(const struct node *f, uint64_t event)
 	return seq;
 }
 
-static bool unit_allowed(const struct units *h, uint64_t durable, uint64_t event, uint64_t counter, uint64_t ino)
+static bool unit_allowed(const struct units *h, uint64_t durable, uint64_t event, const struct unit_tag *tag)
 {
-	bool allowed = counter == 0; /* before the first change */
+	bool allowed = tag->counter == 0; /* before the first change */
 
 	for (size_t i = 0; i < h->n; i++) {
 		if (h->c[i].seq <= durable)
 			allowed = false;
 		else if (h->c[i].submitted > event)
 			break;
-		allowed |= h->c[i].counter == counter && h->c[i].ino == ino;
+		allowed |= same_tag(&h->c[i].tag, tag);
 	}
 	return allowed;
 }
@@ -181,21 +206,19 @@ static bool verify_unit(struct run *run, const struct node *f, uint64_t u, const
 {
 	static const uint8_t zeroes[FM_UNIT];
 	const struct tag *t = data;
-	uint64_t counter = 0, ino = 0;
+	struct unit_tag tag = { 0, 0, 0 };
 
 	if (memcmp(data, zeroes, FM_UNIT) != 0) {
 		if (memcmp(t, t + 1, sizeof(*t)) != 0)
 			return finding(run, "inode %" PRIu64 " unit %" PRIu64 " is torn", f->ino, u);
-		if (t->unit != u || t->check != tag_check(t))
-			return finding(run, "inode %" PRIu64 " unit %" PRIu64 " holds foreign bytes (inode %" PRIu64 " unit %" PRIu64
-				       " version %" PRIu64 ")", f->ino, u, t->ino, t->unit, t->counter);
-		counter = t->counter;
-		ino = t->ino;
+		tag = (struct unit_tag){ t->ino, t->unit, t->counter };
+		if (t->check != tag_check(t))
+			return finding(run, "inode %" PRIu64 " unit %" PRIu64 " holds foreign bytes", f->ino, u);
 	}
-	if (unit_allowed(&f->units[u], durable_seq(f, event), event, counter, ino))
+	if (unit_allowed(&f->units[u], durable_seq(f, event), event, &tag))
 		return true;
-	return finding(run, "inode %" PRIu64 " unit %" PRIu64 " (byte %" PRIu64 ") holds version %" PRIu64 " of inode %" PRIu64
-		       ", which it must not", f->ino, u, u * FM_UNIT, counter, ino);
+	return finding(run, "inode %" PRIu64 " unit %" PRIu64 " (byte %" PRIu64 ") holds inode %" PRIu64 " unit %" PRIu64 " version %" PRIu64
+		       ", which it must not", f->ino, u, u * FM_UNIT, tag.ino, tag.unit, tag.counter);
 }
 
 static bool read_file(struct run *run, struct bfs *fs, const struct node *f, uint8_t *buf, uint64_t *size)
@@ -241,7 +264,7 @@ static bool verify_node(struct run *run, struct bfs *fs, const struct node *f, u
 	if ((a.mode & S_IFMT) != type[f->kind] || (f->kind != N_SYMLINK && (a.mode & 07777) != fm_at(&f->mode, lsn)))
 		return finding(run, "inode %" PRIu64 " has mode %o", f->ino, a.mode);
 	if (f->kind == N_SYMLINK) {
-		fm_target(f->made, want, sizeof(want));
+		fm_target(f->target, want, sizeof(want));
 		rc = bfs_readlink(fs, f->ino, is, sizeof(is));
 		if (rc != (int)strlen(want) || memcmp(is, want, (size_t)rc) != 0)
 			return finding(run, "symlink %" PRIu64 " points elsewhere", f->ino);
@@ -260,9 +283,33 @@ static int count_entry(const struct bfs_dirent *e, void *arg)
 	return 0;
 }
 
+/* Its inode; 0: it must not be there, and is not. */
+static bool find_dir(const struct files_model *m, struct run *run, struct bfs *fs, unsigned d, uint64_t lsn, uint64_t *ino)
+{
+	static const char *const names[FM_DIRS] = { "", "d1", "d2", "snap" };
+	struct bfs_attr a;
+	int rc;
+
+	*ino = fm_at(&m->dirs[d], lsn);
+	if (!d)
+		return true;
+	rc = bfs_lookup(fs, NULL, BFS_ROOT_INO, names[d], &a);
+	if (*ino ? rc || a.ino != *ino : rc != -ENOENT)
+		return finding(run, "directory /%s: %s", names[d], !rc && *ino ? "is another one" : rc ? "is lost" : "must not be there");
+	return true;
+}
+
 static bool verify_dir(const struct files_model *m, struct run *run, struct bfs *fs, unsigned d, uint64_t lsn, uint64_t event)
 {
-	uint64_t want = d ? 2 : 2 + FM_DIRS - 1 + m->filler, is = 0;
+	uint64_t want = 2, is = 0, dir;
+
+	if (!find_dir(m, run, fs, d, lsn, &dir))
+		return false;
+	if (!dir)
+		return true;
+	for (unsigned k = 1; k < FM_DIRS && !d; k++)
+		want += fm_at(&m->dirs[k], lsn) != 0;
+	want += !d && m->filler;
 
 	for (unsigned n = 0; n < FM_NAMES; n++) {
 		uint64_t index = fm_at(&m->names[d][n], lsn);
@@ -271,7 +318,7 @@ static bool verify_dir(const struct files_model *m, struct run *run, struct bfs 
 		int rc;
 
 		snprintf(name, sizeof(name), "n%u", n);
-		rc = bfs_lookup(fs, NULL, m->dir_ino[d], name, &a);
+		rc = bfs_lookup(fs, NULL, dir, name, &a);
 		want += index != 0;
 		if (!index && rc == -ENOENT)
 			continue;
@@ -283,7 +330,7 @@ static bool verify_dir(const struct files_model *m, struct run *run, struct bfs 
 		if (!verify_node(run, fs, m->nodes[index - 1], lsn, event))
 			return false;
 	}
-	bfs_readdir(fs, m->dir_ino[d], 0, false, count_entry, &is);
+	bfs_readdir(fs, dir, 0, false, count_entry, &is);
 	return is == want || finding(run, "directory %u has %" PRIu64 " entries, and must have %" PRIu64, d, is, want);
 }
 
@@ -327,10 +374,10 @@ void fm_reread(struct files_model *m, struct run *run, struct bfs *fs, struct no
 	++m->seq;
 	for (uint64_t u = 0; u < FM_UNITS; u++) {
 		const struct tag *t = (const struct tag *)(buf + u * FM_UNIT);
-		struct units *h = &f->units[u];
+		struct unit_tag tag = { t->ino, t->unit, t->counter }, now = tag_now(&f->units[u]);
 
-		if (!h->n || h->c[h->n - 1].counter != t->counter)
-			change_unit(m, h, t->counter, t->ino, submitted);
+		if (!same_tag(&tag, &now))
+			set_unit(m, &f->units[u], tag, submitted);
 	}
 }
 
@@ -343,9 +390,11 @@ static void adopt_file(struct files_model *m, struct run *run, struct bfs *fs, s
 
 void fm_adopt(struct files_model *m, struct run *run, struct bfs *fs, uint64_t lsn)
 {
-	for (unsigned d = 0; d < FM_DIRS; d++)
+	for (unsigned d = 0; d < FM_DIRS; d++) {
+		forget(&m->dirs[d], lsn);
 		for (unsigned n = 0; n < FM_NAMES; n++)
 			forget(&m->names[d][n], lsn);
+	}
 	for (size_t i = 0; i < m->n_nodes; i++) {
 		struct node *f = m->nodes[i];
 

@@ -134,14 +134,18 @@ uint64_t sm_value(const struct model_blob *b, unsigned key)
 
 void sm_txn(struct store_model *m, uint64_t lsn, uint64_t event, bool spans)
 {
+	/* Behind a long one any may begin in a frame and end in the next. */
+	m->wide |= spans;
 	GROW(m->txns, m->n_txns, m->txns_cap);
-	m->txns[m->n_txns++] = (struct txn_end){ lsn, event, spans };
+	m->txns[m->n_txns++] = (struct txn_end){ lsn, event, m->wide };
 }
 
 void sm_ack_txns(struct store_model *m, uint64_t lsn, uint64_t event)
 {
 	GROW(m->acks, m->n_acks, m->acks_cap);
 	m->acks[m->n_acks++] = (struct ack){ event, lsn };
+	if (!m->n_txns || m->txns[m->n_txns - 1].lsn <= lsn)
+		m->wide = false;
 }
 
 void sm_ack(struct store_model *m, uint64_t lsn, uint64_t event)

@@ -63,6 +63,7 @@ struct store_model {
 	struct ack *acks;
 	size_t n_acks, acks_cap;
 	uint64_t counter; /* of writes: each has its own */
+	bool wide;        /* a long transaction is not durable yet */
 };
 
 struct model_blob *sm_new_blob(struct store_model *m, uint64_t id, uint64_t lsn);

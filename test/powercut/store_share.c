@@ -55,7 +55,7 @@ static void snapshot(struct load *l)
 {
 	unsigned n = 1 + (unsigned)rng_below(&l->run->rng, 2), from = (unsigned)rng_below(&l->run->rng, l->alive - n + 1);
 	bool sealed = rng_chance(&l->run->rng, 50);
-	uint64_t ids[2], lsn;
+	uint64_t ids[2], lsn, issued;
 	int rc;
 
 	if (l->alive + n > ALIVE || refuses_carried(l, from, n))
@@ -63,11 +63,12 @@ static void snapshot(struct load *l)
 	for (unsigned i = 0; i < n; i++)
 		if (!store_home(l, from + i))
 			return;
+	issued = bdev_powercut_mark(l->run->dev);
 	rc = bs_snapshot(l->bs, &l->blob[from], n, sealed, ids);
 	if (refused(l, "snapshot", rc))
 		return;
 	lsn = bs_lsn(l->bs);
-	sm_txn(&l->m, lsn, bdev_powercut_mark(l->run->dev), true);
+	sm_txn(&l->m, lsn, issued, true);
 	for (unsigned i = 0; i < n; i++) {
 		trace(l->run, "%s of blob %" PRIu64 ": %" PRIu64 ", LSN %" PRIu64, sealed ? "snapshot" : "clone",
 		      l->model[from + i]->id, ids[i], lsn);

@@ -106,6 +106,24 @@ TEST(util, random_bytes_differ_and_fill_the_buffer)
 	EXPECT_LT_INT(zeroes, 16);
 }
 
+TEST(util, fake_random_bytes_come_again_with_their_seed_alone)
+{
+	uint8_t a[21], b[21], c[21], d[21];
+
+	base_set_fake_random(7);
+	base_random(a, sizeof(a));
+	base_random(b, sizeof(b));
+	base_set_fake_random(8);
+	base_random(c, sizeof(c));
+	base_set_fake_random(7);
+	base_random(d, sizeof(d));
+	EXPECT_EQ_MEM(a, d, sizeof(a));
+	EXPECT_TRUE(memcmp(a, b, sizeof(a)) != 0 && memcmp(a, c, sizeof(a)) != 0);
+	base_set_fake_random(0);
+	base_random(d, sizeof(d));
+	EXPECT_TRUE(memcmp(b, d, sizeof(d)) != 0);
+}
+
 TEST(util, the_fake_clock_stands_still_and_the_real_one_comes_back)
 {
 	base_set_fake_clock(42);
