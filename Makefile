@@ -90,7 +90,7 @@ tool_src := $(foreach d,$(tool_dirs),$(wildcard tools/$(d)/*.c))
 test_src := $(foreach d,$(test_dirs),$(wildcard test/$(d)/*.c))
 shim_src := test/shim/shim.cc test/shim/main.c
 all_objs := $(call obj,$(lib_src) $(fuse_src) $(mount_src) $(rocksdb_src) $(tool_src) \
-	$(tool_common_src) $(unit_src) $(test_common_src) $(test_src) $(shim_src) $(rocksdb_test_src))
+	$(tool_common_src) $(unit_src) $(test_common_src) $(test_src) $(wildcard test/powercut/*.cc) $(shim_src) $(rocksdb_test_src))
 
 # A file that went leaves no newer one behind: what is linked depends on the list of files, too. (Names as they are for every O.)
 files := $(B)/obj/files
@@ -102,7 +102,7 @@ $(files):
 	@mkdir -p $(@D); echo '$(file_list)' >$@
 
 .DEFAULT_GOAL := all
-.PHONY: all lib tools unit tests check check-long fuzz demo bench bench-nvme bench-store install uninstall deps format lint compdb clean distclean help
+.PHONY: all lib tools unit tests check check-long check-long-unit check-long-powercut fuzz demo bench bench-nvme bench-store install uninstall deps format lint compdb clean distclean help
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -193,7 +193,14 @@ $(B)/test/$(1): $$(call obj,$$(wildcard test/$(1)/*.c) $$(test_common_src)) $$(s
 		$$(lib_a) $$(if $$(fuse_src),$$(fuse_a)) $$(files)
 	$$(link_test)
 endef
-$(foreach d,$(filter-out mutants fuzz,$(test_dirs)),$(eval $(call test_rule,$(d))))
+$(foreach d,$(filter-out mutants fuzz powercut,$(test_dirs)),$(eval $(call test_rule,$(d))))
+
+# Power is cut under RocksDB, too: with the plugin in the program itself.
+powercut_cc := $(call obj,$(wildcard test/powercut/*.cc) $(rocksdb_src))
+$(B)/test/powercut: $(call obj,$(wildcard test/powercut/*.c)) $(powercut_cc) $(call obj,$(test_common_src)) $(shim_a) $(fuse_a) $(lib_a) $(files)
+	@mkdir -p $(@D)
+	@echo "  LD   $@"
+	@$(CXX) $(ALL_LDFLAGS) $(filter %.o,$^) $(shim_a) $(fuse_a) $(lib_a) -o $@ $(LIBS) $(FUSE_LIBS) -lrocksdb
 
 # The store compiled once more, with the mistakes of blob/mutation.h in it; it stands before the archive that has it without.
 mutated_objs := $(patsubst blob/%.c,$(B)/obj/mutated/%.o,$(filter-out $(examples),$(wildcard blob/*.c)))
@@ -230,14 +237,29 @@ $(rocksdb_test): $(call obj,$(rocksdb_test_src))
 check: all tests
 	test/run --build $(B) $(if $(SAN),--no-sanitizers) $(RUN_ARGS)
 
+# What takes longer than `make check`: about an hour on two quiet cores.
+check-long: check-long-unit check-long-powercut fuzz
+
 # Ten million reads of an emulated controller and a thousand attachments, under the address and undefined sanitizers; eight threads
 # that do everything at once, for long, under the thread sanitizer; minutes.
-check-long:
+check-long-unit:
 	$(MAKE) SAN=asan unit
 	TEST_SCALE=50 $(O)/asan/test/unit --gtest_filter='nvme_long.reads*'
 	$(O)/asan/test/unit --gtest_filter='nvme_long.attached*'
 	$(MAKE) SAN=tsan unit
 	TEST_SCALE=20 $(O)/tsan/test/unit --gtest_filter='*_mixed_threads.*'
+
+# A million states of the medium after a cut, by fresh seeds: short lives with every cut, long ones with a sample; under RocksDB fewer.
+LONG_STATES ?= 1000000
+part = $(shell expr $(LONG_STATES) \* $(1) / 100)
+check-long-powercut:
+	$(MAKE) $(B)/test/powercut
+	$(B)/test/powercut --level 1 --states $(call part,35)
+	$(B)/test/powercut --level 1 --ops 600 --cuts sample=400 --states $(call part,10)
+	$(B)/test/powercut --level 1 --torn 4096 --states $(call part,3)
+	$(B)/test/powercut --level 2 --ops 150 --states $(call part,40)
+	$(B)/test/powercut --level 2 --ops 600 --cuts sample=400 --states $(call part,10)
+	$(B)/test/powercut --level 3 --ops 150 --states $(call part,2)
 
 # libFuzzer on each target for FUZZ_SECONDS, from the corpus on (clang: make deps FUZZ=1). What it finds is left in build/fuzz/found.
 FUZZ_SECONDS ?= 150
@@ -341,7 +363,7 @@ compdb: $(CONFIG)
 	@echo "$(O)/compile_commands.json"
 
 clean:
-	rm -rf $(O)/obj $(O)/lib $(O)/bin $(O)/test $(O)/asan $(O)/tsan
+	rm -rf $(O)/obj $(O)/lib $(O)/bin $(O)/test $(O)/asan $(O)/tsan $(O)/fuzz
 
 distclean:
 	rm -rf $(O)

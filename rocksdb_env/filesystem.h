@@ -14,8 +14,8 @@ public:
 
 	static const char *kClassName() { return "BlobFS"; }
 	const char *Name() const override { return kClassName(); }
-	/* What makes this object again, by FileSystem::CreateFromString. */
-	std::string GetId() const override { return uri_; }
+	/* What makes this object again, by FileSystem::CreateFromString; nothing does when the store is lent. */
+	std::string GetId() const override { return uri_.empty() ? Name() : uri_; }
 
 	IOStatus NewSequentialFile(const std::string &name, const FileOptions &options,
 				   std::unique_ptr<rocksdb::FSSequentialFile> *result,

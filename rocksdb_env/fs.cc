@@ -111,6 +111,11 @@ FileOptions FileSystem::OptimizeForManifestWrite(const FileOptions &options) con
 	return o;
 }
 
+std::unique_ptr<rocksdb::FileSystem> NewFileSystem(std::shared_ptr<Store> store)
+{
+	return std::unique_ptr<rocksdb::FileSystem>(new FileSystem("", std::move(store)));
+}
+
 std::unique_ptr<rocksdb::FileSystem> NewFileSystem(const std::string &text, std::string *why)
 {
 	Uri uri;

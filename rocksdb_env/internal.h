@@ -87,6 +87,8 @@ class Store {
 public:
 	/* The store of uri's device, mounted now if it is not yet. Null with one line in *why. */
 	static std::shared_ptr<Store> Open(const Uri &uri, std::string *why);
+	/* A file system of the caller's, which stays its own. */
+	static std::shared_ptr<Store> Lend(struct bfs *fs);
 	~Store();
 	struct bfs *fs() const { return fs_; }
 	/* Differs between the file systems this process has open; the same as long as the device
@@ -101,12 +103,14 @@ private:
 	Store() = default;
 	bool Init(const Uri &uri, std::string *why);
 	bool Agrees(const Uri &uri, std::string *why);
+	void Identify();
 	void Shutdown();
 
 	Uri uri_;
 	struct bfs *fs_ = nullptr;
 	uint64_t id_ = 0;
 	pid_t pid_ = 0;
+	bool lent_ = false;
 	std::unique_ptr<Mount> mount_;
 };
 
@@ -172,6 +176,7 @@ IOStatus UnlockPath(rocksdb::FileLock *lock);
 
 /* Null with one line in *why. */
 std::unique_ptr<rocksdb::FileSystem> NewFileSystem(const std::string &uri, std::string *why);
+std::unique_ptr<rocksdb::FileSystem> NewFileSystem(std::shared_ptr<Store> store);
 
 } // namespace blobfs
 

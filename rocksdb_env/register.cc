@@ -56,6 +56,16 @@ rocksdb::Status NewBlobFileSystem(const std::string &uri,
 	return *result ? rocksdb::Status::OK() : rocksdb::Status::InvalidArgument(why);
 }
 
+rocksdb::Status NewBlobFileSystem(struct bfs *fs, std::shared_ptr<rocksdb::FileSystem> *result)
+{
+	try {
+		*result = NewFileSystem(Store::Lend(fs));
+		return rocksdb::Status::OK();
+	} catch (const std::bad_alloc &) {
+		return rocksdb::Status::MemoryLimit("blobfs: out of memory");
+	}
+}
+
 } // namespace blobfs
 
 /* Named for the linker's -u: a program that links the plugin statically keeps it by this. */

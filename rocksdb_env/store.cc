@@ -97,7 +97,6 @@ bool Store::Init(const Uri &uri, std::string *why)
 {
 	struct bfs_mount_opts opts = {};
 	struct base_err err = {};
-	struct bfs_statfs stat = {};
 	int rc;
 
 	uri_ = uri;
@@ -112,9 +111,7 @@ bool Store::Init(const Uri &uri, std::string *why)
 		*why = std::string("blobfs: ") + base_err_text(&err, rc);
 		return false;
 	}
-	pid_ = getpid();
-	bfs_get_statfs(fs_, &stat);
-	memcpy(&id_, stat.uuid, sizeof(id_));
+	Identify();
 	/* Two copies of one image have one uuid: the device tells them apart. */
 	id_ ^= std::hash<std::string>()(uri.device);
 	if (!uri.mount.empty()) {
@@ -125,6 +122,26 @@ bool Store::Init(const Uri &uri, std::string *why)
 	log_info("%s opened%s%s", uri.device.c_str(), mount_ ? ", served at " : "",
 		 uri.mount.c_str());
 	return true;
+}
+
+void Store::Identify()
+{
+	struct bfs_statfs stat = {};
+
+	pid_ = getpid();
+	bfs_get_statfs(fs_, &stat);
+	memcpy(&id_, stat.uuid, sizeof(id_));
+}
+
+std::shared_ptr<Store> Store::Lend(struct bfs *fs)
+{
+	std::shared_ptr<Store> store(new Store);
+
+	store->fs_ = fs;
+	store->lent_ = true;
+	store->Identify();
+	store->id_ ^= reinterpret_cast<uintptr_t>(fs); /* copies of one image, as above */
+	return store;
 }
 
 /* Another URI for a device that is open: it may ask for less, or for a mount where there is none.
@@ -167,7 +184,7 @@ void Store::Shutdown()
 
 Store::~Store()
 {
-	if (!fs_)
+	if (!fs_ || lent_)
 		return;
 	if (pid_ != getpid()) {
 		mount_.release(); /* the parent's */

@@ -136,7 +136,7 @@ bool verify_event(const struct options *opt, struct run *run, const struct workl
 
 int64_t run_seed(const struct options *opt, uint64_t seed)
 {
-	const struct workload *wl = opt->level == 1 ? &store_workload : &files_workload;
+	const struct workload *own = opt->level == 1 ? &store_workload : &files_workload, *wl = opt->workload ? opt->workload : own;
 	struct run run = { .seed = seed, .ops = opt->ops, .device_size = 48 * MiB, .tracing = opt->trace, .service = opt->service };
 	struct cutter c = { .opt = opt, .run = &run };
 	struct rng pick;
@@ -175,7 +175,7 @@ int64_t run_seed(const struct options *opt, uint64_t seed)
 
 int64_t run_seeds(const struct options *opt, uint64_t seed, uint64_t *seeds)
 {
-	time_t start = time(NULL);
+	clock_t start = clock();
 	uint64_t total = 0, n = 0;
 
 	do {
@@ -185,7 +185,7 @@ int64_t run_seeds(const struct options *opt, uint64_t seed, uint64_t *seeds)
 		if (states < 0)
 			return -1;
 		total += (uint64_t)states;
-	} while (!opt->seeded && (opt->seconds ? time(NULL) - start < (time_t)opt->seconds : total < opt->states));
+	} while (!opt->seeded && (opt->seconds ? clock() - start < (clock_t)opt->seconds * CLOCKS_PER_SEC : total < opt->states));
 	*seeds = n;
 	return (int64_t)total;
 }

@@ -12,16 +12,17 @@
 #include <unistd.h>
 
 #include "test/powercut/powercut.h"
+#include "test/powercut/rocksdb_load.h"
 
 static void usage(void)
 {
-	printf("Usage: powercut [--level 1|2] [--seed N] [--ops N] [--cuts all|sample=K] [--torn 0|512|4096]\n"
+	printf("Usage: powercut [--level 1|2|3] [--seed N] [--ops N] [--cuts all|sample=K] [--torn 0|512|4096]\n"
 	       "                [--states N | --time S] [--event E [--subset K]] [--save FILE] [--quiet] [--verbose]\n"
 	       "                [--service]  with the store's own thread; then a seed does not give the same run twice\n"
 	       "                [--trace]    prints what the workload does, each with the number of events before it\n"
 	       "                [--lie]      flushes do nothing: the test must fail\n"
 	       "                [--faults]   every device call fails once, in turn\n"
-	       "Without --seed: fresh seeds, one after another, until N states were tested or S seconds have passed.\n");
+	       "Without --seed: fresh seeds, one after another, until N states were tested or S seconds of the processor were used.\n");
 }
 
 static int parse(int argc, char **argv, struct options *opt)
@@ -59,7 +60,9 @@ static int parse(int argc, char **argv, struct options *opt)
 		default: return 1;
 		}
 	}
-	return optind != argc || opt->level < 1 || opt->level > 2;
+	if (opt->level == 3)
+		opt->workload = &rocksdb_workload, opt->service = true;
+	return optind != argc || opt->level < 1 || opt->level > 3 || (opt->level == 3 && opt->faults);
 }
 
 /* ---- without options ---- */
@@ -69,6 +72,7 @@ static const struct part {
 	struct options opt;
 	bool must_fail;
 } parts[] = {
+#define ROCKSDB .service = true, .workload = &rocksdb_workload
 #define PART(...) { __VA_ARGS__ } /* ops, sample, torn: 0 for the usual */
 	{ "transactions and data survive cuts, the seeds known", PART(.level = 1, .states = 4000, .seed = 1, .sample = 400), false },
 	{ "transactions and data survive cuts, fresh seeds", PART(.level = 1, .states = 5000, .sample = 400), false },
@@ -79,11 +83,14 @@ static const struct part {
 	{ "whole blocks or nothing", PART(.level = 1, .states = 1000, .torn = 4096), false },
 	{ "a store with its service survives cuts", PART(.level = 1, .ops = 80, .states = 1500, .sample = 200, .service = true), false },
 	{ "files with a service survive cuts", PART(.level = 2, .ops = 80, .states = 1500, .sample = 200, .service = true), false },
+	{ "a database of RocksDB survives cuts", PART(.level = 3, .ops = 60, .states = 300, .sample = 60, ROCKSDB), false },
 	{ "a store on a device that lies is found out", PART(.level = 1, .states = 5000, .lie = true, .quiet = true), true },
 	{ "files on a device that lies are found out", PART(.level = 2, .states = 5000, .lie = true, .quiet = true), true },
+	{ "a database on a device that lies is found out", PART(.level = 3, .states = 1000, .lie = true, .quiet = true, ROCKSDB), true },
 	{ "every failing call of a store is survived", PART(.level = 1, .ops = 60, .states = 300, .faults = true), false },
 	{ "every failing call under files is survived", PART(.level = 2, .ops = 60, .states = 300, .faults = true), false },
 #undef PART
+#undef ROCKSDB
 };
 
 static double scale(void)

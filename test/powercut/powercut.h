@@ -14,6 +14,8 @@
 #include "bdev/bdev.h"
 #include "bdev/wrap.h"
 
+BLOBFS_C_BEGIN
+
 /* xorshift64*: the same seed gives the same run on every machine. */
 struct rng {
 	uint64_t s;
@@ -82,6 +84,7 @@ struct options {
 	uint32_t torn, level, seconds;
 	bool seeded, only_event, only_subset, quiet, lie, trace, verbose, service, faults;
 	const char *save;
+	const struct workload *workload; /* of a level that is not of this program's own */
 };
 #define DEFAULT_OPTIONS { .ops = 120, .sample = UINT64_MAX, .torn = 512, .level = 1, .states = 1000 }
 /* One seed: the workload, then its cuts in rising order. Returns states tested, or -1. */
@@ -103,4 +106,5 @@ struct ack {
 void *grow(void *array, size_t n, size_t *cap, size_t size);
 #define GROW(array, n, cap) ((array) = grow((array), (n), &(cap), sizeof(*(array))))
 
+BLOBFS_C_END
 #endif

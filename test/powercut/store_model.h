@@ -25,6 +25,7 @@ struct block_change {
 	uint64_t submitted; /* event before which it was not on its way to the device */
 	uint64_t durable;   /* event at which a commit that covers it had been acknowledged; UINT64_MAX: none */
 	uint32_t from, to;  /* CARRY: sectors */
+	bool shared;        /* PUBLISH: by sharing, which wrote nothing */
 };
 struct item_change {
 	uint64_t lsn, value; /* 0: deleted */
