@@ -11,6 +11,9 @@
 
 #include "blob/io.h"
 
+#define LOG_COMPONENT "blob"
+#include "base/log.h"
+
 void io_enter(struct io_req *r)
 {
 	r->epoch = bs_epoch_enter(r->bs, r->io->ch);
@@ -67,6 +70,19 @@ static enum op_next read_step(struct op *op)
 		return op_finish(op);
 	}
 	return op_bug(op);
+}
+
+/* A device that has no space for blocks it has, a sparse file on a full file system, has failed: -ENOSPC would say that nothing was
+ * written, and that freeing something helps. */
+int io_device_rc(const struct io_req *r, int rc)
+{
+	static atomic_bool said;
+
+	if (rc != -ENOSPC)
+		return rc;
+	if (!atomic_exchange(&said, true))
+		log_err("%s: the device has run out of space below its size: data could not be written", bdev_info(r->bs->dev)->name);
+	return -EIO;
 }
 
 /* ---- starting ---- */

@@ -408,6 +408,8 @@ enum op_next io_write_step(struct op *op)
 	case PUBLISH:
 		return step_publish(op, r);
 	case CANCEL:
+		if (r->wrote)
+			op->rc = io_device_rc(r, op->rc);
 		cancel(r);
 		return op_goto(op, DONE);
 	case DONE:

@@ -93,7 +93,7 @@ struct verdict {
 	char first[320];    /* the first problem */
 	char codes[256];    /* those of the first check, as far as they fit, each followed by a blank */
 	char fault[512];    /* "" or what must not be */
-	uint64_t intact, cuts; /* repair: inodes that had to be as they were, power cuts tried */
+	uint64_t intact, cuts, failures; /* repair: inodes that had to be as they were, power cuts and failures of the device tried */
 };
 /* Checks, mounts, walks, changes, unmounts, checks again. Takes the device over. */
 void use_device(struct bdev *dev, struct rnd *r, struct verdict *v);

@@ -47,7 +47,7 @@ const char *__asan_default_options(void)
 int __lsan_do_recoverable_leak_check(void) __attribute__((weak));
 
 struct numbers {
-	uint64_t cases, refused, mounted, found, faults, intact, cuts;
+	uint64_t cases, refused, mounted, found, faults, intact, cuts, failures;
 };
 
 /* What children and parent share. */
@@ -135,6 +135,7 @@ static bool run_case(struct run *run, uint64_t number)
 	damage_undo(s);
 	n->intact += v.intact;
 	n->cuts += v.cuts;
+	n->failures += v.failures;
 	n->cases++;
 	n->mounted += v.mounted;
 	n->refused += !v.mounted;
@@ -260,9 +261,10 @@ static int report(const struct run *run)
 			printf("not ok %s/%s: of %llu cases %llu mounted\n", name, damage_names[k],
 			       (unsigned long long)n->cases, (unsigned long long)n->mounted);
 		else if (run->repair)
-			printf("ok repair/%s: %llu cases: %llu repaired, %llu refused, %llu inodes as they were, %llu power cuts\n",
+			printf("ok repair/%s: %llu cases: %llu repaired, %llu refused, %llu inodes as they were, %llu power cuts, %llu failures\n",
 			       damage_names[k], (unsigned long long)n->cases, (unsigned long long)n->mounted,
-			       (unsigned long long)n->refused, (unsigned long long)n->intact, (unsigned long long)n->cuts);
+			       (unsigned long long)n->refused, (unsigned long long)n->intact, (unsigned long long)n->cuts,
+			       (unsigned long long)n->failures);
 		else
 			printf("ok corrupt/%s: %llu cases: checking found %llu, %llu mounted, %llu refused\n", damage_names[k],
 			       (unsigned long long)n->cases, (unsigned long long)n->found,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * What repair makes of a damaged image: checking finds nothing in it any more, it mounts, and every file whose metadata was not hit is
- * there to the byte. The same holds when power fails during the repair and it is begun again.
+ * there to the byte. The same holds when power or the device fails during the repair and it is begun again.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -284,6 +284,47 @@ static void repair_cut(struct bdev *record, uint32_t flags, struct rnd *r, const
 		      (unsigned long long)cut.seed, again.fault);
 }
 
+/*
+ * A device that fails in the middle of the repair: that is said, nothing is lost by it, and the repair can be begun again. (Of what cannot be
+ * read repair cannot know more than that; so it is writes and flushes that fail.)
+ */
+static void repair_failing(struct scratch *s, uint32_t flags, struct rnd *r, const struct contents *c, struct verdict *v)
+{
+	static const struct bdev_fault kinds[] = {
+		{ .kind = BDEV_FAULT_ERROR, .rc = -EIO },
+		{ .kind = BDEV_FAULT_TIMEOUT, .done = true },
+		{ .kind = BDEV_FAULT_TIMEOUT },
+		{ .kind = BDEV_FAULT_SHORT, .rc = -EIO },
+		{ .kind = BDEV_FAULT_ERROR, .rc = -ENOSPC },
+	};
+	struct bdev_fault f = kinds[rnd_below(r, ARRAY_SIZE(kinds))];
+	struct verdict first = { 0 }, again = { 0 };
+	struct bdev *dev;
+	bool hit;
+	int rc;
+
+	f.op = f.rc != -ENOSPC && rnd_below(r, 3) == 0 ? BDEV_FLUSH : BDEV_WRITE;
+	f.first = rnd_below(r, f.op == BDEV_FLUSH ? 8 : 24);
+	f.count = rnd_below(r, 2) ? 1 : UINT64_MAX;
+	if (bdev_fault_create(image_device(s->image, s->mem, s->size), &dev) || bdev_fault_add(dev, &f)) {
+		fault(v, "no device that fails");
+		return;
+	}
+	rc = repair(dev, flags, &first);
+	hit = bdev_fault_seen(dev, f.op) > f.first;
+	bdev_fault_clear(dev);
+	/* Done all the same: what failed was tried again, or was bytes that the log goes on carrying. */
+	if (rc && (rc = repair(dev, flags, &again)))
+		fault(&first, "the next repair refuses: %s", again.first);
+	else
+		inspect(dev, c, &again);
+	bdev_close(dev);
+	v->failures += hit;
+	if (first.fault[0] || again.fault[0])
+		fault(v, "%s %llu fails with %s%s: %.300s", f.op == BDEV_FLUSH ? "flush" : "write", (unsigned long long)f.first,
+		      strerror(f.rc ? -f.rc : ETIMEDOUT), f.count > 1 ? ", and all after it" : "", first.fault[0] ? first.fault : again.fault);
+}
+
 void repair_device(struct scratch *s, struct contents *c, bool exact, struct rnd *r, struct verdict *v)
 {
 	uint32_t flags = BFS_REPAIR_ALL | (exact || rnd_below(r, 2) ? BFS_REPAIR_REBUILD : 0);
@@ -306,5 +347,7 @@ void repair_device(struct scratch *s, struct contents *c, bool exact, struct rnd
 		fault(v, "repair refuses: %s (%s)", v->first, strerror(-v->mount_rc));
 	for (unsigned i = 0; i < CUTS && cuts && !v->mount_rc && !v->fault[0]; i++)
 		repair_cut(record, flags, r, exact ? c : NULL, v);
+	if (cuts && !v->mount_rc && !v->fault[0])
+		repair_failing(s, flags, r, exact ? c : NULL, v);
 	bdev_close(record);
 }

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Every device call of a workload fails once, in turn: with an error, or with a timeout that hides whether it was done. The workload
- * ends at the first call that reports it; what had been acknowledged before must be there, on the medium as it is and after a cut.
+ * Every device call of a workload fails once, in turn: with an error, with a timeout that hides whether it was done, half done, for want of
+ * space below (a sparse image on a full file system), and so that nothing can be written from then on. The workload ends at the first call
+ * that reports it; what had been acknowledged before must be there, on the medium as it is and after a cut. Calls and ways
+ * to fail are gone through in an order of the seed's, until all had their turn or enough states were seen.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -48,27 +50,30 @@ static bool work(struct fault_run *f, const struct bdev_fault *fault)
 	return failed;
 }
 
-/* Fault number n: 1: survived; 0: the workload has no so many calls; -1: a finding. */
-static int one_fault(const struct options *opt, uint64_t seed, uint64_t n, uint64_t *states)
+static const struct bdev_fault kinds[] = {
+	{ .kind = BDEV_FAULT_ERROR, .op = -1, .count = 1, .rc = -EIO },
+	{ .kind = BDEV_FAULT_TIMEOUT, .op = -1, .count = 1, .done = true },
+	{ .kind = BDEV_FAULT_TIMEOUT, .op = -1, .count = 1 },
+	{ .kind = BDEV_FAULT_SHORT, .op = -1, .count = 1, .rc = -EIO },
+	{ .kind = BDEV_FAULT_ERROR, .op = -1, .count = 1, .rc = -ENOSPC },
+	{ .kind = BDEV_FAULT_ERROR, .op = BDEV_WRITE, .count = UINT64_MAX, .rc = -ENOSPC },
+};
+
+/* Call number n / kinds fails in that way. Returns the calls the workload made, or -1: a finding. */
+static int64_t one_fault(const struct options *opt, uint64_t seed, uint64_t n, uint64_t *states, uint64_t *reported)
 {
-	static const struct bdev_fault kinds[] = {
-		{ .kind = BDEV_FAULT_ERROR, .op = -1, .count = 1, .rc = -EIO },
-		{ .kind = BDEV_FAULT_TIMEOUT, .op = -1, .count = 1, .done = true },
-		{ .kind = BDEV_FAULT_TIMEOUT, .op = -1, .count = 1 },
-		{ .kind = BDEV_FAULT_SHORT, .op = -1, .count = 1, .rc = -EIO },
-	};
 	struct fault_run f = { .wl = opt->level == 1 ? &store_workload : &files_workload };
 	struct bdev_fault fault = kinds[n % ARRAY_SIZE(kinds)];
 	uint64_t calls, last;
 	bool ok;
 
 	f.run = (struct run){ .seed = seed, .ops = opt->ops, .device_size = 48 * MiB, .tracing = opt->trace };
-	fault.first = n;
+	fault.first = n / ARRAY_SIZE(kinds);
 	rng_seed(&f.run.rng, seed);
 	base_set_fake_clock(1000000000ull);
 	make_device(&f);
 	calls = bdev_fault_seen(f.faulty, -1);
-	work(&f, &fault);
+	*reported += work(&f, &fault);
 	calls = bdev_fault_seen(f.faulty, -1) - calls;
 	last = bdev_powercut_events(f.run.dev);
 	ok = verify_event(opt, &f.run, f.wl, f.w, last, states);
@@ -77,21 +82,44 @@ static int one_fault(const struct options *opt, uint64_t seed, uint64_t n, uint6
 	if (!ok)
 		printf("FAILED: call %" PRIu64 " failing (kind %" PRIu64 "): powercut --faults --level %u --seed %" PRIu64
 		       " --ops %" PRIu64 " --event %" PRIu64 "\n",
-		       n, n % ARRAY_SIZE(kinds), opt->level, seed, opt->ops, n);
-	return !ok ? -1 : calls > n;
+		       fault.first, n % ARRAY_SIZE(kinds), opt->level, seed, opt->ops, n);
+	return ok ? (int64_t)calls : -1;
+}
+
+static uint64_t common_divisor(uint64_t a, uint64_t b)
+{
+	return b ? common_divisor(b, a % b) : a;
+}
+
+/* All numbers below total once each: any step that has no divisor in common with it goes round. */
+static int64_t all_faults(const struct options *opt, uint64_t seed, uint64_t total, uint64_t *states, uint64_t *reported)
+{
+	struct rng pick;
+	uint64_t n, step, done = 0;
+	bool ok = true;
+
+	rng_seed(&pick, seed + 1);
+	n = rng_below(&pick, total);
+	do
+		step = 1 + rng_below(&pick, total);
+	while (common_divisor(step, total) != 1);
+	for (; ok && done < total && *states < opt->states; done++, n = (n + step) % total)
+		ok = one_fault(opt, seed, n, states, reported) >= 0;
+	return ok ? (int64_t)done : -1;
 }
 
 int64_t run_faults(const struct options *opt, uint64_t seed)
 {
-	uint64_t states = 0, n = opt->only_event ? opt->event : 0;
-	int more = 1;
+	uint64_t states = 0, reported = 0;
+	int64_t calls, done;
 
-	for (; more > 0 && states < opt->states; n++) {
-		more = one_fault(opt, seed, n, &states);
-		if (opt->only_event)
-			break;
-	}
-	if (!opt->quiet && more >= 0)
-		printf("faults: seed %" PRIu64 ": %" PRIu64 " calls failed, %" PRIu64 " states\n", seed, n, states);
-	return more < 0 ? -1 : (int64_t)states;
+	if (opt->only_event)
+		return one_fault(opt, seed, opt->event, &states, &reported) < 0 ? -1 : (int64_t)states;
+	/* None fails: how many calls there are. */
+	calls = one_fault(opt, seed, (uint64_t)1 << 40, &states, &reported);
+	done = calls > 0 ? all_faults(opt, seed, (uint64_t)calls * ARRAY_SIZE(kinds), &states, &reported) : calls;
+	if (!opt->quiet && done >= 0)
+		printf("faults: seed %" PRIu64 ": %" PRIi64 " of %" PRIu64 " failures, %" PRIu64 " reported, %" PRIu64 " states\n", seed, done,
+		       (uint64_t)calls * ARRAY_SIZE(kinds), reported, states);
+	return done < 0 ? -1 : (int64_t)states;
 }
