@@ -191,6 +191,7 @@ struct bs_blob_info {
 	uint8_t user[BS_USER_MAX];
 	bool deleted;
 	bool sealed;              /* see bs_txn_seal */
+	bool carried;             /* bytes of it are carried in the log (bs_carried_next) */
 };
 BLOBFS_API void bs_blob_get_info(struct bs_blob *blob, struct bs_blob_info *out);
 /* Calls fn for every blob in order of id; fn's non-zero return ends it and is returned. fn may begin no transaction; it

@@ -246,6 +246,7 @@ void bs_blob_get_info(struct bs_blob *blob, struct bs_blob_info *out)
 		memcpy(out->user, blob->user, blob->user_len);
 	out->deleted = blob->deleted;
 	out->sealed = blob->sealed;
+	out->carried = !RB_EMPTY(&blob->carried);
 	pthread_rwlock_unlock(lock);
 }
 

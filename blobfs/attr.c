@@ -24,6 +24,19 @@ void bfs_unref(struct bfs *fs, uint64_t ino, uint64_t n)
 		bfs_inode_put_n(inode, n + 1);
 }
 
+uint64_t bfs_blocks_held(struct bs_blob *blob, const struct bs_blob_info *info)
+{
+	uint64_t n = info->mapped_blocks;
+	struct bs_carried_range r;
+	struct bs_extent e;
+
+	for (uint64_t b = 0; info->carried && bs_carried_next(blob, b, UINT64_MAX - b, &r); b = r.block + 1) {
+		bs_map_lookup(blob, r.block, 1, &e);
+		n += (e.flags & BS_RUN_HOLE) != 0;
+	}
+	return n;
+}
+
 static int peek_blob(struct bfs *fs, struct bs_blob *blob, struct bfs_attr *out)
 {
 	struct bfs_inode inode = { .fs = fs };
@@ -44,7 +57,7 @@ static int peek_blob(struct bfs *fs, struct bs_blob *blob, struct bfs_attr *out)
 		.gid = inode.gid,
 		.rdev = inode.rdev,
 		.size = info.size,
-		.blocks = info.mapped_blocks * (BS_BLOCK / 512),
+		.blocks = bfs_blocks_held(blob, &info) * (BS_BLOCK / 512),
 		.blksize = BS_BLOCK,
 		.atime = inode.atime,
 		.mtime = inode.mtime,

@@ -126,12 +126,12 @@ void bfs_inode_accessed(struct bfs_inode *inode)
 /* ---- reading ---- */
 
 /* Dirty pages count as blocks, as they will be: else what was just written looks like a hole. */
-static uint64_t blocks_of(const struct bfs_inode *inode, uint64_t mapped)
+static uint64_t blocks_of(const struct bfs_inode *inode, const struct bs_blob_info *info)
 {
 	uint64_t cached = atomic_load(&inode->n_dirty) + atomic_load(&inode->n_writing);
 	uint64_t most = div_round_up(atomic_load(&inode->size), BS_BLOCK);
 
-	return MAX(mapped, MIN(mapped + cached, most));
+	return MAX(bfs_blocks_held(inode->blob, info), MIN(info->mapped_blocks + cached, most));
 }
 
 void bfs_inode_attr(struct bfs_inode *inode, struct bfs_attr *out)
@@ -148,7 +148,7 @@ void bfs_inode_attr(struct bfs_inode *inode, struct bfs_attr *out)
 		.gid = inode->gid,
 		.rdev = inode->rdev,
 		.size = inode->size,
-		.blocks = blocks_of(inode, info.mapped_blocks) * (BS_BLOCK / 512),
+		.blocks = blocks_of(inode, &info) * (BS_BLOCK / 512),
 		.blksize = BS_BLOCK,
 		.atime = inode->atime,
 		.mtime = inode->mtime,

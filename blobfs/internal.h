@@ -180,6 +180,9 @@ int bfs_cred_check_mode(const struct bfs_cred *cred, uint32_t mode, uint32_t uid
 /* Attributes of an inode in core or not, without bringing it there, and its blob, counted (may be NULL). Not inside a transaction.
  * -ENOENT: not there (an orphan nobody uses is not). */
 int bfs_peek(struct bfs *fs, uint64_t ino, struct bfs_attr *out, struct bs_blob **blob);
+/* Blocks that are mapped, and those that bytes in the log are carried for over holes, as they will be mapped: else a small file that is
+ * all there seems to be empty. */
+uint64_t bfs_blocks_held(struct bs_blob *blob, const struct bs_blob_info *info);
 
 /* ---- edit.c: one transaction that changes some inodes' headers, and names ---- */
 enum bfs_edit_set { BFS_EDIT_ATIME = 1, BFS_EDIT_MTIME = 2 };

@@ -389,6 +389,7 @@ TEST(bfs_carry, a_mount_that_cannot_bring_it_home_serves_it_all_the_same)
 {
 	struct bdev_fault fault = { .kind = BDEV_FAULT_ERROR, .op = BDEV_WRITE, .first = 2, .count = 1, .rc = -EIO };
 	struct bfs_file *file;
+	struct bfs_attr attr;
 	struct faulty f;
 
 	file = faulty_make(&f);
@@ -400,7 +401,12 @@ TEST(bfs_carry, a_mount_that_cannot_bring_it_home_serves_it_all_the_same)
 	ASSERT_OK(bdev_fault_add(f.fault, &fault));
 	data_mount(&f.w, opts);
 	ASSERT_EQ_INT(1, stat_of(&f.w).carried_blocks);
+	/* It has no place and is no hole, whoever is asked. */
+	ASSERT_OK(bfs_resolve(f.w.fs, NULL, "/f", 0, &attr));
+	EXPECT_EQ_INT(8, attr.blocks);
 	file = data_open(&f.w, "/f", O_RDWR);
+	ASSERT_OK(bfs_getattr(f.w.fs, attr.ino, &attr));
+	EXPECT_EQ_INT(8, attr.blocks);
 	expect(file, 0, 400, 'a');
 	/* Changed, it goes home with the rest of its page. */
 	put(file, 1000, 10, 'b');
