@@ -241,13 +241,16 @@ check: all tests
 check-long: check-long-unit check-long-powercut fuzz
 
 # Ten million reads of an emulated controller and a thousand attachments, under the address and undefined sanitizers; eight threads
-# that do everything at once, for long, under the thread sanitizer; minutes.
+# that do everything at once, for long, under the thread sanitizer; every call of some workloads failing in every way; minutes.
 check-long-unit:
 	$(MAKE) SAN=asan unit
 	TEST_SCALE=50 $(O)/asan/test/unit --gtest_filter='nvme_long.reads*'
 	$(O)/asan/test/unit --gtest_filter='nvme_long.attached*'
 	$(MAKE) SAN=tsan unit
 	TEST_SCALE=20 $(O)/tsan/test/unit --gtest_filter='*_mixed_threads.*'
+	$(MAKE) $(B)/test/powercut
+	$(B)/test/powercut --faults --level 1 --ops 60 --states 20000
+	$(B)/test/powercut --faults --level 2 --ops 60 --states 10000
 
 # A million states of the medium after a cut, by fresh seeds: short lives with every cut, long ones with a sample; under RocksDB fewer.
 LONG_STATES ?= 1000000
