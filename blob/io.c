@@ -74,14 +74,14 @@ static enum op_next read_step(struct op *op)
 
 /* A device that has no space for blocks it has, a sparse file on a full file system, has failed: -ENOSPC would say that nothing was
  * written, and that freeing something helps. */
-int io_device_rc(const struct io_req *r, int rc)
+int io_device_rc(const struct bs *bs, int rc)
 {
 	static atomic_bool said;
 
 	if (rc != -ENOSPC)
 		return rc;
 	if (!atomic_exchange(&said, true))
-		log_err("%s: the device has run out of space below its size: data could not be written", bdev_info(r->bs->dev)->name);
+		log_err("%s: the device has run out of space below its size: data could not be written", bdev_info(bs->dev)->name);
 	return -EIO;
 }
 

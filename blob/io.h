@@ -58,7 +58,7 @@ typedef void (*io_span_fn)(struct io_req *r, struct io_span *span);
  * what is in holes. Goes on until r->pos is io->length or the structs are used up. */
 void io_round(struct io_req *r, enum bdev_op op, io_span_fn span);
 /* What a failure of a data write means to who wrote. */
-int io_device_rc(const struct io_req *r, int rc);
+int io_device_rc(const struct bs *bs, int rc);
 void io_drop(struct io_req *r); /* memory */
 void io_again(struct io_req *r); /* from its first byte on */
 

@@ -61,7 +61,7 @@ static void write_done(struct bdev_io *dev, int rc)
 	if (io->reserved)
 		bs_space_unreserve(io->blob->bs, io->reserved);
 	io->reserved = 0;
-	leave_and_end(io, rc);
+	leave_and_end(io, io_device_rc(io->blob->bs, rc));
 }
 
 /* ---- the look ---- */

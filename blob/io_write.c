@@ -409,7 +409,7 @@ enum op_next io_write_step(struct op *op)
 		return step_publish(op, r);
 	case CANCEL:
 		if (r->wrote)
-			op->rc = io_device_rc(r, op->rc);
+			op->rc = io_device_rc(r->bs, op->rc);
 		cancel(r);
 		return op_goto(op, DONE);
 	case DONE:
