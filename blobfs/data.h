@@ -386,6 +386,8 @@ struct bfs_write { /* one write under way */
 enum bfs_write_need bfs_write_try(struct bfs_write *w);
 /* R9: makes the size ready to be raised. inode->lock held; *page as above. */
 enum bfs_write_need bfs_tail_try(struct bfs_inode *inode, uint64_t *page);
+/* The page of stale_end gets dirty: written home, it has zeroes where the garbage was. inode->lock held. */
+enum bfs_write_need bfs_garbage_cover(struct bfs_inode *inode, uint64_t page);
 
 struct bfs_need { /* what a write waits for, part of an op */
 	struct bfs_unit *unit; /* keeps its pages until the next try is over */

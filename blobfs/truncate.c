@@ -3,7 +3,7 @@
  * Truncation. Down: one transaction unmaps what lies behind and lowers the durable size; pages behind are dropped within it, after
  * all that can fail, and once more after it, for what readers brought in meanwhile from the old map. What the device holds
  * in the new last block behind the end is garbage from now on (R9): stale_end says where. There is one such place: an earlier
- * one that a raised size has passed is written home first. Nobody writes the block of the new end back while its
+ * one that a raised size has passed is written home first, once more if that failed before; if it fails again, so do we. Nobody writes the block of the new end back while its
  * page is zeroed there, and then only when the lowering is durable.
  * To the size it has: what was preallocated behind the end goes.
  * Up: the garbage is covered by a dirty page first; then the size is raised, in core and as far as it may in the header.
@@ -14,6 +14,7 @@ struct truncate_state {
 	struct bfs_need need;
 	struct bfs_walk walk;
 	uint64_t page;
+	bool covered; /* older garbage was covered for this truncation */
 };
 
 enum { TRUNCATE_BEGIN, TRUNCATE_TRY, TRUNCATE_HOME, TRUNCATE_FAILED };
@@ -42,13 +43,26 @@ static void sizes_restore(struct bfs_inode *inode, const struct sizes *old)
 	atomic_store(&inode->lowered_lsn, old->lowered_lsn);
 }
 
-/* Must an older stale block be written home before a new one comes to be? */
-static bool stale_is_pending(struct bfs_inode *inode, uint64_t size, uint64_t *page)
+/*
+ * An older stale block that the size has passed must be written home before a new one comes to be. -EAGAIN: *page first, unless *need
+ * says for what else; -EIO: that has failed.
+ */
+static int settle_older(struct truncate_state *st, struct bfs_inode *inode, uint64_t size, enum bfs_write_need *need)
 {
 	uint64_t stale = atomic_load(&inode->stale_end);
 
-	*page = stale >> PAGE_SHIFT;
-	return stale && *page < size >> PAGE_SHIFT && bfs_range_is_dirty(inode, *page, *page, true);
+	if (!(size & (PAGE_SIZE - 1)) || !stale || stale >> PAGE_SHIFT >= size >> PAGE_SHIFT)
+		return 0;
+	st->page = stale >> PAGE_SHIFT;
+	if (bfs_range_is_dirty(inode, st->page, st->page, true))
+		return -EAGAIN;
+	if (!bfs_holds_garbage(inode, st->page))
+		return 0;
+	if (st->covered)
+		return -EIO;
+	*need = bfs_garbage_cover(inode, st->page);
+	st->covered = *need == WRITE_DONE;
+	return -EAGAIN;
 }
 
 /* In the transaction, inode->lock held. -EAGAIN: *page is in write-back, or must be written first. */
@@ -59,8 +73,6 @@ static int lower(struct bs_txn *txn, struct bfs_inode *inode, uint64_t size, uin
 	struct sizes old;
 	int rc;
 
-	if (partial && stale_is_pending(inode, size, page))
-		return -EAGAIN;
 	rc = bs_txn_unmap(txn, inode->blob, first, UINT64_MAX);
 	if (rc)
 		return rc;
@@ -108,19 +120,20 @@ int bfs_raise_size(struct bs_txn *txn, struct bfs_inode *inode, uint64_t size)
 	return 0;
 }
 
-/* One try, nothing is waited for: 0, or *need says for what; -EAGAIN with need WRITE_DONE: page must be written home. */
-static int truncate_txn(struct bfs_req *req, struct bs_txn *txn, enum bfs_write_need *need,
-			uint64_t *page)
+/* One try, nothing is waited for: 0, or *need says for what; -EAGAIN with need WRITE_DONE: st->page must be written home. */
+static int truncate_txn(struct bfs_req *req, struct bs_txn *txn, struct truncate_state *st, enum bfs_write_need *need)
 {
 	struct bfs_inode *inode = req->inode;
 	uint64_t size = req->length, old = atomic_load(&inode->size);
 	uint64_t lsn;
 	int rc = 0;
 
-	*need = size > old ? bfs_tail_try(inode, page) : WRITE_DONE;
-	if (*need == WRITE_DONE)
+	*need = size > old ? bfs_tail_try(inode, &st->page) : WRITE_DONE;
+	if (size < old)
+		rc = settle_older(st, inode, size, need);
+	if (!rc && *need == WRITE_DONE)
 		rc = size > old   ? bfs_raise_size(txn, inode, size)
-		     : size < old ? lower(txn, inode, size, page)
+		     : size < old ? lower(txn, inode, size, &st->page)
 				  : bs_txn_unmap(txn, inode->blob, div_round_up(size, PAGE_SIZE), UINT64_MAX);
 	if (rc || *need != WRITE_DONE) {
 		bs_txn_cancel(txn);
@@ -153,7 +166,7 @@ static enum op_next truncate_try(struct bfs_req *req, struct truncate_state *st)
 	if (rc)
 		return op_fail(op, rc);
 	pthread_mutex_lock(&req->inode->lock);
-	rc = truncate_txn(req, txn, &need, &st->page);
+	rc = truncate_txn(req, txn, st, &need);
 	pthread_mutex_unlock(&req->inode->lock);
 	fill_rc = bfs_need_release(&st->need);
 	if (!rc)
@@ -176,6 +189,7 @@ enum op_next bfs_truncate_run(struct op *op)
 	switch (op->step) {
 	case TRUNCATE_BEGIN:
 		bfs_need_init(&st->need);
+		st->covered = false;
 		if (req->length > BFS_SIZE_MAX || req->inode->sealed)
 			return bfs_req_end(req, req->inode->sealed ? -EROFS : -EFBIG);
 		return op_goto(op, TRUNCATE_TRY);

@@ -166,23 +166,26 @@ static int dirty_page(struct chunk *k, uint64_t number)
 	return rc;
 }
 
-enum bfs_write_need bfs_tail_try(struct bfs_inode *inode, uint64_t *number)
+enum bfs_write_need bfs_garbage_cover(struct bfs_inode *inode, uint64_t number)
 {
 	struct chunk k = { .c = inode->fs->cache, .inode = inode };
 	enum bfs_write_need need;
 	uint32_t page;
 	int rc;
 
-	if (!tail_is_stale(inode, number))
-		return WRITE_DONE;
-	need = pin_page(&k, *number, true, &page);
+	need = pin_page(&k, number, true, &page);
 	if (need != WRITE_DONE)
 		return need;
-	rc = dirty_page(&k, *number);
-	unpin_page(&k, *number, page);
+	rc = dirty_page(&k, number);
+	unpin_page(&k, number, page);
 	if (!rc)
 		bfs_inode_mark_dirty(inode);
 	return rc ? WRITE_SPACE : WRITE_DONE;
+}
+
+enum bfs_write_need bfs_tail_try(struct bfs_inode *inode, uint64_t *number)
+{
+	return tail_is_stale(inode, number) ? bfs_garbage_cover(inode, *number) : WRITE_DONE;
 }
 
 /* ---- one round ---- */

@@ -178,6 +178,54 @@ TEST(bfs_data_errors, a_write_back_that_failed_unseen_is_told_to_sync_and_to_the
 	data_end(&f.w);
 }
 
+/* R9: what lies behind an old end stays unseen, though the zeroes that are to cover it could not be written. */
+static void raise_over_garbage(unsigned failures, int rc)
+{
+	struct bfs_file *file;
+	struct faulty f;
+
+	faulty_make(&f);
+	file = data_open(&f.w, "/f", O_RDWR | O_CREAT);
+	fill_bytes(block, 3200, 7);
+	ASSERT_EQ_INT(3200, bfs_pwrite(file, block, 3200, 0));
+	ASSERT_OK(bfs_fsync(file, false));
+	ASSERT_OK(bfs_sync_range(file, 0, 0, true));
+	ASSERT_OK(bfs_truncate(f.w.fs, NULL, bfs_file_ino(file), 2240));
+	ASSERT_OK(bfs_fsync(file, false));
+	ASSERT_EQ_INT(100, bfs_pwrite(file, block, 100, 4700));
+	ASSERT_OK(bfs_truncate(f.w.fs, NULL, bfs_file_ino(file), 56192));
+	fail_data(&f, BDEV_WRITE, failures);
+	ASSERT_ERR(rc, bfs_truncate(f.w.fs, NULL, bfs_file_ino(file), 39040));
+	(void)bfs_fsync(file, false); /* they report the failure */
+	(void)bfs_sync(f.w.fs);
+	ASSERT_OK(bfs_truncate(f.w.fs, NULL, bfs_file_ino(file), 39000));
+	ASSERT_OK(bfs_fsync(file, false));
+	ASSERT_OK(bfs_advise(file, 0, 0, BFS_ADV_DONTNEED));
+	for (int again = 0; again < 2; again++) {
+		ASSERT_EQ_INT(4096, bfs_pread(file, back, 4096, 0));
+		EXPECT_EQ_MEM(block, back, 2240);
+		for (int i = 2240; i < 4096; i++)
+			ASSERT_EQ_INT(0, back[i]);
+		bfs_close(file);
+		if (!again) {
+			ASSERT_OK(bfs_unmount(f.w.fs));
+			data_mount(&f.w, (struct bfs_mount_opts){ .size = sizeof(struct bfs_mount_opts), .flags = BFS_NO_SERVICE });
+			file = data_open(&f.w, "/f", O_RDWR);
+		}
+	}
+	data_end(&f.w);
+}
+
+TEST(bfs_data_errors, what_is_behind_an_old_end_is_covered_again_when_that_has_failed)
+{
+	raise_over_garbage(1, 0);
+}
+
+TEST(bfs_data_errors, an_end_is_not_lowered_while_garbage_behind_an_older_one_cannot_be_covered)
+{
+	raise_over_garbage(2, -EIO);
+}
+
 TEST(bfs_data_errors, a_failed_read_is_an_error_and_leaves_nothing_behind)
 {
 	struct bfs_cache_stat st;
