@@ -50,7 +50,7 @@ void admin_clear(struct nvme_ctrlr *c)
 
 void admin_free(struct nvme_ctrlr *c)
 {
-	nvme_free(c->admin.sq);
+	ctrlr_free(c, c->admin.sq);
 	c->admin.sq = NULL;
 }
 
@@ -279,7 +279,7 @@ int nvme_admin_cmd(struct nvme_ctrlr *c, struct nvme_admin_cmd *cmd)
 	rc = run_with(c, &copy, cmd->timeout_ms ? cmd->timeout_ms : NVME_ADMIN_TIMEOUT_MS, &answer);
 	if (len && !rc && !(cmd->flags & NVME_ADMIN_TO_CTRLR))
 		memcpy(cmd->data, buf, len);
-	nvme_free(buf);
+	ctrlr_free(c, buf);
 	cmd->result = answer.dw0;
 	cmd->status = answer.status;
 	return rc;

@@ -224,7 +224,7 @@ static int step_shadow(struct nvme_ctrlr *c, struct base_err *err)
 
 static void undo_shadow(struct nvme_ctrlr *c)
 {
-	nvme_free((void *)c->shadow);
+	ctrlr_free(c, (void *)c->shadow);
 	c->shadow = NULL;
 }
 

@@ -46,8 +46,8 @@ struct nvme_transport {
 	bool (*alive)(struct nvme_ctrlr *c);
 	int (*gone_fd)(const struct nvme_ctrlr *c);
 	short gone_events; /* what poll says of gone_fd then: POLLRDHUP or POLLIN */
-	/* From its return on the controller changes no memory of ours. NULL: it cannot anyway. Any thread. */
-	void (*cut_off)(struct nvme_ctrlr *c);
+	/* True: from now on the controller changes no memory of ours. May wait a second for it. Any thread, no lock of the transport. */
+	bool (*cut_off)(struct nvme_ctrlr *c);
 };
 extern const struct nvme_transport nvme_vfio_user, nvme_pcie;
 
@@ -152,6 +152,11 @@ struct nvme_ctrlr {
 	 */
 	atomic_uint epoch;
 	atomic_int state; /* enum nvme_state */
+	/*
+	 * It has failed and could not be cut off. What it has not yet taken from its queues is made void (qpair_finish_all), and the memory
+	 * it knows of queues and admin commands is not used again. A command it had taken before may still write to its buffer.
+	 */
+	atomic_bool at_large;
 
 	/* The admin queue and resets. Nobody waits for the controller with it; polls only try to take it. */
 	pthread_mutex_t lock;
@@ -345,6 +350,13 @@ static inline void ctrlr_ring(struct nvme_ctrlr *c, volatile uint32_t *db, unsig
 		__atomic_store_n(db, value, __ATOMIC_RELEASE);
 	else
 		ctrlr_ring_slowly(c, qid, cq, value);
+}
+
+/* Memory that the controller was told of, and which it may still use if it is at large. */
+static inline void ctrlr_free(struct nvme_ctrlr *c, void *p)
+{
+	if (!atomic_load(&c->at_large))
+		nvme_free(p);
 }
 
 /* ---- pcie_find.c ---- */

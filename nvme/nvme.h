@@ -79,7 +79,11 @@ struct nvme_ctrlr_info {
 	bool shadow_doorbells; /* doorbells are in memory */
 };
 BLOBFS_API const struct nvme_ctrlr_info *nvme_info(const struct nvme_ctrlr *c);
-/* The controller is gone, or beyond reset: every command ends with -ENODEV. Any thread. */
+/*
+ * The controller is gone, or beyond reset: every command ends with -ENODEV. Any thread. From then on it changes no memory: bus mastering is
+ * off, or its server has let go. Only a server that was given up for its silence and is still there may, when it goes on, still write
+ * to the buffers of commands it had taken by then; what it had not taken is made void before the commands end, and the log says so.
+ */
 BLOBFS_API bool nvme_failed(const struct nvme_ctrlr *c);
 
 struct nvme_ns_info {

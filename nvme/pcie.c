@@ -113,9 +113,11 @@ static int set_command(struct pcie *p, uint16_t set, uint16_t clear)
 	return pwrite(p->config, &command, 2, p->config_at + PCI_COMMAND) == 2 ? 0 : -ENODEV;
 }
 
-static void pcie_cut_off(struct nvme_ctrlr *c)
+/* Where its configuration space cannot be reached, it has gone. */
+static bool pcie_cut_off(struct nvme_ctrlr *c)
 {
 	set_command(c->tp, 0, PCI_COMMAND_MASTER);
+	return true;
 }
 
 /* ---- registers ---- */

@@ -410,10 +410,22 @@ bool nvme_pending(const struct nvme_qpair *q)
 }
 
 /* Ends everything, whatever the controller has of it: it must not run any more. */
+/* What a controller that is at large has not taken yet is a command that there is not, and names no memory. */
+static void make_void(struct nvme_qpair *q)
+{
+	for (unsigned i = 0; i < q->entries; i++) {
+		__atomic_store_n(&q->sq[i].opcode, NVME_NVM_RESERVED, __ATOMIC_RELEASE);
+		q->sq[i].prp1 = q->sq[i].prp2 = 0;
+	}
+	memset(q->lists, 0, (size_t)q->depth * NVME_PAGE);
+}
+
 void qpair_finish_all(struct nvme_qpair *q, int rc)
 {
 	struct nvme_cmd *cmd;
 
+	if (atomic_load(&q->c->at_large))
+		make_void(q);
 	for (unsigned i = 0; i < q->depth; i++)
 		if (q->reqs[i].state != REQ_FREE)
 			req_end(q, &q->reqs[i], rc, 0);

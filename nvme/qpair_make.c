@@ -35,9 +35,9 @@ static void free_memory(struct nvme_qpair *q)
 {
 	if (q->eventfd >= 0)
 		close(q->eventfd);
-	nvme_free(q->sq);
-	nvme_free((void *)q->cq);
-	nvme_free(q->lists);
+	ctrlr_free(q->c, q->sq);
+	ctrlr_free(q->c, (void *)q->cq);
+	ctrlr_free(q->c, q->lists);
 	free(q->reqs);
 	free(q);
 }

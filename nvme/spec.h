@@ -111,6 +111,7 @@ enum nvme_nvm_opcode {
 	NVME_NVM_DSM = 0x09,
 	NVME_NVM_VERIFY = 0x0c,
 	NVME_NVM_COPY = 0x19,
+	NVME_NVM_RESERVED = 0x78, /* no command, and without data */
 };
 
 #define NVME_RW_FUA (1u << 30)  /* CDW12 */

@@ -299,7 +299,7 @@ static int await_shadow(struct nvme_ctrlr *c)
 		return base_err_set(&c->start.err, rc, "%s: it refuses doorbells in memory: %s",
 				    c->info.address, strerror(-rc));
 	if (rc) {
-		nvme_free((void *)c->shadow);
+		ctrlr_free(c, (void *)c->shadow);
 		c->shadow = NULL;
 	}
 	c->start.step = DONE;
@@ -374,10 +374,12 @@ static void wake_all(struct nvme_ctrlr *c)
 void ctrlr_fail(struct nvme_ctrlr *c, const char *why)
 {
 	/* Once it has failed, buffers go back to their owners. */
-	if (c->transport->cut_off && !nvme_failed(c))
-		c->transport->cut_off(c);
+	if (!nvme_failed(c) && !c->transport->cut_off(c))
+		atomic_store(&c->at_large, true);
 	if (atomic_exchange(&c->state, NVME_FAILED) == NVME_FAILED)
 		return;
+	if (atomic_load(&c->at_large))
+		log_err("%s: its server may still write to the buffers of commands it has taken", c->info.address);
 	log_err("%s: %s; the controller is given up", c->info.address, why);
 	atomic_fetch_add(&c->epoch, 1);
 	wake_all(c);

@@ -20,6 +20,7 @@
 
 #define LEAST_PATIENCE_MS 2000u
 #define MOST_PATIENCE_MS 10000u
+#define HANG_UP_MS 1000u
 #define MSIX_ADDRESS 0xfee00000u /* where a processor takes them: nothing is written there, but 0 would be odd */
 
 static struct vu *of(const struct nvme_ctrlr *c)
@@ -268,6 +269,16 @@ static bool vu_alive(struct nvme_ctrlr *c)
 	       (poll(&p, 1, 0) <= 0 || !(p.revents & (POLLHUP | POLLRDHUP | POLLERR | POLLNVAL)));
 }
 
+/*
+ * A server that sees its client leave unmaps its memory and then closes its end. One that does so within a second has it no more. One that
+ * was given up because it does not answer, or that keeps its end open, may still have commands at hand, and nothing takes
+ * the memory from it.
+ */
+static bool vu_cut_off(struct nvme_ctrlr *c)
+{
+	return vu_hang_up(&of(c)->conn, HANG_UP_MS);
+}
+
 static int vu_gone_fd(const struct nvme_ctrlr *c)
 {
 	return of(c)->conn.fd;
@@ -295,6 +306,7 @@ static void vu_forked(struct nvme_ctrlr *c)
 
 	close(v->conn.fd);
 	v->conn.dead = true;
+	v->conn.hung_up = true; /* what the child sees of the memory is its own */
 	if (v->map)
 		mmap(v->map, v->map_size, PROT_READ | PROT_WRITE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
@@ -344,4 +356,5 @@ const struct nvme_transport nvme_vfio_user = {
 	.alive = vu_alive,
 	.gone_fd = vu_gone_fd,
 	.gone_events = POLLRDHUP,
+	.cut_off = vu_cut_off,
 };

@@ -41,8 +41,10 @@ static int send_message(int fd, struct iovec *iov, size_t n, int pass)
 	do {
 		sent = sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
 	} while (sent < 0 && errno == EINTR);
+	if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+		return -EAGAIN;
 	if (sent < 0)
-		return errno == EAGAIN || errno == EWOULDBLOCK ? -EAGAIN : -ENODEV;
+		return errno == EPIPE || errno == ECONNRESET ? -EPIPE : -ENODEV;
 	return (size_t)sent == all ? 0 : -EPROTO;
 }
 
@@ -53,13 +55,13 @@ int vu_post(struct vu_conn *v, struct vu_call *call, uint16_t command, const str
 	struct iovec iov[3] = { { &h, sizeof(h) }, part[0], part[1] };
 	int rc;
 
-	if (v->dead)
+	if (v->dead || v->closing)
 		return -ENODEV;
 	h.size = (uint32_t)(sizeof(h) + part[0].iov_len + part[1].iov_len);
 	rc = send_message(v->fd, iov, 3, pass);
 	if (rc) {
 		if (rc != -EAGAIN)
-			vu_lose(v, -ENODEV);
+			vu_lose(v, rc == -EPIPE ? rc : -ENODEV);
 		return rc == -EAGAIN ? rc : -ENODEV;
 	}
 	v->id = h.id;
@@ -96,6 +98,10 @@ void vu_lose(struct vu_conn *v, int rc)
 {
 	if (v->dead)
 		return;
+	/* It has closed its end, and so let go of our memory. */
+	v->hung_up = rc == -EPIPE;
+	if (v->hung_up)
+		rc = -ENODEV;
 	v->dead = true;
 	shutdown(v->fd, SHUT_RDWR);
 	while (v->nfds)
@@ -138,10 +144,10 @@ static int receive_some(struct vu_conn *v, void *to, size_t len)
 	do {
 		got = recvmsg(v->fd, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 	} while (got < 0 && errno == EINTR);
-	if (got < 0)
-		return errno == EAGAIN || errno == EWOULDBLOCK ? -EAGAIN : -ENODEV;
-	if (!got)
-		return -ENODEV;
+	if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+		return -EAGAIN;
+	if (got <= 0)
+		return !got || errno == ECONNRESET ? -EPIPE : -ENODEV;
 	keep_fds(v, &m);
 	v->got += (size_t)got;
 	return 0;
@@ -167,7 +173,7 @@ static int refuse(struct vu_conn *v)
 {
 	struct iovec iov = { &v->h, sizeof(v->h) };
 
-	if (v->h.flags & VU_NO_REPLY)
+	if (v->h.flags & VU_NO_REPLY || v->closing)
 		return 0;
 	v->h.size = sizeof(v->h);
 	v->h.flags = VU_REPLY | VU_ERROR;
@@ -331,6 +337,30 @@ int vu_connect(struct vu_conn *v, const char *path, struct base_err *err)
 	v->patience_ns = PATIENCE_NS;
 	v->tail = &v->head;
 	return 0;
+}
+
+bool vu_hang_up(struct vu_conn *v, unsigned ms)
+{
+	uint64_t end = nvme_now_ns() + ms * 1000000ull;
+	bool hung_up;
+
+	pthread_mutex_lock(&v->lock);
+	v->closing = true;
+	if (!v->dead)
+		shutdown(v->fd, SHUT_WR);
+	for (;;) {
+		vu_progress(v);
+		if (nvme_now_ns() > end)
+			vu_lose(v, -ETIMEDOUT);
+		hung_up = v->hung_up;
+		if (v->dead)
+			break;
+		pthread_mutex_unlock(&v->lock);
+		nap(v, POLLIN);
+		pthread_mutex_lock(&v->lock);
+	}
+	pthread_mutex_unlock(&v->lock);
+	return hung_up;
 }
 
 void vu_disconnect(struct vu_conn *v)

@@ -42,6 +42,8 @@ struct vu_conn {
 	int fd;
 	pthread_mutex_t lock;
 	bool dead; /* every call is done, and no other is taken */
+	bool closing; /* nothing more is sent */
+	bool hung_up; /* by the server: it has closed its end */
 	uint16_t id;
 	atomic_uint calls; /* under way */
 	uint64_t patience_ns;
@@ -56,6 +58,11 @@ struct vu_conn {
 
 int vu_connect(struct vu_conn *v, const char *path, struct base_err *err);
 void vu_disconnect(struct vu_conn *v);
+/*
+ * Without the lock: says that we leave, and waits up to `ms` for the server to close its end, before which it lets go of our memory. False:
+ * it has not, or the connection was lost before.
+ */
+bool vu_hang_up(struct vu_conn *v, unsigned ms);
 
 /* Lock held: sends a message of up to two parts. 0; -EAGAIN: the server takes none now; -ENODEV. pass: a descriptor, or -1. */
 int vu_post(struct vu_conn *v, struct vu_call *call, uint16_t command, const struct iovec part[2],

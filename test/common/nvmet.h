@@ -94,6 +94,7 @@ struct nvmet_faults {
 	atomic_uint queues;        /* unless 0: how many there are from the next reset on */
 	atomic_bool no_streams;    /* while set, turning streams on is refused */
 	atomic_bool silent;        /* while set, no message is read */
+	atomic_bool frozen;        /* while set, it does nothing, and then first what its queues hold */
 	atomic_bool hold;          /* while set, I/O queues stand still */
 	atomic_bool cfs;           /* fatal status, until the next reset */
 	atomic_bool all_ones;      /* while set, registers read as all ones */

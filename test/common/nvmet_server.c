@@ -312,6 +312,17 @@ static void look(struct nvmet *t, int listener, int timeout)
 	}
 }
 
+/* As if the process were stopped. */
+static void stand_still(struct nvmet *t)
+{
+	struct timespec nap = { .tv_nsec = 1000000 };
+
+	while (atomic_load(&t->f.frozen) && !atomic_load(&t->stop))
+		nanosleep(&nap, NULL);
+	if (t->client >= 0)
+		nvmet_work(t);
+}
+
 int nvmet_serve(struct nvmet *t, int listener)
 {
 	uint64_t busy = 0;
@@ -319,6 +330,8 @@ int nvmet_serve(struct nvmet *t, int listener)
 	for (unsigned round = 0; !atomic_load(&t->stop); round++) {
 		bool idle = nvmet_now_ns() - busy > SPIN_NS;
 
+		if (atomic_load(&t->f.frozen))
+			stand_still(t);
 		if (atomic_exchange(&t->f.hang_up, false) && t->client >= 0)
 			end_client(t);
 		if (idle || round % LOOK_EVERY == 0)

@@ -283,6 +283,104 @@ TEST(nvme_foreign, no_poll_waits_for_a_server_that_falls_silent)
 	base_log_set_sink(NULL, NULL);
 }
 
+/* ---- given up ---- */
+
+#define READS 6u
+
+static void submit_reads(struct nvme_qpair *q, struct todo d[READS], char *buf)
+{
+	for (unsigned i = 0; i < READS; i++) {
+		todo_init(&d[i], NVME_READ, 8, 8, buf + i * 4096, 4096);
+		nvme_submit(q, &d[i].cmd);
+	}
+	nvme_kick(q);
+}
+
+static bool all_bytes(const char *p, char c, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		if (p[i] != c)
+			return false;
+	return true;
+}
+
+TEST(nvme_foreign, a_server_that_stands_still_and_goes_on_when_it_was_given_up_writes_nowhere)
+{
+	struct nvmet_opts t = { .size = 16 * MiB };
+	struct nvme_opts o = { .size = sizeof(o), .timeout_ms = 400 };
+	struct nvme_ctrlr *c;
+	struct nvme_qpair *q;
+	struct todo d[READS];
+	char *buf, *later;
+	struct peer p;
+
+	base_log_set_sink(quiet, NULL);
+	peer_start(&p, &t);
+	peer_attach(&p, &o, &c);
+	((struct vu *)c->tp)->conn.patience_ns = PATIENCE_MS * 1000000ull;
+	ASSERT_OK(nvme_qpair_create(c, 8, &q));
+	buf = nvme_alloc(READS * 4096, 0);
+	ASSERT_TRUE(buf);
+	memset(buf, 'w', 4096);
+	EXPECT_OK(do_cmd(q, NVME_WRITE, 8, 8, buf, 4096));
+	atomic_store(&p.t->f.frozen, true);
+	usleep(20000);
+	submit_reads(q, d, buf);
+	for (unsigned i = 0; i < READS; i++)
+		EXPECT_ERR(-ENODEV, todo_wait(q, &d[i]));
+	EXPECT_TRUE(nvme_failed(c));
+	/* All of it is used for something else. */
+	memset(buf, 'b', READS * 4096);
+	nvme_qpair_free(q);
+	nvme_detach(c);
+	later = nvme_alloc(1 * MiB, 0);
+	ASSERT_TRUE(later);
+	memset(later, 'l', 1 * MiB);
+	atomic_store(&p.t->f.frozen, false);
+	for (unsigned i = 0; i < 5000 && atomic_load(&p.t->connected); i++)
+		usleep(1000);
+	EXPECT_FALSE(atomic_load(&p.t->connected));
+	/* It did look into its queue. */
+	EXPECT_GE_INT(atomic_load(&p.t->n.commands), 1 + READS);
+	EXPECT_TRUE(all_bytes(buf, 'b', READS * 4096));
+	EXPECT_TRUE(all_bytes(later, 'l', 1 * MiB));
+	nvme_free(later);
+	nvme_free(buf);
+	peer_stop(&p);
+	base_log_set_sink(NULL, NULL);
+}
+
+TEST(nvme_foreign, a_server_that_listens_has_let_go_of_memory_when_commands_end)
+{
+	struct nvmet_opts t = { .size = 16 * MiB };
+	struct nvme_ctrlr *c;
+	struct nvme_qpair *q;
+	struct todo d[READS];
+	struct peer p;
+	char *buf;
+
+	base_log_set_sink(quiet, NULL);
+	peer_start(&p, &t);
+	peer_attach(&p, NULL, &c);
+	ASSERT_OK(nvme_qpair_create(c, 8, &q));
+	buf = nvme_alloc(READS * 4096, 0);
+	ASSERT_TRUE(buf);
+	atomic_store(&p.t->f.hold, true);
+	usleep(20000);
+	submit_reads(q, d, buf);
+	ctrlr_fail(c, "a test");
+	for (unsigned i = 0; i < READS; i++)
+		EXPECT_ERR(-ENODEV, todo_wait(q, &d[i]));
+	/* Its end is closed after it has unmapped the memory. */
+	EXPECT_FALSE(atomic_load(&c->at_large));
+	EXPECT_FALSE(p.t->maps[0].p);
+	nvme_qpair_free(q);
+	nvme_free(buf);
+	nvme_detach(c);
+	peer_stop(&p);
+	base_log_set_sink(NULL, NULL);
+}
+
 /* ---- names ---- */
 
 TEST(nvme_foreign, names_are_taken_apart)
