@@ -41,6 +41,15 @@ int ctrlr_read(struct nvme_ctrlr *c, uint32_t reg, unsigned size, uint64_t *valu
 	return rc;
 }
 
+int ctrlr_write(struct nvme_ctrlr *c, uint32_t reg, unsigned size, uint64_t value)
+{
+	int rc;
+
+	while ((rc = c->transport->write(c, reg, size, value)) == -EINPROGRESS)
+		nvme_sleep_us(20);
+	return rc;
+}
+
 volatile uint32_t *ctrlr_doorbell(struct nvme_ctrlr *c, unsigned qid, bool cq)
 {
 	uint32_t reg = NVME_REG_DOORBELLS + (2 * qid + cq) * (4u << NVME_CAP_DSTRD(c->cap));
@@ -389,7 +398,7 @@ static void shut_down(struct nvme_ctrlr *c)
 	if (ctrlr_read(c, NVME_REG_CC, 4, &cc))
 		return;
 	cc = (cc & ~(uint64_t)NVME_CC_SHN_MASK) | NVME_CC_SHN_NORMAL;
-	if (c->transport->write(c, NVME_REG_CC, 4, cc))
+	if (ctrlr_write(c, NVME_REG_CC, 4, cc))
 		return;
 	while (!ctrlr_read(c, NVME_REG_CSTS, 4, &csts) &&
 	       NVME_CSTS_SHST(csts) != NVME_SHST_COMPLETE) {

@@ -29,7 +29,10 @@ struct nvme_transport {
 	int (*open)(struct nvme_ctrlr *c, const char *where, struct base_err *err);
 	void (*close)(struct nvme_ctrlr *c);
 	void (*forked)(struct nvme_ctrlr *c);
-	/* size: 4 or 8 bytes. Neither waits. read: -EINPROGRESS: the value is on its way, ask again. Any thread. */
+	/*
+	 * size: 4 or 8 bytes. Neither waits. -EINPROGRESS: read: the value is on its way, ask again; write: it cannot be sent now, or only in
+	 * part, write it again (a doorbell never says so). Any thread.
+	 */
 	int (*read)(struct nvme_ctrlr *c, uint32_t reg, unsigned size, uint64_t *value);
 	int (*write)(struct nvme_ctrlr *c, uint32_t reg, unsigned size, uint64_t value);
 	/* Takes what has come of answers; true: more is on its way. Any thread. NULL: registers are memory. */
@@ -334,6 +337,7 @@ void nvme_sleep_us(unsigned us);
 int ctrlr_look(struct nvme_ctrlr *c, uint32_t reg, unsigned size, uint64_t *value); /* -EINPROGRESS */
 /* The same, and waits. */
 int ctrlr_read(struct nvme_ctrlr *c, uint32_t reg, unsigned size, uint64_t *value);
+int ctrlr_write(struct nvme_ctrlr *c, uint32_t reg, unsigned size, uint64_t value);
 static inline bool ctrlr_look_after(struct nvme_ctrlr *c)
 {
 	return c->transport->look_after && c->transport->look_after(c);

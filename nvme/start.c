@@ -101,8 +101,10 @@ static int await_ready(struct nvme_ctrlr *c)
 
 static int stop(struct nvme_ctrlr *c)
 {
-	if (c->transport->write(c, NVME_REG_CC, 4, 0))
-		return gone(c);
+	int rc = c->transport->write(c, NVME_REG_CC, 4, 0);
+
+	if (rc)
+		return rc == -EINPROGRESS ? rc : gone(c);
 	await(c, AWAIT_STOPPED);
 	return 0;
 }
@@ -131,7 +133,7 @@ static int start(struct nvme_ctrlr *c)
 		rc = t->write(c, NVME_REG_CC, 4,
 			      NVME_CC_EN | NVME_CC_IOSQES(6) | NVME_CC_IOCQES(4));
 	if (rc)
-		return gone(c);
+		return rc == -EINPROGRESS ? rc : gone(c);
 	await(c, AWAIT_STARTED);
 	return 0;
 }

@@ -109,15 +109,18 @@ static int post_write(struct vu *v, uint32_t reg, uint32_t size, uint64_t value)
 	struct vu_region_access r = { reg, VU_PCI_BAR0, size };
 	struct iovec part[2] = { { &r, sizeof(r) }, { &value, size } };
 	struct vu_call *call = v->posted;
+	int rc;
 
 	while (call < v->posted + VU_POSTED && call->under_way)
 		call++;
+	/* Neither this nor a full socket lasts: the oldest of what is under way is answered, or the server given up. */
 	if (call == v->posted + VU_POSTED)
-		return -ENODEV; /* it answers reads and no writes */
+		return v->conn.dead ? -ENODEV : -EINPROGRESS;
 	call->done = written;
 	for (unsigned i = 0; i < VU_LOOKS; i++)
 		v->looks[i].stale = true;
-	return vu_post(&v->conn, call, VU_REGION_WRITE, part, -1) ? -ENODEV : 0;
+	rc = vu_post(&v->conn, call, VU_REGION_WRITE, part, -1);
+	return rc == -EAGAIN ? -EINPROGRESS : rc;
 }
 
 /* ---- doorbells by message ---- */

@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -280,6 +281,74 @@ TEST(nvme_foreign, no_poll_waits_for_a_server_that_falls_silent)
 	fall_silent(false, false);
 	fall_silent(true, false);
 	fall_silent(false, true);
+	base_log_set_sink(NULL, NULL);
+}
+
+/* ---- slowness ---- */
+
+static void *listen_soon(void *arg)
+{
+	struct peer *p = arg;
+
+	usleep(50000);
+	atomic_store(&p->t->f.silent, false);
+	return NULL;
+}
+
+/* Asks for 40 writes of a register that change nothing, while the server reads nothing; returns how many could be sent. */
+static unsigned write_many(struct nvme_ctrlr *c, uint64_t cc)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < 40; i++) {
+		int rc = nvme_vfio_user.write(c, NVME_REG_CC, 4, cc);
+
+		EXPECT_TRUE(!rc || rc == -EINPROGRESS);
+		n += !rc;
+	}
+	return n;
+}
+
+/* small: the socket is full before as many writes are under way as may be. */
+static void have_no_room(bool small)
+{
+	struct nvme_ctrlr *c;
+	struct nvme_qpair *q;
+	pthread_t thread;
+	struct peer p;
+	int size = 1;
+	uint64_t cc;
+	char *buf;
+
+	peer_start(&p, NULL);
+	peer_attach(&p, NULL, &c);
+	ASSERT_OK(nvme_qpair_create(c, 8, &q));
+	buf = nvme_alloc(4096, 0);
+	ASSERT_TRUE(buf);
+	EXPECT_OK(ctrlr_read(c, NVME_REG_CC, 4, &cc));
+	if (small)
+		ASSERT_OK(setsockopt(((struct vu *)c->tp)->conn.fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)));
+	atomic_store(&p.t->f.silent, true);
+	usleep(5000);
+	EXPECT_LT_INT(write_many(c, cc), small ? VU_POSTED : VU_POSTED + 1);
+	pthread_mutex_lock(&c->lock);
+	ctrlr_begin_reset(c, atomic_load(&c->epoch), "a test");
+	pthread_mutex_unlock(&c->lock);
+	ASSERT_OK(pthread_create(&thread, NULL, listen_soon, &p));
+	EXPECT_OK(ctrlr_await_reset(c));
+	pthread_join(thread, NULL);
+	EXPECT_OK(do_cmd(q, NVME_READ, 0, 8, buf, 4096));
+	nvme_qpair_free(q);
+	nvme_free(buf);
+	nvme_detach(c);
+	peer_stop(&p);
+}
+
+TEST(nvme_foreign, a_server_that_has_no_room_for_writes_just_now_keeps_its_client)
+{
+	base_log_set_sink(quiet, NULL);
+	have_no_room(true);
+	have_no_room(false);
 	base_log_set_sink(NULL, NULL);
 }
 
