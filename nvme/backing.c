@@ -36,14 +36,14 @@ enum granule {
 /* NULL: neither huge pages nor an IOMMU. */
 static uint8_t *granules;
 static const struct nvme_reach *reach; /* of an IOMMU, or physical */
-static unsigned iommu_users;
+static unsigned iommu_users, file_users;
 static bool said_huge, said_map;
 
 /* ---- the window ---- */
 
 static int huge_file(uint64_t size)
 {
-	int fd = memfd_create("nvme-huge", MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB);
+	int fd = memfd_create("nvme-huge", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB | MFD_HUGE_2MB);
 
 	if (fd >= 0 && ftruncate(fd, (off_t)size)) {
 		close(fd);
@@ -125,6 +125,15 @@ static void unmake(void)
 	nvme_pool = (struct nvme_pool){ .fd = -1, .huge_fd = -1 };
 }
 
+/*
+ * A server has the file too, and could make it shorter, which would be a SIGBUS for us at the next touch, or seal it against us. Holes may
+ * still be punched.
+ */
+static bool seal(int fd)
+{
+	return fd < 0 || !fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+}
+
 int backing_make(const struct nvme_reach *r)
 {
 	bool physical = r->kind == NVME_REACH_PHYSICAL;
@@ -133,7 +142,7 @@ int backing_make(const struct nvme_reach *r)
 
 	if (physical && !huge)
 		return -ENOSPC;
-	nvme_pool.fd = memfd_create("nvme", MFD_CLOEXEC);
+	nvme_pool.fd = memfd_create("nvme", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	while (nvme_pool.fd >= 0 && !nvme_pool.base && part > POOL_LEAST) {
 		part /= 2;
 		if (ftruncate(nvme_pool.fd, (off_t)part))
@@ -148,7 +157,8 @@ int backing_make(const struct nvme_reach *r)
 	}
 	nvme_pool.plain = part;
 	nvme_pool.size = nvme_pool.huge_fd < 0 ? part : 2 * part;
-	if (!nvme_pool.base || (physical && nvme_pool.huge_fd < 0) ||
+	if (!nvme_pool.base || !seal(nvme_pool.fd) || !seal(nvme_pool.huge_fd) ||
+	    (physical && nvme_pool.huge_fd < 0) ||
 	    (nvme_pool.huge_fd >= 0 && make_tables(physical))) {
 		unmake();
 		return -ENOMEM;
@@ -246,7 +256,8 @@ int backing_hold(uint64_t at, uint64_t len)
 
 void backing_release(uint64_t at, uint64_t len)
 {
-	if (!granules && len >= GIVE_BACK)
+	/* A server may have pinned the pages, and would go on with them when others have taken their place. */
+	if (!granules && !file_users && len >= GIVE_BACK)
 		madvise(nvme_pool.base + at, len, MADV_REMOVE);
 }
 
@@ -254,8 +265,10 @@ void backing_release(uint64_t at, uint64_t len)
 
 int backing_reach(const struct nvme_reach *r)
 {
-	if (r->kind == NVME_REACH_FILE)
+	if (r->kind == NVME_REACH_FILE) {
+		file_users++;
 		return 0;
+	}
 	if (make_tables(r->kind == NVME_REACH_PHYSICAL))
 		return -ENOMEM;
 	reach = r;
@@ -268,6 +281,8 @@ void backing_unreach(const struct nvme_reach *r)
 {
 	if (r->kind == NVME_REACH_IOMMU)
 		iommu_users--;
+	else if (r->kind == NVME_REACH_FILE)
+		file_users--;
 }
 
 /* ---- a fork ---- */
@@ -302,6 +317,6 @@ void backing_forked(void)
 	free(nvme_pool.physical);
 	granules = NULL;
 	reach = NULL;
-	iommu_users = 0;
+	iommu_users = file_users = 0;
 	nvme_pool = (struct nvme_pool){ .fd = -1, .huge_fd = -1 };
 }

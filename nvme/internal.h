@@ -285,7 +285,7 @@ struct nvme_reach {
 };
 /*
  * Makes the pool, if there is none, such that it can be reached in this way, and what is taken of it known. One unuse for each
- * use by an IOMMU. -ENOMEM, -EBUSY: the process has memory that cannot be reached so, -EPERM, -ENOSPC: no huge pages.
+ * use. -ENOMEM, -EBUSY: the process has memory that cannot be reached so, -EPERM, -ENOSPC: no huge pages.
  */
 int nvme_pool_use(const struct nvme_reach *r);
 void nvme_pool_unuse(const struct nvme_reach *r);

@@ -263,8 +263,16 @@ int nvme_pool_use(const struct nvme_reach *r)
 
 void nvme_pool_unuse(const struct nvme_reach *r)
 {
+	struct span *s;
+
 	pthread_mutex_lock(&lock);
 	backing_unreach(r);
+	/* What was freed while it had to stay. */
+	RB_FOREACH(s, spans, &spans)
+	{
+		if (!s->taken)
+			backing_release(s->at, s->len);
+	}
 	pthread_mutex_unlock(&lock);
 }
 

@@ -296,6 +296,8 @@ static void vu_close(struct nvme_ctrlr *c)
 	if (v->map)
 		munmap(v->map, v->map_size);
 	vu_disconnect(&v->conn);
+	if (v->reach)
+		nvme_pool_unuse(v->reach);
 	free(v->bells);
 	free(v);
 	c->tp = NULL;

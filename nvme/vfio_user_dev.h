@@ -29,6 +29,7 @@ struct vu {
 	struct vu_conn conn;
 	uint64_t bar_size;
 	unsigned vectors;
+	const struct nvme_reach *reach; /* in use */
 	bool words; /* registers of eight bytes are read and written by halves */
 	/* The part of BAR 0 that is mapped; NULL: none. */
 	char *map;

@@ -342,6 +342,7 @@ static int share_memory(struct vu *v, const char *path, struct base_err *err)
 				    path);
 	if (rc)
 		return base_err_set(err, rc, "%s: no memory for DMA", path);
+	v->reach = &file_reach;
 	plain = nvme_pool.plain;
 	huge_end = plain;
 	rc = share_file(v, nvme_pool.fd, 0, plain, &plain_end);

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Bring-up, administration, refusals, memory. */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -207,4 +210,67 @@ TEST(nvme_status, has_a_text_and_an_errno)
 	EXPECT_EQ_INT(0, nvme_status_errno(0));
 	EXPECT_ERR(-ENOSPC, nvme_status_errno(NVME_SC_CAPACITY));
 	EXPECT_ERR(-EIO, nvme_status_errno(0x7c3));
+}
+
+/* Pages of the pool that hold memory. */
+static uint64_t pool_bytes(void)
+{
+	struct stat st;
+
+	ASSERT_OK(fstat(nvme_pool.fd, &st));
+	return (uint64_t)st.st_blocks * 512;
+}
+
+TEST(nvme_memory, pages_stay_where_they_are_while_a_server_has_them_and_go_when_it_leaves)
+{
+	struct nvme_ctrlr *c;
+	uint64_t before, used;
+	struct peer p;
+	char *buf;
+
+	buf = nvme_alloc(4096, 0);
+	nvme_free(buf);
+	if (nvme_pool.huge_fd >= 0)
+		SKIP("huge pages are never given back");
+	peer_start(&p, NULL);
+	peer_attach(&p, NULL, &c);
+	before = pool_bytes();
+	buf = nvme_alloc(4 * MiB, 0);
+	ASSERT_TRUE(buf);
+	memset(buf, 1, 4 * MiB);
+	used = pool_bytes();
+	EXPECT_GE_INT(used, before + 3 * MiB);
+	nvme_free(buf);
+	EXPECT_EQ_INT(used, pool_bytes());
+	nvme_detach(c);
+	EXPECT_LT_INT(pool_bytes(), used - 3 * MiB);
+	/* Without one they go at once. */
+	buf = nvme_alloc(4 * MiB, 0);
+	memset(buf, 1, 4 * MiB);
+	used = pool_bytes();
+	nvme_free(buf);
+	EXPECT_LT_INT(pool_bytes(), used - 3 * MiB);
+	peer_stop(&p);
+}
+
+TEST(nvme_memory, nobody_who_has_its_file_can_make_it_shorter_or_read_only)
+{
+	char *buf = nvme_alloc(4096, 0);
+	int fd = nvme_pool.fd;
+
+	ASSERT_TRUE(buf);
+	EXPECT_EQ_INT(-1, ftruncate(fd, 4096));
+	EXPECT_EQ_INT(EPERM, errno);
+	EXPECT_EQ_INT(-1, ftruncate(fd, (off_t)(nvme_pool.plain + MiB)));
+	EXPECT_EQ_INT(-1, fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE));
+	EXPECT_EQ_INT(EPERM, errno);
+	memset(buf, 1, 4096);
+	nvme_free(buf);
+	/* What is freed is still given back. */
+	buf = nvme_alloc(1 * MiB, 0);
+	ASSERT_TRUE(buf);
+	memset(buf, 1, 1 * MiB);
+	EXPECT_OK(madvise(buf, 1 * MiB, MADV_REMOVE));
+	EXPECT_EQ_INT(0, buf[MiB - 1]);
+	nvme_free(buf);
 }
