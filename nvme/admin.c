@@ -69,6 +69,8 @@ static int start(struct nvme_ctrlr *c, struct nvme_sqe *sqe, uint32_t timeout_ms
 
 	if (atomic_load(&c->state) == NVME_FAILED)
 		return -ENODEV;
+	if (a->stopped)
+		return -EAGAIN;
 	while (i < ADMIN_SLOTS && a->slot[i].state != ADMIN_FREE)
 		i++;
 	if (i == ADMIN_SLOTS)
@@ -126,7 +128,7 @@ void admin_poll(struct nvme_ctrlr *c)
 	struct admin *a = &c->admin;
 	uint16_t head = a->head;
 
-	for (;;) {
+	while (!a->stopped) {
 		volatile struct nvme_cqe *e = &a->cq[head];
 		uint16_t status = __atomic_load_n(&e->status, __ATOMIC_ACQUIRE);
 

@@ -35,6 +35,8 @@ struct nvme_transport {
 	 */
 	int (*read)(struct nvme_ctrlr *c, uint32_t reg, unsigned size, uint64_t *value);
 	int (*write)(struct nvme_ctrlr *c, uint32_t reg, unsigned size, uint64_t value);
+	/* Doorbells of that queue pair that are still to be written are not: its queues are new ones. Any thread. NULL: they are written at once. */
+	void (*forget)(struct nvme_ctrlr *c, unsigned qid);
 	/* Takes what has come of answers; true: more is on its way. Any thread. NULL: registers are memory. */
 	bool (*look_after)(struct nvme_ctrlr *c);
 	/* Bytes of registers and doorbells. */
@@ -94,6 +96,7 @@ struct admin {
 	uint16_t tail, head;
 	uint8_t phase;
 	unsigned aborts; /* under way */
+	bool stopped;    /* the controller was told to stop: its doorbells are not rung */
 	volatile uint32_t *sq_db, *cq_db;
 	struct admin_slot slot[ADMIN_SLOTS];
 };
@@ -344,6 +347,12 @@ static inline bool ctrlr_look_after(struct nvme_ctrlr *c)
 }
 /* The doorbell, or NULL. */
 volatile uint32_t *ctrlr_doorbell(struct nvme_ctrlr *c, unsigned qid, bool cq);
+/* Of queues that are about to be new. */
+static inline void ctrlr_forget(struct nvme_ctrlr *c, unsigned qid)
+{
+	if (c->transport->forget)
+		c->transport->forget(c, qid);
+}
 /* A doorbell that is not mapped, or has a shadow. */
 void ctrlr_ring_slowly(struct nvme_ctrlr *c, unsigned qid, bool cq, uint32_t value);
 static inline void ctrlr_ring(struct nvme_ctrlr *c, volatile uint32_t *db, unsigned qid, bool cq,

@@ -110,6 +110,7 @@ static int join_begin(struct nvme_qpair *q)
 	};
 
 	qpair_clear(q);
+	ctrlr_forget(q->c, q->id);
 	clear_shadow(q->c, q->id);
 	q->join_epoch = atomic_load(&q->c->epoch);
 	return join_send(q, &cq, JOIN_CQ);

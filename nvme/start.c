@@ -105,6 +105,7 @@ static int stop(struct nvme_ctrlr *c)
 
 	if (rc)
 		return rc == -EINPROGRESS ? rc : gone(c);
+	c->admin.stopped = true;
 	await(c, AWAIT_STOPPED);
 	return 0;
 }
@@ -115,6 +116,7 @@ static int await_stopped(struct nvme_ctrlr *c)
 
 	if (rc)
 		return rc;
+	ctrlr_forget(c, 0);
 	admin_clear(c);
 	c->start.step = c->start.kind == START_STOP ? DONE : START;
 	return 0;
@@ -134,6 +136,7 @@ static int start(struct nvme_ctrlr *c)
 			      NVME_CC_EN | NVME_CC_IOSQES(6) | NVME_CC_IOCQES(4));
 	if (rc)
 		return rc == -EINPROGRESS ? rc : gone(c);
+	c->admin.stopped = false;
 	await(c, AWAIT_STARTED);
 	return 0;
 }

@@ -169,6 +169,17 @@ static int set_bell(struct vu *v, unsigned i, uint32_t reg, uint32_t value)
 	return 0;
 }
 
+/* What is under way comes before whatever makes the new queues. */
+static void vu_forget(struct nvme_ctrlr *c, unsigned qid)
+{
+	struct vu *v = of(c);
+
+	pthread_mutex_lock(&v->conn.lock);
+	for (unsigned i = 2 * qid; i < 2 * qid + 2; i++)
+		v->bells[i].again = false;
+	pthread_mutex_unlock(&v->conn.lock);
+}
+
 static int vu_write(struct nvme_ctrlr *c, uint32_t reg, unsigned size, uint64_t value)
 {
 	struct vu *v = of(c);
@@ -353,6 +364,7 @@ const struct nvme_transport nvme_vfio_user = {
 	.forked = vu_forked,
 	.read = vu_read,
 	.write = vu_write,
+	.forget = vu_forget,
 	.look_after = vu_look_after,
 	.mapped = vu_mapped,
 	.size = vu_size,
