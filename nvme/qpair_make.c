@@ -222,22 +222,31 @@ static void give_id(struct nvme_qpair *q)
 	pthread_mutex_unlock(&q->c->table_lock);
 }
 
+/* The table has the queue pair already, and whoever wakes all writes to their descriptors. */
+static void set_eventfd(struct nvme_qpair *q, int fd)
+{
+	pthread_mutex_lock(&q->c->table_lock);
+	q->eventfd = fd;
+	pthread_mutex_unlock(&q->c->table_lock);
+}
+
 static int bind_interrupt(struct nvme_qpair *q)
 {
-	int rc;
+	int fd, rc;
 
 	if (!q->c->info.interrupts)
 		return 0;
-	q->eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (q->eventfd < 0)
+	fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (fd < 0)
 		return -errno;
-	rc = q->c->transport->bind(q->c, q->id, q->eventfd);
-	if (!rc || rc == -ENODEV)
+	rc = q->c->transport->bind(q->c, q->id, fd);
+	if (!rc || rc == -ENODEV) {
+		set_eventfd(q, fd);
 		return rc;
+	}
 	/* It works without, for those who look by themselves. */
 	log_warn("%s: queue %u has no interrupt: %s", q->c->info.address, q->id, strerror(-rc));
-	close(q->eventfd);
-	q->eventfd = -1;
+	close(fd);
 	return 0;
 }
 
