@@ -163,7 +163,8 @@ static void run_a_while(struct worker w[WORKERS])
 static void run(const struct nvmet_opts *t)
 {
 	static void *(*const others[])(void *) = { reset, ask, make };
-	struct nvme_opts o = { .size = sizeof(o), .interrupts = true };
+	/* On a busy machine more resets than usual may meet one command. */
+	struct nvme_opts o = { .size = sizeof(o), .interrupts = true, .retries = 100 };
 	struct many m = { .going = false };
 	struct worker w[WORKERS];
 	pthread_t other[ARRAY_SIZE(others)];
