@@ -89,14 +89,14 @@ static int use_pool(struct pcie *p, const struct nvme_reach *r, struct base_err 
 	case -ENOSPC:
 		return base_err_set(
 			err, -ENOMEM,
-			"%s: no huge pages of 2 MiB are free: dpdk-hugepages.py --setup 1G", bdf);
+			"%s: no huge pages of 2 MiB are free: dpdk-hugepages.py --pagesize 2M --setup 1G", bdf);
 	case -EPERM:
 		return base_err_set(
 			err, rc, "%s: no permission to see physical addresses: run as root", bdf);
 	default:
 		return base_err_set(
 			err, rc,
-			"%s: no memory for DMA: %s (free huge pages: dpdk-hugepages.py --setup 1G; locked memory: ulimit -l)",
+			"%s: no memory for DMA: %s (free huge pages: dpdk-hugepages.py --pagesize 2M --setup 1G; locked memory: ulimit -l)",
 			bdf, strerror(-rc));
 	}
 }

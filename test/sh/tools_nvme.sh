@@ -166,7 +166,11 @@ is ready_text 0 '0000:01:00.0  vfio-pci .*\[144d:a80a\].*ready$' blobfs-nvme lis
 is ready_says_the_device 0 'identify nvme:0000:01:00.0' blobfs-nvme list --root r
 made vfio-pci 1 0
 is without_huge_pages_it_is_ready_too 0 'vfio-pci .*ready$' blobfs-nvme list --root r
-is but_better_with_them 0 'dpdk-hugepages.py --setup 1G .*better' blobfs-nvme list --root r
+is but_better_with_them 0 'dpdk-hugepages.py --pagesize 2M --setup 1G .*better' blobfs-nvme list --root r
+gigantic=r/sys/kernel/mm/hugepages/hugepages-1048576kB
+mkdir $gigantic
+echo 4 | tee $gigantic/nr_hugepages >$gigantic/free_hugepages
+is and_gigantic_ones_do_not_help 0 'dpdk-hugepages.py --pagesize 2M --setup 1G .*better' blobfs-nvme list --root r
 rm r/dev/vfio/7
 is no_access 0 'chown $USER /dev/vfio/7' blobfs-nvme list --root r
 
@@ -174,7 +178,7 @@ made nvme 1 0
 kernel_has nvme0n1 2097152
 is kernel_has_it 0 'nvme .*Paper SSD 990 .*1 GiB  not ready' blobfs-nvme list --root r
 is how_to_bind 0 'dpdk-devbind.py --bind=vfio-pci 0000:01:00.0' blobfs-nvme list --root r
-is how_to_get_hugepages 0 'dpdk-hugepages.py --setup 1G' blobfs-nvme list --root r
+is how_to_get_hugepages 0 'dpdk-hugepages.py --pagesize 2M --setup 1G' blobfs-nvme list --root r
 is how_to_load_vfio 0 'modprobe vfio-pci' blobfs-nvme list --root r
 echo '/dev/nvme0n1p2 /home ext4 rw 0 0' >r/proc/self/mounts
 is mounted 0 'mounted on /home: free it first' blobfs-nvme list --root r

@@ -33,13 +33,13 @@ static void add(struct todo *t, bool required, const char *fmt, ...)
 	va_end(ap);
 }
 
-static uint64_t free_huge(const struct machine *m)
+/* The driver takes those of 2 MiB and no others. */
+static bool has_huge(const struct machine *m)
 {
-	uint64_t bytes = 0;
-
 	for (unsigned i = 0; i < m->npages; i++)
-		bytes += m->pages[i].free * m->pages[i].size;
-	return bytes;
+		if (m->pages[i].size == 2 * MiB && m->pages[i].free)
+			return true;
+	return false;
 }
 
 static bool is_vfio(const struct controller *c)
@@ -63,8 +63,8 @@ static void needed(const struct machine *m, const struct controller *c, struct t
 		add(t, true,
 		    "# no IOMMU: boot with intel_iommu=on (AMD: amd_iommu=on), or take uio_pci_generic as below, as root");
 	/* Without an IOMMU nothing else can be reached; behind one they make it faster. */
-	if (!free_huge(m))
-		add(t, !m->iommu_groups, "dpdk-hugepages.py --setup 1G%s",
+	if (!has_huge(m))
+		add(t, !m->iommu_groups, "dpdk-hugepages.py --pagesize 2M --setup 1G%s",
 		    m->iommu_groups ? "    # better, not needed" : "");
 	if (m->iommu_groups && !m->vfio_pci)
 		add(t, true, "modprobe vfio-pci");
