@@ -412,7 +412,10 @@ void piece_fill(const struct nvme_req *r, struct nvme_sqe *sqe)
 	if (cmd->flags & NVME_FUA)
 		sqe->cdw12 |= NVME_RW_FUA;
 	if (r->prinfo) {
-		sqe->cdw12 |= cmd->op == NVME_VERIFY ? r->prinfo & ~NVME_RW_PRACT : r->prinfo;
+		/* Verifying makes none, and zeroes come with nothing to check. */
+		sqe->cdw12 |= r->prinfo & ~(cmd->op == NVME_VERIFY	   ? NVME_RW_PRACT :
+					    cmd->op == NVME_WRITE_ZEROES ? NVME_RW_PRCHK :
+									   0);
 		sqe->cdw14 = r->prinfo & NVME_RW_PRCHK_REF ? (uint32_t)r->lba : 0;
 	}
 	if (cmd->op == NVME_WRITE_ZEROES && cmd->flags & NVME_MAY_DEALLOCATE)

@@ -116,6 +116,7 @@ enum nvme_nvm_opcode {
 
 #define NVME_RW_FUA (1u << 30)  /* CDW12 */
 #define NVME_RW_PRACT (1u << 29)
+#define NVME_RW_PRCHK (7u << 26)
 #define NVME_RW_PRCHK_GUARD (1u << 28)
 #define NVME_RW_PRCHK_REF (1u << 26)
 #define NVME_SQE_SGL 0x40u /* flags: data by SGL */

@@ -267,6 +267,9 @@ void nvmet_check_protection(struct nvmet *t, const struct nvme_sqe *sqe)
 	uint32_t want = (verify ? 0 : NVME_RW_PRACT) | NVME_RW_PRCHK_GUARD |
 			(t->o.protection < 3 ? NVME_RW_PRCHK_REF : 0);
 
+	if (sqe->opcode == NVME_NVM_WRITE_ZEROES)
+		want = NVME_RW_PRACT;
+
 	if ((sqe->cdw12 >> 26 & 0xf) != (t->o.protection ? want >> 26 & 0xf : 0))
 		nvmet_host_error(t, "protection information is not asked for as it should be");
 	if (sqe->cdw14 != (t->o.protection && t->o.protection < 3 ? sqe->cdw10 : 0))
