@@ -2,7 +2,8 @@
 /*
  * What a controller tells by itself. Requests for asynchronous events are with it all the time; one that comes back is sent again, and
  * the log page it names is read, which is what allows the controller to tell of the next of its kind. After a change
- * of namespaces those are identified anew. All of it in steps under the controller's lock, as polls come by.
+ * of namespaces those are identified anew. As what ails a controller for long would be told of again each time its log has been read, a second
+ * passes between two. All of it in steps under the controller's lock, as polls come by.
  */
 #include <errno.h>
 #include <string.h>
@@ -14,6 +15,8 @@
 enum { IDLE, LOG, NAMESPACE, LIST };
 enum { NOT_SENT = -1, NOT_TAKEN = -2 };
 
+#define LOG_EVERY_NS 1000000000ull
+#define SAY_EVERY_NS 60000000000ull
 #define TYPE(dw0) ((dw0)&7)
 #define PAGE(dw0) ((dw0) >> 16 & 0xff)
 
@@ -24,6 +27,19 @@ void events_init(struct nvme_ctrlr *c, unsigned limit)
 	e->n = MIN(limit + 1, NVME_EVENTS_AT_ONCE);
 	for (unsigned i = 0; i < e->n; i++)
 		e->aer[i] = NOT_SENT;
+}
+
+/* A warning a minute of each type; changes of namespaces are always news. */
+static bool is_news(struct nvme_event_state *e, unsigned type)
+{
+	uint64_t now = nvme_now_ns();
+
+	if (type == 2)
+		return true;
+	if (now < e->next_said_ns[type & 3])
+		return false;
+	e->next_said_ns[type & 3] = now + SAY_EVERY_NS;
+	return true;
 }
 
 static void note(struct nvme_ctrlr *c, uint32_t dw0)
@@ -47,8 +63,13 @@ static void note(struct nvme_ctrlr *c, uint32_t dw0)
 	default:
 		e->counts.others++;
 	}
-	log_warn("%s: the controller tells of %s (%06x)", c->info.address, what, dw0 & 0xffffff);
+	if (is_news(e, TYPE(dw0)))
+		log_warn("%s: the controller tells of %s (%06x)", c->info.address, what,
+			 dw0 & 0xffffff);
 	/* Each kind is told of once until its log is read, so there is room for all; what a broken controller adds is dropped. */
+	for (unsigned i = 0; i < e->npending; i++)
+		if (PAGE(e->pending[i]) == PAGE(dw0))
+			return;
 	if (PAGE(dw0) && e->npending < ARRAY_SIZE(e->pending))
 		e->pending[e->npending++] = dw0;
 }
@@ -92,10 +113,21 @@ static uint32_t log_bytes(unsigned page)
 	return page == NVME_LOG_ERROR ? 64 : page == NVME_LOG_CHANGED_NS ? NVME_PAGE : 512;
 }
 
+/* The first whose log may be read now; npending: none. */
+static unsigned first_due(const struct nvme_event_state *e)
+{
+	uint64_t now = nvme_now_ns();
+	unsigned i = 0;
+
+	while (i < e->npending && PAGE(e->pending[i]) != NVME_LOG_CHANGED_NS && now < e->next_log_ns)
+		i++;
+	return i;
+}
+
 static void read_log(struct nvme_ctrlr *c)
 {
 	struct nvme_event_state *e = &c->events;
-	unsigned page = PAGE(e->pending[0]);
+	unsigned at = first_due(e), page = at < e->npending ? PAGE(e->pending[at]) : 0;
 	struct nvme_sqe sqe = {
 		.opcode = NVME_ADMIN_GET_LOG,
 		.nsid = NVME_NSID_ALL,
@@ -103,10 +135,14 @@ static void read_log(struct nvme_ctrlr *c)
 		.cdw10 = page | (log_bytes(page) / 4 - 1) << 16,
 	};
 
+	if (at == e->npending)
+		return;
 	memset(e->ids, 0, NVME_PAGE);
 	e->page = page;
 	e->npending--;
-	memmove(e->pending, e->pending + 1, e->npending * sizeof(e->pending[0]));
+	memmove(e->pending + at, e->pending + at + 1, (e->npending - at) * sizeof(e->pending[0]));
+	if (page != NVME_LOG_CHANGED_NS)
+		e->next_log_ns = nvme_now_ns() + LOG_EVERY_NS;
 	ask(c, &sqe, LOG);
 }
 
@@ -136,6 +172,13 @@ static void list_all(struct nvme_ctrlr *c)
 	ask(c, &sqe, LIST);
 }
 
+static void got_health(struct nvme_ctrlr *c, uint8_t warning)
+{
+	if (warning != c->events.counts.critical_warning)
+		log_warn("%s: critical warnings %02x", c->info.address, warning);
+	c->events.counts.critical_warning = warning;
+}
+
 static void got_log(struct nvme_ctrlr *c)
 {
 	struct nvme_event_state *e = &c->events;
@@ -143,8 +186,7 @@ static void got_log(struct nvme_ctrlr *c)
 	e->step = IDLE;
 	e->index = 0;
 	if (e->page == NVME_LOG_SMART) {
-		e->counts.critical_warning = ((uint8_t *)e->ids)[0];
-		log_warn("%s: critical warnings %02x", c->info.address, e->counts.critical_warning);
+		got_health(c, ((uint8_t *)e->ids)[0]);
 	} else if (e->page == NVME_LOG_CHANGED_NS && e->ids[0] == NVME_NSID_ALL) {
 		list_all(c);
 	} else if (e->page == NVME_LOG_CHANGED_NS) {

@@ -134,6 +134,8 @@ struct nvme_event_state {
 	uint32_t *ids;         /* a page: a log, or a list of namespaces */
 	struct nvme_id_ns *id; /* another */
 	struct nvme_events counts;
+	uint64_t next_log_ns;      /* before, no log but that of namespaces is read */
+	uint64_t next_said_ns[4];  /* before, an event of that type is no news */
 };
 
 enum nvme_state {

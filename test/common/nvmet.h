@@ -102,6 +102,7 @@ struct nvmet_faults {
 	atomic_uint ready_ms;      /* how long the controller takes to get ready */
 	atomic_bool hang_up;       /* closes the connection */
 	atomic_uint event;         /* tells of this: DW0 of the completion */
+	atomic_bool ailing;        /* while set, events tell of its health again whenever its log has been read */
 	atomic_uint blocks;        /* the namespaces have so many, unless 0 */
 	/* What it says of itself. */
 	atomic_bool no_entries, large_pages, no_blocks, no_namespace;
@@ -208,6 +209,7 @@ struct nvmet {
 	uint16_t waiting[4]; /* requests for events */
 	unsigned nwaiting;
 	atomic_uint changed;
+	bool health_told;        /* and its log not read since */
 	uint32_t *shadow, *seen; /* doorbells in memory; NULL: none */
 	atomic_uint image;       /* bytes of firmware downloaded */
 	char firmware[9], image_name[9];

@@ -296,6 +296,7 @@ void nvmet_reset(struct nvmet *t)
 	t->shadow = t->seen = NULL;
 	t->ready_ns = 0;
 	t->csts = 0;
+	t->health_told = false;
 	t->queues_asked = t->heeds_delays = t->streams_on = false;
 }
 

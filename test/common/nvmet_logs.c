@@ -65,5 +65,7 @@ uint16_t nvmet_get_log(struct nvmet *t, const struct nvme_sqe *sqe)
 	if (len > sizeof(smart))
 		return NVME_SC_INVALID_FIELD;
 	fill_smart(t, &smart);
+	smart.critical_warning = atomic_load(&t->f.ailing) ? 4 : 0;
+	t->health_told = false;
 	return nvmet_put_out(t, sqe, &smart, len);
 }

@@ -166,6 +166,10 @@ void nvmet_tell(struct nvmet *t)
 {
 	uint32_t event = t->nwaiting ? atomic_exchange(&t->f.event, 0) : 0;
 
+	if (!event && t->nwaiting && atomic_load(&t->f.ailing) && !t->health_told) {
+		event = NVME_LOG_SMART << 16 | 1;
+		t->health_told = true;
+	}
 	if (!event)
 		return;
 	if ((event >> 16 & 0xff) == NVME_LOG_CHANGED_NS)

@@ -60,6 +60,7 @@ static void tell(struct rig *r, uint32_t event, const uint64_t *counter, uint64_
 	do {
 		nvme_poll_events(r->c);
 		nvme_get_events(r->c, e);
+		r->c->events.next_log_ns = 0; /* without the pause between two logs */
 		ASSERT_TRUE(nvme_now_ns() < end);
 	} while (*counter != n || r->c->events.npending || r->c->events.step);
 }
@@ -118,6 +119,55 @@ TEST(nvme_offers, health_and_errors_are_noted)
 	tell(&r, NVME_LOG_ERROR << 16 | 0x300, &e.errors, 1, &e);
 	tell(&r, 7, &e.others, 1, &e);
 	EXPECT_EQ_INT(22, atomic_load(&r.p.t->n.events));
+	rig_stop(&r);
+}
+
+static unsigned warnings;
+
+static void count_warnings(enum base_log_level level, const char *component, const char *line, void *arg)
+{
+	(void)component;
+	(void)line;
+	(void)arg;
+	warnings += level == LOG_WARN;
+}
+
+static void poll_until(struct rig *r, uint64_t health, uint64_t notices, struct nvme_events *e)
+{
+	uint64_t end = nvme_now_ns() + 10000000000ull;
+
+	do {
+		nvme_poll_events(r->c);
+		nvme_get_events(r->c, e);
+		ASSERT_TRUE(nvme_now_ns() < end);
+	} while (e->health < health || e->notices < notices);
+}
+
+TEST(nvme_offers, what_ails_it_for_long_is_asked_for_once_a_second_and_said_once)
+{
+	struct nvmet_opts t = { .size = 8 * MiB, .events = true };
+	struct nvme_events e;
+	struct rig r;
+
+	rig_start(&r, &t, 8);
+	warnings = 0;
+	base_log_set_sink(count_warnings, NULL);
+	atomic_store(&r.p.t->f.ailing, true);
+	poll_until(&r, 2, 0, &e);
+	for (uint64_t end = nvme_now_ns() + 300000000; nvme_now_ns() < end;)
+		nvme_poll_events(r.c);
+	nvme_get_events(r.c, &e);
+	EXPECT_EQ_INT(4, e.critical_warning);
+	EXPECT_EQ_INT(2, e.health);
+	EXPECT_EQ_INT(2, warnings);
+	/* What is more urgent does not wait for it. */
+	r.c->events.next_log_ns = UINT64_MAX;
+	atomic_store(&r.p.t->f.blocks, 8192);
+	atomic_store(&r.p.t->f.event, NVME_LOG_CHANGED_NS << 16 | 2);
+	poll_until(&r, 2, 1, &e);
+	while (r.c->events.npending > 1 || r.c->events.step)
+		nvme_poll_events(r.c);
+	expect_blocks(&r, 0, 8192);
 	rig_stop(&r);
 }
 
