@@ -256,9 +256,32 @@ static uint16_t features(struct nvmet *t, const struct nvme_sqe *sqe, bool set, 
 	}
 }
 
+/* In the words that are each command's own. */
+static bool reserved_set(const struct nvme_sqe *sqe)
+{
+	bool last = sqe->cdw12 || sqe->cdw13 || sqe->cdw14 || sqe->cdw15;
+
+	switch (sqe->opcode) {
+	case NVME_ADMIN_DELETE_SQ:
+	case NVME_ADMIN_DELETE_CQ:
+		return sqe->cdw10 >> 16 || sqe->cdw11 || last;
+	case NVME_ADMIN_CREATE_SQ:
+	case NVME_ADMIN_CREATE_CQ:
+		return last;
+	case NVME_ADMIN_ABORT:
+		return sqe->nsid || sqe->cdw11 || last;
+	case NVME_ADMIN_ASYNC_EVENT:
+		return sqe->cdw10 || sqe->cdw11 || last;
+	case NVME_ADMIN_IDENTIFY:
+		return sqe->cdw10 & 0xff00 || last;
+	default:
+		return false;
+	}
+}
+
 uint16_t nvmet_admin_command(struct nvmet *t, const struct nvme_sqe *sqe, uint32_t *dw0)
 {
-	if (sqe->cdw2 || sqe->cdw3)
+	if (sqe->cdw2 || sqe->cdw3 || sqe->mptr || reserved_set(sqe))
 		nvmet_host_error(t, "reserved fields of an admin command are set");
 	switch (sqe->opcode) {
 	case NVME_ADMIN_IDENTIFY:

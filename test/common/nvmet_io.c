@@ -163,6 +163,8 @@ static uint16_t deallocate(struct nvmet *t, const struct nvme_sqe *sqe)
 	int got = nvmet_buffers(t, sqe, n * sizeof(*r), false, iov);
 	uint16_t status = 0;
 
+	if (sqe->cdw10 & ~0xffu || sqe->cdw11 & ~7u || sqe->cdw12 || sqe->cdw13 || sqe->cdw14)
+		nvmet_host_error(t, "reserved bits of a deallocation are set");
 	if (got < 0)
 		return (uint16_t)-got;
 	if (got != 1)
@@ -194,6 +196,9 @@ static uint16_t blocks_command(struct nvmet *t, const struct nvme_sqe *sqe)
 
 	if (sqe->cdw12 & 0xf0000)
 		nvmet_host_error(t, "reserved bits of CDW12 are set");
+	/* What the data are like, and which stream they are of. */
+	if (sqe->cdw13 & (sqe->opcode == NVME_NVM_WRITE && t->o.streams ? 0xff00u : ~0u))
+		nvmet_host_error(t, "CDW13 is set");
 	if (!nvmet_in_range(t, lba, blocks))
 		return NVME_SC_LBA_RANGE;
 	nvmet_check_protection(t, sqe);
@@ -223,8 +228,12 @@ uint16_t nvmet_io_command(struct nvmet *t, const struct nvme_sqe *sqe)
 {
 	bool ours = sqe->nsid && sqe->nsid <= t->o.namespaces;
 
+	/* There are no metadata apart, and no tags of applications. */
+	if (sqe->mptr || sqe->cdw15)
+		nvmet_host_error(t, "metadata or a tag are named that there are not");
 	if (sqe->opcode == NVME_NVM_FLUSH && (ours || sqe->nsid == NVME_NSID_ALL)) {
-		if (sqe->prp1 || sqe->prp2 || sqe->cdw10 || sqe->cdw11 || sqe->cdw12 || sqe->cdw13)
+		if (sqe->prp1 || sqe->prp2 || sqe->cdw10 || sqe->cdw11 || sqe->cdw12 || sqe->cdw13 ||
+		    sqe->cdw14)
 			nvmet_host_error(t, "reserved fields of a flush are set");
 		return flush(t);
 	}

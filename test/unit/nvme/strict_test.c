@@ -190,6 +190,45 @@ static uint16_t reserved_bits(struct rig *r)
 	return send(r, s);
 }
 
+static uint16_t metadata_apart(struct rig *r)
+{
+	struct nvme_sqe s = read_of(r, 1);
+
+	s.mptr = nvme_iova(r->buf);
+	return send(r, s);
+}
+
+static uint16_t a_tag_of_nothing(struct rig *r)
+{
+	struct nvme_sqe s = read_of(r, 1);
+
+	s.cdw15 = 1;
+	return send(r, s);
+}
+
+static uint16_t a_read_of_a_stream(struct rig *r)
+{
+	struct nvme_sqe s = read_of(r, 1);
+
+	s.cdw13 = 1u << 16;
+	return send(r, s);
+}
+
+static uint16_t a_deallocation_of_another_kind(struct rig *r)
+{
+	struct nvme_sqe s = read_of(r, 1);
+
+	memset(r->buf, 0, sizeof(struct nvme_dsm_range));
+	s.opcode = NVME_NVM_DSM;
+	s.cdw11 = 1u << 3;
+	return send(r, s);
+}
+
+static uint16_t an_abort_of_a_namespace(struct rig *r)
+{
+	return admin(r, (struct nvme_sqe){ .opcode = NVME_ADMIN_ABORT, .nsid = 1 });
+}
+
 static uint16_t a_flush_with_a_place(struct rig *r)
 {
 	return send(r, (struct nvme_sqe){ .opcode = NVME_NVM_FLUSH, .nsid = 1, .cdw10 = 8 });
@@ -466,6 +505,11 @@ static const struct {
 	{ "sgl_that_was_not_offered", sgl_that_was_not_offered, -1 },
 	{ "reserved_words", reserved_words, -1 },
 	{ "reserved_bits", reserved_bits, -1 },
+	{ "metadata_apart", metadata_apart, -1 },
+	{ "a_tag_of_nothing", a_tag_of_nothing, -1 },
+	{ "a_read_of_a_stream", a_read_of_a_stream, -1 },
+	{ "a_deallocation_of_another_kind", a_deallocation_of_another_kind, -1 },
+	{ "an_abort_of_a_namespace", an_abort_of_a_namespace, -1 },
 	{ "a_flush_with_a_place", a_flush_with_a_place, -1 },
 	{ "more_than_it_takes", more_than_it_takes, -1 },
 	{ "across_the_boundary", across_the_boundary, -1 },
