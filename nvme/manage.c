@@ -174,6 +174,13 @@ int nvme_firmware_download(struct nvme_ctrlr *c, const void *image, uint32_t len
 	return 0;
 }
 
+static bool wants_reset(uint16_t status)
+{
+	return status == NVME_SC_FIRMWARE_CONVENTIONAL_RESET ||
+	       status == NVME_SC_FIRMWARE_SUBSYSTEM_RESET ||
+	       status == NVME_SC_FIRMWARE_CONTROLLER_RESET;
+}
+
 int nvme_firmware_commit(struct nvme_ctrlr *c, unsigned slot, unsigned action, bool *needs_reset)
 {
 	struct nvme_sqe sqe = { .opcode = NVME_ADMIN_FIRMWARE_COMMIT, .cdw10 = slot | action << 3 };
@@ -186,8 +193,8 @@ int nvme_firmware_commit(struct nvme_ctrlr *c, unsigned slot, unsigned action, b
 		return -EINVAL;
 	rc = nvme_admin_cmd(c, &cmd);
 	if (needs_reset)
-		*needs_reset = !rc && cmd.status;
-	return rc;
+		*needs_reset = wants_reset(cmd.status);
+	return wants_reset(cmd.status) ? 0 : rc;
 }
 
 int nvme_sanitize_status(struct nvme_ctrlr *c, struct nvme_sanitize_status *out)

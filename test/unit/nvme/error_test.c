@@ -102,6 +102,25 @@ TEST(nvme_error, what_may_be_repeated_is_and_what_may_not_is_not)
 	rig_stop(&r);
 }
 
+/* "The firmware is activated by a reset" is good news of one command only. */
+TEST(nvme_error, what_is_no_success_of_a_read_is_an_error)
+{
+	static const uint16_t codes[] = { NVME_SC_FIRMWARE_CONVENTIONAL_RESET,
+					  NVME_SC_FIRMWARE_SUBSYSTEM_RESET,
+					  NVME_SC_FIRMWARE_CONTROLLER_RESET };
+	struct rig r;
+
+	rig_start(&r, 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(codes); i++) {
+		atomic_store(&r.p.t->f.fail_status, codes[i] | 0x4000);
+		atomic_store(&r.p.t->f.fail, 1);
+		EXPECT_ERR(-EIO, do_cmd(r.q, NVME_READ, 0, 8, r.buf, 4096));
+	}
+	for (uint16_t code = 1; code <= 0x7ff; code++)
+		EXPECT_LT_INT(nvme_status_errno(code), 0);
+	rig_stop(&r);
+}
+
 TEST(nvme_error, a_split_command_with_a_bad_part_fails_once)
 {
 	struct rig r;
