@@ -219,7 +219,7 @@ static void look_closer(struct nvme_ctrlr *c)
 		return;
 	e->step = IDLE;
 	if (rc == -ETIMEDOUT && !a.status)
-		ctrlr_begin_reset(c, atomic_load(&c->epoch), "a log page does not come");
+		ctrlr_begin_recovery(c, atomic_load(&c->epoch), "a log page does not come");
 	else if (rc && a.status && step == NAMESPACE)
 		got_namespace(c); /* it is gone: the page is empty */
 	else if (!rc && step == LOG)

@@ -165,6 +165,7 @@ struct nvme_ctrlr {
 	 * it knows of queues and admin commands is not used again. A command it had taken before may still write to its buffer.
 	 */
 	atomic_bool at_large;
+	atomic_uint resets; /* that it needed since it last completed an I/O command */
 
 	/* The admin queue and resets. Nobody waits for the controller with it; polls only try to take it. */
 	pthread_mutex_t lock;
@@ -244,7 +245,7 @@ struct nvme_qpair {
 	uint16_t id, depth;
 	int join, join_handle,
 		join_rc; /* making the queues in the controller: enum in qpair_make.c */
-	unsigned join_epoch;
+	unsigned join_epoch, join_failures; /* in a row */
 	int eventfd; /* -1: none */
 	bool looking; /* at the status of the controller */
 	bool idle;   /* nothing was completed since the last look at the clock */
@@ -450,7 +451,14 @@ int start_run(struct nvme_ctrlr *c, enum start_kind kind, struct base_err *err);
 void ctrlr_fail(struct nvme_ctrlr *c, const char *why);
 /* Lock held: a reset begins, unless one has since `epoch`. */
 void ctrlr_begin_reset(struct nvme_ctrlr *c, unsigned epoch, const char *why);
-/* The same, and waits for its end, without the lock. */
+/* The same, because it does not answer: the last of too many without an I/O command completed gives it up. */
+void ctrlr_begin_recovery(struct nvme_ctrlr *c, unsigned epoch, const char *why);
+/* True: as often as this it has been tried in vain, and a command has had all its repetitions. */
+static inline bool ctrlr_tried_enough(const struct nvme_ctrlr *c, unsigned times)
+{
+	return times > c->opts.retries + 2;
+}
+/* A reset that the caller has a reason for, and waits for its end. Without the lock. */
 int ctrlr_reset(struct nvme_ctrlr *c, unsigned epoch, const char *why);
 /* Waits until no reset is under way; -ENODEV: the controller is gone. Without the lock. */
 int ctrlr_await_reset(struct nvme_ctrlr *c);

@@ -80,7 +80,7 @@ struct nvme_ctrlr_info {
 };
 BLOBFS_API const struct nvme_ctrlr_info *nvme_info(const struct nvme_ctrlr *c);
 /*
- * The controller is gone, or beyond reset: every command ends with -ENODEV. Any thread. From then on it changes no memory: bus mastering is
+ * The controller is gone, or beyond reset (it does not come back, or completes nothing reset after reset): every command ends with -ENODEV. Any thread. From then on it changes no memory: bus mastering is
  * off, or its server has let go. Only a server that was given up for its silence and is still there may, when it goes on, still write
  * to the buffers of commands it had taken by then; what it had not taken is made void before the commands end, and the log says so.
  */

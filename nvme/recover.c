@@ -23,24 +23,43 @@
 
 static void send_again(struct nvme_qpair *q)
 {
-	for (unsigned i = 0; i < q->depth; i++)
-		if (q->reqs[i].state == REQ_SENT)
-			q->reqs[i].state = REQ_RETRY;
 	for (unsigned i = 0; i < q->depth; i++) {
 		struct nvme_req *r = &q->reqs[i];
 
 		if (r->state != REQ_RETRY)
 			continue;
 		r->aborted = false;
-		if (r->timed_out)
-			req_end(q, r, -ETIMEDOUT, 0);
-		else if (r->cmd->op == NVME_RAW)
-			req_end(q, r, -ECANCELED, 0);
-		else if (r->tries++ > q->c->opts.retries)
+		if (r->tries++ > q->c->opts.retries)
 			req_end(q, r, -EIO, 0);
 		else
 			req_send(q, r);
 	}
+}
+
+/* Since the epoch of the queue pair the controller was stopped: what was late has ended, and raw commands are not repeated. */
+static void end_late(struct nvme_qpair *q)
+{
+	for (unsigned i = 0; i < q->depth; i++) {
+		struct nvme_req *r = &q->reqs[i];
+
+		if (r->state != REQ_SENT)
+			continue;
+		if (r->timed_out)
+			req_end(q, r, -ETIMEDOUT, 0);
+		else if (r->cmd->op == NVME_RAW)
+			req_end(q, r, -ECANCELED, 0);
+		else
+			r->state = REQ_RETRY;
+	}
+}
+
+/* Lock held. The queues could not be made: by a reset, unless that has been tried, for this queue pair or the controller. */
+static void join_failed(struct nvme_qpair *q, unsigned epoch)
+{
+	if (ctrlr_tried_enough(q->c, ++q->join_failures))
+		ctrlr_fail(q->c, "a queue cannot be made again, whatever it is reset");
+	else
+		ctrlr_begin_recovery(q->c, epoch, "a queue could not be made again");
 }
 
 void qpair_recover(struct nvme_qpair *q)
@@ -58,14 +77,18 @@ void qpair_recover(struct nvme_qpair *q)
 		return;
 	ctrlr_advance(c);
 	epoch = atomic_load(&c->epoch);
+	if (atomic_load(&c->state) == NVME_RUNNING)
+		end_late(q);
 	rc = qpair_join(q);
 	if (rc == -ETIMEDOUT)
-		ctrlr_begin_reset(c, epoch, "a queue could not be made again");
+		join_failed(q, epoch);
 	pthread_mutex_unlock(&c->lock);
-	if (!rc)
+	if (!rc) {
+		q->join_failures = 0;
 		send_again(q);
-	else if (rc != -EINPROGRESS && rc != -ETIMEDOUT)
+	} else if (rc != -EINPROGRESS && rc != -ETIMEDOUT) {
 		ctrlr_fail(c, "a queue could not be made again after a reset");
+	}
 }
 
 /* A reset begins if nobody is at the controller just now; else the next tick sees to it. */
@@ -75,7 +98,7 @@ static void begin_reset(struct nvme_qpair *q, const char *why)
 
 	if (pthread_mutex_trylock(&c->lock))
 		return;
-	ctrlr_begin_reset(c, q->epoch, why);
+	ctrlr_begin_recovery(c, q->epoch, why);
 	pthread_mutex_unlock(&c->lock);
 }
 
@@ -161,6 +184,8 @@ void qpair_check(struct nvme_qpair *q)
 		send_delayed(q, now);
 	q->until_check = q->delayed ? 1 : CLOCK_EVERY;
 	q->idle = true;
+	if (!idle && atomic_load(&q->c->resets))
+		atomic_store(&q->c->resets, 0);
 	if (q->looking)
 		look_at_status(q);
 	if (now >= q->next_alive_ns) {

@@ -403,6 +403,17 @@ void ctrlr_begin_reset(struct nvme_ctrlr *c, unsigned epoch, const char *why)
 	wake_all(c);
 }
 
+void ctrlr_begin_recovery(struct nvme_ctrlr *c, unsigned epoch, const char *why)
+{
+	if (atomic_load(&c->epoch) != epoch || atomic_load(&c->state) != NVME_RUNNING)
+		return;
+	/* Resets that succeed and mend nothing would go on for ever. */
+	if (ctrlr_tried_enough(c, atomic_fetch_add(&c->resets, 1) + 1))
+		ctrlr_fail(c, "resets do not mend it");
+	else
+		ctrlr_begin_reset(c, epoch, why);
+}
+
 static void advance_reset(struct nvme_ctrlr *c)
 {
 	int resetting = NVME_RESETTING, rc = start_advance(c);
@@ -422,7 +433,7 @@ void ctrlr_advance(struct nvme_ctrlr *c)
 	if (atomic_load(&c->state) == NVME_RESETTING)
 		advance_reset(c);
 	else if (atomic_load(&c->state) == NVME_RUNNING && admin_overdue(c))
-		ctrlr_begin_reset(c, atomic_load(&c->epoch), "an abort does not come back");
+		ctrlr_begin_recovery(c, atomic_load(&c->epoch), "an abort does not come back");
 	else if (atomic_load(&c->state) == NVME_RUNNING)
 		events_advance(c);
 }

@@ -92,6 +92,7 @@ struct nvmet_faults {
 		fail_status; /* as in the completion, shifted: SCT << 8 | SC, CRD 1 0x800, DNR 0x4000 */
 	atomic_uint late, late_ms; /* I/O completions that come so much later */
 	atomic_uint queues;        /* unless 0: how many there are from the next reset on */
+	atomic_bool no_queues;     /* while set, making a queue is never answered */
 	atomic_bool no_streams;    /* while set, turning streams on is refused */
 	atomic_bool silent;        /* while set, no message is read */
 	atomic_bool frozen;        /* while set, it does nothing, and then first what its queues hold */

@@ -141,6 +141,9 @@ static void run(struct nvmet *t, unsigned id, const struct nvme_sqe *sqe)
 	uint16_t status;
 
 	if (!id) {
+		if (atomic_load(&t->f.no_queues) && (sqe->opcode == NVME_ADMIN_CREATE_CQ ||
+						     sqe->opcode == NVME_ADMIN_CREATE_SQ))
+			return;
 		status = nvmet_admin_command(t, sqe, &dw0);
 		if (status == NVMET_LATER)
 			return;

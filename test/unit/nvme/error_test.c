@@ -257,6 +257,102 @@ TEST(nvme_error, a_controller_that_does_not_come_back_from_a_reset_is_given_up)
 	expect_gone(&r);
 }
 
+/* ---- resets that mend nothing ---- */
+
+/* As if the time of the queues that are being made had passed. */
+static void hurry(struct nvme_ctrlr *c)
+{
+	pthread_mutex_lock(&c->lock);
+	for (unsigned i = 0; i < ADMIN_SLOTS; i++)
+		if (c->admin.slot[i].state == ADMIN_SENT && c->admin.slot[i].opcode == NVME_ADMIN_CREATE_CQ)
+			c->admin.slot[i].deadline_ns = 0;
+	pthread_mutex_unlock(&c->lock);
+}
+
+static bool poll_until(struct rig *r, struct nvme_qpair *q, const struct todo *d)
+{
+	uint64_t end = nvme_now_ns() + 10000000000ull;
+
+	while (!d->calls && nvme_now_ns() < end) {
+		nvme_poll(q, 0);
+		hurry(r->c);
+	}
+	return d->calls;
+}
+
+TEST(nvme_error, a_controller_that_makes_no_queues_again_is_given_up)
+{
+	struct rig r;
+
+	rig_start(&r, 0);
+	atomic_store(&r.p.t->f.hold, true);
+	atomic_store(&r.p.t->f.no_queues, true);
+	submit_all(&r, NVME_READ);
+	nvme_poll(r.q, 0);
+	ASSERT_OK(nvme_reset(r.c));
+	ASSERT_TRUE(poll_until(&r, r.q, &r.d[N - 1]));
+	/* The one that was asked for, and those that are tried. */
+	EXPECT_EQ_INT(2 + 6, atomic_load(&r.p.t->n.enables));
+	expect_gone(&r);
+}
+
+TEST(nvme_error, a_queue_pair_that_cannot_be_made_again_does_not_live_on_the_io_of_others)
+{
+	struct nvme_qpair *q;
+	struct todo d;
+	struct rig r;
+
+	rig_start(&r, 0);
+	ASSERT_OK(nvme_qpair_create(r.c, 4, &q));
+	todo_init(&d, NVME_READ, 0, 8, r.buf, 4096);
+	for (unsigned i = 0; !d.calls && i < 20; i++) {
+		atomic_store(&r.p.t->f.hold, true);
+		if (!i)
+			nvme_submit(q, &d.cmd);
+		nvme_poll(q, 0);
+		if (!i)
+			ASSERT_OK(nvme_reset(r.c));
+		else
+			ctrlr_await_reset(r.c);
+		atomic_store(&r.p.t->f.hold, false);
+		/* The other one is there again, and at work. */
+		if (!nvme_failed(r.c))
+			EXPECT_OK(do_cmd(r.q, NVME_READ, 0, 8, r.buf, 4096));
+		atomic_store(&r.p.t->f.no_queues, true);
+		for (unsigned epoch = atomic_load(&r.c->epoch); !d.calls && epoch == atomic_load(&r.c->epoch);) {
+			nvme_poll(q, 0);
+			hurry(r.c);
+		}
+		atomic_store(&r.p.t->f.no_queues, false);
+	}
+	if (!d.calls)
+		nvme_poll(q, 0);
+	EXPECT_EQ_INT(1, d.calls);
+	EXPECT_ERR(-ENODEV, d.rc);
+	EXPECT_TRUE(nvme_failed(r.c));
+	nvme_qpair_free(q);
+	rig_stop(&r);
+}
+
+TEST(nvme_error, a_late_command_ends_when_the_controller_was_stopped_whatever_comes_of_its_queue)
+{
+	struct rig r;
+
+	rig_start(&r, 100);
+	atomic_store(&r.p.t->f.hold, true);
+	atomic_store(&r.p.t->f.no_queues, true);
+	todo_init(&r.d[0], NVME_READ, 0, 8, r.buf, 4096);
+	nvme_submit(r.q, &r.d[0].cmd);
+	EXPECT_ERR(-ETIMEDOUT, todo_wait(r.q, &r.d[0]));
+	EXPECT_FALSE(nvme_failed(r.c));
+	EXPECT_EQ_INT(2, atomic_load(&r.p.t->n.enables));
+	atomic_store(&r.p.t->f.no_queues, false);
+	atomic_store(&r.p.t->f.hold, false);
+	hurry(r.c);
+	EXPECT_OK(do_cmd(r.q, NVME_READ, 0, 8, r.buf, 4096));
+	rig_stop(&r);
+}
+
 /* ---- a reset that takes its time ---- */
 
 struct sleeper {
