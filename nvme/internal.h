@@ -249,7 +249,7 @@ struct nvme_qpair {
 	int eventfd; /* -1: none */
 	bool looking; /* at the status of the controller */
 	bool idle;   /* nothing was completed since the last look at the clock */
-	uint64_t next_check_ns, next_alive_ns, last_events_ns, tick_ns;
+	uint64_t last_look_ns, next_check_ns, next_alive_ns, last_events_ns, tick_ns;
 	unsigned strays; /* completions of no command */
 };
 

@@ -178,10 +178,10 @@ BLOBFS_API void nvme_submit(struct nvme_qpair *q, struct nvme_cmd *cmd);
 BLOBFS_API void nvme_kick(struct nvme_qpair *q);
 /*
  * Completes what is done, at most max (0: all) pieces; returns how many commands it called back. It also looks after timeouts and resets, so
- * something must poll a queue pair with commands outstanding, at least every nvme_poll_interval_ms.
+ * something must poll a queue pair with commands outstanding, at least every nvme_poll_interval_ms, which changes and is asked before each wait.
  */
 BLOBFS_API int nvme_poll(struct nvme_qpair *q, unsigned max);
-BLOBFS_API int nvme_poll_interval_ms(const struct nvme_qpair *q);
+BLOBFS_API int nvme_poll_interval_ms(struct nvme_qpair *q);
 /* Commands submitted and not called back. */
 BLOBFS_API unsigned nvme_outstanding(const struct nvme_qpair *q);
 /* A completion is there to be polled for, or something else to be seen to. */

@@ -352,8 +352,10 @@ bool nvme_qpair_arm(struct nvme_qpair *q)
 	return nvme_pending(q);
 }
 
-int nvme_poll_interval_ms(const struct nvme_qpair *q)
+int nvme_poll_interval_ms(struct nvme_qpair *q)
 {
+	/* Who asks is about to wait that long. */
+	q->until_check = 1;
 	/* The steps of a reset are taken by polls, and so are the end of a delay and doorbells by message. */
 	if (q->delayed || q->looking)
 		return 10;
@@ -361,5 +363,6 @@ int nvme_poll_interval_ms(const struct nvme_qpair *q)
 		return 1;
 	if (q->outstanding && q->epoch != atomic_load(&q->c->epoch))
 		return 1;
-	return (int)MIN(MAX(q->tick_ns / 1000000, 1ull), 1000ull);
+	/* Not just before the time that it waits for. */
+	return (int)MIN(div_round_up(q->tick_ns, 1000000ull), 1000ull);
 }

@@ -16,7 +16,8 @@
 
 #define ALIVE_NS 20000000ull
 #define EVENTS_NS 1000000ull
-#define CLOCK_EVERY 64u /* polls */
+#define CLOCK_EVERY 64u /* polls, of one who polls so often that these take less than */
+#define CLOCK_NS 200000ull
 #define TICKS_AFTER_ABORT 5u
 
 /* ---- a new epoch ---- */
@@ -182,7 +183,8 @@ void qpair_check(struct nvme_qpair *q)
 
 	if (q->delayed && q->epoch == atomic_load(&q->c->epoch))
 		send_delayed(q, now);
-	q->until_check = q->delayed ? 1 : CLOCK_EVERY;
+	q->until_check = q->delayed || now - q->last_look_ns > CLOCK_NS ? 1 : CLOCK_EVERY;
+	q->last_look_ns = now;
 	q->idle = true;
 	if (!idle && atomic_load(&q->c->resets))
 		atomic_store(&q->c->resets, 0);

@@ -150,6 +150,36 @@ TEST(nvme_error, late_commands_are_aborted)
 	rig_stop(&r);
 }
 
+/* Polls as seldom as allowed, or after pauses of its own; how long it took. */
+static uint64_t time_it(struct rig *r, unsigned pause_ms)
+{
+	uint64_t start;
+
+	for (unsigned i = 0; i < 200; i++)
+		nvme_poll(r->q, 0);
+	todo_init(&r->d[0], NVME_READ, 0, 8, r->buf, 4096);
+	atomic_store(&r->p.t->f.stick, 1);
+	start = nvme_now_ns();
+	nvme_submit(r->q, &r->d[0].cmd);
+	while (!r->d[0].calls && nvme_now_ns() - start < 5000000000ull) {
+		nvme_poll(r->q, 0);
+		nvme_sleep_us(1000 * (pause_ms ? pause_ms : (unsigned)nvme_poll_interval_ms(r->q)));
+	}
+	EXPECT_EQ_INT(1, r->d[0].calls);
+	EXPECT_ERR(-ETIMEDOUT, r->d[0].rc);
+	return nvme_now_ns() - start;
+}
+
+TEST(nvme_error, a_timeout_holds_however_seldom_is_polled)
+{
+	struct rig r;
+
+	rig_start(&r, 100);
+	EXPECT_LT_INT(time_it(&r, 0), 1500000000);
+	EXPECT_LT_INT(time_it(&r, 5), 1500000000);
+	rig_stop(&r);
+}
+
 TEST(nvme_error, lost_completions_end_in_a_reset_and_the_rest_goes_on)
 {
 	struct rig r;
