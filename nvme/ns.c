@@ -122,16 +122,31 @@ int ns_learn(struct nvme_ctrlr *c, uint32_t nsid, const struct nvme_id_ns *id, s
 	return now.unusable;
 }
 
+/* One that the controller says it cannot identify is no reason to do without the others. */
 static int read_one(struct nvme_ctrlr *c, uint32_t nsid, struct nvme_id_ns *id,
 		    struct base_err *err)
 {
-	int rc = nvme_identify(c, NVME_CNS_NS, nsid, id);
+	struct nvme_sqe sqe = { .opcode = NVME_ADMIN_IDENTIFY, .nsid = nsid, .cdw10 = NVME_CNS_NS };
+	struct nvme_admin_cmd cmd = { .sqe = &sqe, .data = id, .len = sizeof(*id) };
+	struct nvme_ns now = { .info.nsid = nsid };
+	int rc;
 
+	memset(id, 0, sizeof(*id));
+	rc = nvme_admin_cmd(c, &cmd);
 	if (rc)
-		return base_err_set(err, rc, "%s: cannot identify namespace %u: %s",
-				    c->info.address, nsid, strerror(-rc));
+		base_err_set(err, rc, "%s: cannot identify namespace %u: %s", c->info.address, nsid,
+			     cmd.status ? nvme_status_text(cmd.status) : strerror(-rc));
+	if (rc && !cmd.status)
+		return rc;
 	pthread_mutex_lock(&c->lock);
-	ns_learn(c, nsid, id, err);
+	if (rc) {
+		log_warn("%s: namespace %u cannot be identified: %s", c->info.address, nsid,
+			 nvme_status_text(cmd.status));
+		now.unusable = rc;
+		update(c, &now);
+	} else {
+		ns_learn(c, nsid, id, err);
+	}
 	pthread_mutex_unlock(&c->lock);
 	return 0;
 }

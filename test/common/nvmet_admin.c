@@ -87,6 +87,8 @@ static uint16_t identify(struct nvmet *t, const struct nvme_sqe *sqe)
 	case NVME_CNS_NS:
 		if (!sqe->nsid || sqe->nsid > t->o.namespaces)
 			return NVME_SC_INVALID_NS;
+		if (sqe->nsid == atomic_load(&t->f.bad_ns))
+			return NVME_SC_INTERNAL;
 		identify_ns(t, &page.ns);
 		break;
 	case NVME_CNS_ACTIVE_NS:

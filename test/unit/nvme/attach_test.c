@@ -120,6 +120,7 @@ TEST(nvme_attach, controllers_that_misreport_are_refused_with_a_sentence)
 	REFUSE(lbads, 8, -ENOTSUP, "2^8");
 	REFUSE(lbads, 13, -ENOTSUP, "2^13");
 	REFUSE(metadata, 8, -ENOTSUP, "8 bytes of metadata");
+	REFUSE(bad_ns, 1, -EIO, "cannot identify namespace 1: Internal Error");
 	REFUSE(mdts, 77, -EPROTO, "2^77");
 	REFUSE(sqes, 0x77, -EPROTO, "another size");
 	REFUSE(all_ones, true, -ENODEV, "gone");

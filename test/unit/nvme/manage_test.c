@@ -71,6 +71,29 @@ TEST(nvme_manage, namespaces_are_apart)
 	rig_stop(&r);
 }
 
+TEST(nvme_manage, a_namespace_that_cannot_be_identified_is_done_without)
+{
+	struct nvmet_opts t = { .size = 1 * MiB, .namespaces = 3 };
+	struct nvme_ns_info ns;
+	struct nvme_ctrlr *c;
+	struct peer p;
+
+	peer_start(&p, &t);
+	atomic_store(&p.t->f.bad_ns, 2);
+	peer_attach(&p, NULL, &c);
+	EXPECT_OK(nvme_ns_get(c, 1, &ns));
+	EXPECT_ERR(-EIO, nvme_ns_get(c, 2, &ns));
+	ASSERT_OK(nvme_ns_next(c, 1, &ns));
+	EXPECT_EQ_INT(3, ns.nsid);
+	/* It may come to itself. */
+	atomic_store(&p.t->f.bad_ns, 0);
+	EXPECT_OK(ns_refresh(c, 2));
+	ASSERT_OK(nvme_ns_get(c, 2, &ns));
+	EXPECT_EQ_INT(2048, ns.blocks);
+	nvme_detach(c);
+	peer_stop(&p);
+}
+
 TEST(nvme_manage, a_format_is_learned_and_what_was_is_gone)
 {
 	struct nvme_format_opts f = { .size = sizeof(f), .nsid = 1, .format = 1, .erase = 1 };
