@@ -128,7 +128,8 @@ void admin_poll(struct nvme_ctrlr *c)
 	struct admin *a = &c->admin;
 	uint16_t head = a->head;
 
-	while (!a->stopped) {
+	/* No more than there can be commands: a controller that never stops would hold the lock. */
+	for (unsigned i = 0; i < ADMIN_SLOTS && !a->stopped; i++) {
 		volatile struct nvme_cqe *e = &a->cq[head];
 		uint16_t status = __atomic_load_n(&e->status, __ATOMIC_ACQUIRE);
 

@@ -158,11 +158,12 @@ int ns_refresh(struct nvme_ctrlr *c, uint32_t nsid)
 
 	if (!rc && nsid != NVME_NSID_ALL)
 		rc = read_one(c, nsid, id, NULL);
-	for (uint32_t last = 0; !rc && nsid == NVME_NSID_ALL;) {
-		rc = nvme_list_namespaces(c, last, false, &last, 1);
+	for (uint32_t last = 0, next = 0; !rc && nsid == NVME_NSID_ALL; last = next) {
+		rc = nvme_list_namespaces(c, last, false, &next, 1);
 		if (rc <= 0)
 			break;
-		rc = read_one(c, last, id, NULL);
+		/* A list that does not grow has no end. */
+		rc = next > last ? read_one(c, next, id, NULL) : -EPROTO;
 	}
 	free(id);
 	return rc;

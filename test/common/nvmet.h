@@ -107,6 +107,7 @@ struct nvmet_faults {
 	atomic_uint blocks;        /* the namespaces have so many, unless 0 */
 	/* What it says of itself. */
 	atomic_bool no_entries, large_pages, no_blocks, no_namespace;
+	atomic_bool same_ns; /* the list of namespaces begins anew, wherever it is asked to go on */
 	atomic_uint bad_ns; /* cannot be identified, unless 0 */
 	atomic_uint lbads, mdts, metadata, sqes; /* unless 0 */
 };

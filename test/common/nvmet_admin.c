@@ -93,7 +93,7 @@ static uint16_t identify(struct nvmet *t, const struct nvme_sqe *sqe)
 		break;
 	case NVME_CNS_ACTIVE_NS:
 	case NVME_CNS_ALLOCATED_NS:
-		for (uint32_t i = sqe->nsid, n = 0;
+		for (uint32_t i = atomic_load(&t->f.same_ns) ? 0 : sqe->nsid, n = 0;
 		     !atomic_load(&t->f.no_namespace) && n < 1024 && i < t->o.namespaces; i++)
 			page.ids[n++] = i + 1;
 		break;
