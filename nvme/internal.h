@@ -152,7 +152,7 @@ struct nvme_ctrlr {
 	uint64_t cap;
 	uint32_t shutdown_ms;
 	unsigned abort_limit; /* aborts at once, less one */
-	unsigned granted;     /* I/O queues */
+	unsigned granted;     /* I/O queues, since it was last started; under table_lock */
 
 	/*
 	 * The I/O queues of a controller are of an epoch; each reset begins a new one, and a failure too. A queue pair that

@@ -196,17 +196,18 @@ int qpair_join(struct nvme_qpair *q)
 static int take_id(struct nvme_qpair *q)
 {
 	struct nvme_ctrlr *c = q->c;
-	unsigned id = 1;
+	unsigned id = 1, most;
 
 	pthread_mutex_lock(&c->table_lock);
-	while (id <= c->info.max_qpairs && c->qpairs[id])
+	most = MIN(c->info.max_qpairs, c->granted);
+	while (id <= most && c->qpairs[id])
 		id++;
-	if (id <= c->info.max_qpairs) {
+	if (id <= most) {
 		c->qpairs[id] = q;
 		c->nqpairs++;
 	}
 	pthread_mutex_unlock(&c->table_lock);
-	if (id > c->info.max_qpairs)
+	if (id > most)
 		return -ENOSPC;
 	q->id = (uint16_t)id;
 	q->sq_db = c->shadow ? NULL : ctrlr_doorbell(c, id, false);

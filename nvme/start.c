@@ -176,21 +176,36 @@ static int setup(struct nvme_ctrlr *c)
 	return tell(c, &sqe, AWAIT_QUEUES);
 }
 
+/* Returns the highest queue in use: with fewer than before it goes on as long as those have theirs. */
+static unsigned set_granted(struct nvme_ctrlr *c, unsigned n)
+{
+	unsigned used = NVME_MAX_QPAIRS;
+
+	pthread_mutex_lock(&c->table_lock);
+	c->granted = n;
+	while (used && !c->qpairs[used])
+		used--;
+	pthread_mutex_unlock(&c->table_lock);
+	return used;
+}
+
 static int await_queues(struct nvme_ctrlr *c)
 {
 	uint32_t want = MIN(c->opts.max_qpairs, NVME_MAX_QPAIRS) - 1;
 	struct admin_answer a;
 	int rc = admin_result(c, c->start.handle, &a);
+	unsigned used;
 
 	if (rc == -EINPROGRESS)
 		return rc;
 	if (rc)
 		return base_err_set(&c->start.err, rc, "%s: the controller grants no queues: %s",
 				    c->info.address, strerror(-rc));
-	c->granted = MIN(MIN(a.dw0 & 0xffff, a.dw0 >> 16), want) + 1;
-	if (c->granted < c->info.max_qpairs)
-		return base_err_set(&c->start.err, -EPROTO, "%s: fewer queues after the reset",
-				    c->info.address);
+	used = set_granted(c, MIN(MIN(a.dw0 & 0xffff, a.dw0 >> 16), want) + 1);
+	if (c->granted < used)
+		return base_err_set(&c->start.err, -EPROTO,
+				    "%s: %u queues after the reset, and %u are in use",
+				    c->info.address, c->granted, used);
 	c->start.step = BEHAVIOR;
 	return 0;
 }

@@ -287,6 +287,29 @@ TEST(nvme_error, a_controller_that_does_not_come_back_from_a_reset_is_given_up)
 	expect_gone(&r);
 }
 
+TEST(nvme_error, fewer_queues_after_a_reset_are_enough_if_those_in_use_are_among_them)
+{
+	struct nvme_qpair *more[2];
+	struct rig r;
+
+	rig_start(&r, 0);
+	ASSERT_OK(nvme_qpair_create(r.c, 4, &more[0]));
+	atomic_store(&r.p.t->f.queues, 2);
+	EXPECT_OK(nvme_reset(r.c));
+	EXPECT_OK(do_cmd(r.q, NVME_READ, 0, 8, r.buf, 4096));
+	EXPECT_OK(do_cmd(more[0], NVME_READ, 0, 8, r.buf, 4096));
+	EXPECT_ERR(-ENOSPC, nvme_qpair_create(r.c, 4, &more[1]));
+	atomic_store(&r.p.t->f.queues, 3);
+	EXPECT_OK(nvme_reset(r.c));
+	ASSERT_OK(nvme_qpair_create(r.c, 4, &more[1]));
+	atomic_store(&r.p.t->f.queues, 2);
+	EXPECT_ERR(-ENODEV, nvme_reset(r.c));
+	EXPECT_ERR(-ENODEV, do_cmd(r.q, NVME_READ, 0, 8, r.buf, 4096));
+	nvme_qpair_free(more[0]);
+	nvme_qpair_free(more[1]);
+	rig_stop(&r);
+}
+
 /* ---- resets that mend nothing ---- */
 
 /* As if the time of the queues that are being made had passed. */
