@@ -12,8 +12,8 @@
  *     nvme:vfio-user:SOCKET[/NSID]  an NVMe controller that a process serves over vfio-user; the
  *                             namespace, or its first
  *     nvme:…,timeout=SECONDS  either of them: 0.1 to 3600; how long a command may take before it is aborted, else 30. One that
- *                             never comes back is an error (-ETIMEDOUT) after at most twice as long. Who opens a controller
- *                             first in the process says it
+ *                             never comes back is an error (-ETIMEDOUT) after at most twice as long. The shortest that is
+ *                             named in the process for a controller holds for all of it
  * Wrappers are stacked by the program, not by the name (see bdev/wrap.h).
  *
  * I/O goes through channels. A channel is a lock and a queue, not a thread: any thread may submit

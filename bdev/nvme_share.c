@@ -84,10 +84,13 @@ int nvme_share_get(const struct nvme_name *name, struct nvme_share **out, struct
 	/* One that is given up is no controller to share: who comes later tries anew. */
 	for (s = shares; s && (strcmp(s->key, key) || nvme_failed(s->c)); s = s->next)
 		;
-	if (s)
+	if (s) {
 		s->refs++;
-	else
+		/* What somebody counts on holds for all of it. */
+		nvme_shorten_timeout(s->c, name->timeout_ms);
+	} else {
 		rc = attach(name, key, &s, err);
+	}
 	pthread_mutex_unlock(&lock);
 	if (!rc)
 		*out = s;

@@ -6,7 +6,7 @@
 #include "nvme/nvme.h"
 
 struct nvme_share;
-/* The controller at this address, attached once for all: the timeout is that of who comes first. As nvme_attach. */
+/* The controller at this address, attached once for all: the timeout is the shortest that anybody names. As nvme_attach. */
 int nvme_share_get(const struct nvme_name *name, struct nvme_share **out, struct base_err *err);
 /* The last one detaches. */
 void nvme_share_put(struct nvme_share *s);

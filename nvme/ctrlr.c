@@ -329,6 +329,7 @@ static void default_opts(struct nvme_ctrlr *c, const struct nvme_opts *opts)
 	else if (c->opts.retries == UINT32_MAX)
 		c->opts.retries = 0;
 	c->opts.retries = MIN(c->opts.retries, 100u);
+	atomic_store(&c->tick_ns, ctrlr_tick_ns(c->opts.timeout_ms));
 }
 
 static const struct nvme_transport *transport_of(const char *address)
@@ -388,6 +389,14 @@ int nvme_attach(const char *address, const struct nvme_opts *opts, struct nvme_c
 	}
 	*out = c;
 	return 0;
+}
+
+void nvme_shorten_timeout(struct nvme_ctrlr *c, uint32_t timeout_ms)
+{
+	uint64_t new = ctrlr_tick_ns(timeout_ms), old = atomic_load(&c->tick_ns);
+
+	while (timeout_ms && new < old && !atomic_compare_exchange_weak(&c->tick_ns, &old, new))
+		;
 }
 
 /* Lets the controller write out what it holds, as before the power goes. */

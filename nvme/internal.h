@@ -165,6 +165,7 @@ struct nvme_ctrlr {
 	 * it knows of queues and admin commands is not used again. A command it had taken before may still write to its buffer.
 	 */
 	atomic_bool at_large;
+	_Atomic uint64_t tick_ns; /* an eighth of the timeout; it may become less */
 	atomic_uint resets; /* that it needed since it last completed an I/O command */
 
 	/* The admin queue and resets. Nobody waits for the controller with it; polls only try to take it. */
@@ -249,7 +250,7 @@ struct nvme_qpair {
 	int eventfd; /* -1: none */
 	bool looking; /* at the status of the controller */
 	bool idle;   /* nothing was completed since the last look at the clock */
-	uint64_t last_look_ns, next_check_ns, next_alive_ns, last_events_ns, tick_ns;
+	uint64_t last_look_ns, next_check_ns, next_alive_ns, last_events_ns;
 	unsigned strays; /* completions of no command */
 };
 
@@ -340,6 +341,10 @@ uint64_t nvme_now_ns(void);
 void nvme_sleep_us(unsigned us);
 
 /* ---- ctrlr.c ---- */
+static inline uint64_t ctrlr_tick_ns(uint32_t timeout_ms)
+{
+	return MAX(timeout_ms * 125000ull, 1000000ull);
+}
 int ctrlr_look(struct nvme_ctrlr *c, uint32_t reg, unsigned size, uint64_t *value); /* -EINPROGRESS */
 /* The same, and waits. */
 int ctrlr_read(struct nvme_ctrlr *c, uint32_t reg, unsigned size, uint64_t *value);

@@ -47,6 +47,8 @@ struct nvme_opts {
  */
 BLOBFS_API int nvme_attach(const char *address, const struct nvme_opts *opts,
 			   struct nvme_ctrlr **out, struct base_err *err);
+/* Makes opts.timeout_ms less, of all its queue pairs; a longer one changes nothing, nor does 0. Any thread. */
+BLOBFS_API void nvme_shorten_timeout(struct nvme_ctrlr *c, uint32_t timeout_ms);
 /* Shuts the controller down, lets go. Every queue pair must have been freed. */
 BLOBFS_API void nvme_detach(struct nvme_ctrlr *c);
 /* The one way to write an address: "01:00.0" becomes "pcie:0000:01:00.0". -EINVAL: it is none; -ENAMETOOLONG. */

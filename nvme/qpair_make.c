@@ -52,7 +52,6 @@ static struct nvme_qpair *make_memory(struct nvme_ctrlr *c, unsigned depth)
 	q->eventfd = -1;
 	q->depth = (uint16_t)depth;
 	q->entries = (uint16_t)(depth + 1);
-	q->tick_ns = MAX(c->opts.timeout_ms * 125000ull, 1000000ull);
 	q->waiting.tail = &q->waiting.head;
 	q->finished.tail = &q->finished.head;
 	q->free_req = NO_REQ;
@@ -365,5 +364,5 @@ int nvme_poll_interval_ms(struct nvme_qpair *q)
 	if (q->outstanding && q->epoch != atomic_load(&q->c->epoch))
 		return 1;
 	/* Not just before the time that it waits for. */
-	return (int)MIN(div_round_up(q->tick_ns, 1000000ull), 1000ull);
+	return (int)MIN(div_round_up(atomic_load(&q->c->tick_ns), 1000000ull), 1000ull);
 }

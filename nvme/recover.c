@@ -201,9 +201,10 @@ void qpair_check(struct nvme_qpair *q)
 		q->last_events_ns = now;
 		nvme_poll_events(q->c);
 	}
-	if (now < q->next_check_ns)
+	/* A timeout that was shortened holds at once. */
+	if (now < q->next_check_ns && q->next_check_ns - now <= atomic_load(&q->c->tick_ns))
 		return;
-	q->next_check_ns = now + q->tick_ns;
+	q->next_check_ns = now + atomic_load(&q->c->tick_ns);
 	if (q->epoch == atomic_load(&q->c->epoch))
 		tick(q);
 	if (q->epoch != atomic_load(&q->c->epoch))

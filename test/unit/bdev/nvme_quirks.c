@@ -88,6 +88,28 @@ TEST(bdev_nvme_quirks, the_timeout_is_in_the_name)
 	rig_stop(&r);
 }
 
+TEST(bdev_nvme_quirks, the_shortest_timeout_of_a_controller_holds_for_its_devices)
+{
+	struct nvmet_opts o = { .size = 16 * MiB, .namespaces = 2 };
+	struct base_err err;
+	struct bdev *other;
+	char name[200];
+	uint64_t start;
+	struct rig r;
+
+	rig_start(&r, &o, "/1");
+	EXPECT_OK(bdev_io_sync(r.ch, BDEV_READ, r.buf, 0, 4096, 0));
+	snprintf(name, sizeof(name), "nvme:%s/2,timeout=0.2", r.p.address);
+	ASSERT_OK(bdev_open(name, NULL, &other, &err));
+	atomic_store(&r.p.t->f.stick, 1);
+	start = ms();
+	EXPECT_ERR(-ETIMEDOUT, bdev_io_sync(r.ch, BDEV_READ, r.buf, 0, 4096, 0));
+	EXPECT_GE_INT(ms() - start, 190);
+	EXPECT_LT_INT(ms() - start, 15000);
+	bdev_close(other);
+	rig_stop(&r);
+}
+
 /* Reads, each of which comes 20 ms late, so that nobody spins for it. */
 static uint64_t slow_reads(struct rig *r, unsigned n)
 {
