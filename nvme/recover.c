@@ -16,8 +16,8 @@
 
 #define ALIVE_NS 20000000ull
 #define EVENTS_NS 1000000ull
-#define CLOCK_EVERY 64u /* polls, of one who polls so often that these take less than */
-#define CLOCK_NS 200000ull
+#define CLOCK_EVERY 64u /* polls, of one who polls so often that these take next to nothing of a tick */
+#define CLOCK_SHARE 16u
 #define TICKS_AFTER_ABORT 5u
 
 /* ---- a new epoch ---- */
@@ -183,7 +183,9 @@ void qpair_check(struct nvme_qpair *q)
 
 	if (q->delayed && q->epoch == atomic_load(&q->c->epoch))
 		send_delayed(q, now);
-	q->until_check = q->delayed || now - q->last_look_ns > CLOCK_NS ? 1 : CLOCK_EVERY;
+	q->until_check = CLOCK_EVERY;
+	if (q->delayed || now - q->last_look_ns > atomic_load(&q->c->tick_ns) / CLOCK_SHARE)
+		q->until_check = 1;
 	q->last_look_ns = now;
 	q->idle = true;
 	if (!idle && atomic_load(&q->c->resets))
