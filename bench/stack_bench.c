@@ -335,7 +335,8 @@ static double median(double *v, unsigned n)
 
 static int turns(struct run *store, unsigned pairs, unsigned depth, double seconds, struct bdev *dev)
 {
-	double bare_ns[MAX_PAIRS], store_ns[MAX_PAIRS], more[MAX_PAIRS], cpu[MAX_PAIRS], kept[MAX_PAIRS], rate;
+	double bare_ns[MAX_PAIRS] = { 0 }, store_ns[MAX_PAIRS] = { 0 }, more[MAX_PAIRS] = { 0 }, cpu[MAX_PAIRS] = { 0 };
+	double kept[MAX_PAIRS] = { 0 }, rate;
 	struct run bare = *store;
 	struct cost b, s;
 	struct bs_extent e;
