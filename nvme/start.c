@@ -101,11 +101,14 @@ static int await_ready(struct nvme_ctrlr *c)
 
 static int stop(struct nvme_ctrlr *c)
 {
-	int rc = c->transport->write(c, NVME_REG_CC, 4, 0);
+	int rc;
 
+	/* Nothing of its queue is rung after this, not even what waits to be sent. */
+	c->admin.stopped = true;
+	ctrlr_forget(c, 0);
+	rc = c->transport->write(c, NVME_REG_CC, 4, 0);
 	if (rc)
 		return rc == -EINPROGRESS ? rc : gone(c);
-	c->admin.stopped = true;
 	await(c, AWAIT_STOPPED);
 	return 0;
 }
@@ -116,7 +119,6 @@ static int await_stopped(struct nvme_ctrlr *c)
 
 	if (rc)
 		return rc;
-	ctrlr_forget(c, 0);
 	admin_clear(c);
 	c->start.step = c->start.kind == START_STOP ? DONE : START;
 	return 0;
