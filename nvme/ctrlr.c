@@ -182,9 +182,7 @@ static int step_identify(struct nvme_ctrlr *c, struct base_err *err)
 	copy_text(c->info.model, id->mn, sizeof(id->mn));
 	copy_text(c->info.firmware, id->fr, sizeof(id->fr));
 	c->info.vendor = id->vid;
-	c->info.max_transfer = NVME_MAX_TRANSFER;
-	if (id->mdts && id->mdts < 20)
-		c->info.max_transfer = MIN(NVME_MAX_TRANSFER, NVME_PAGE << MIN(id->mdts, 16));
+	c->info.max_transfer = nvme_mdts_bytes(id->mdts);
 	c->info.volatile_cache = id->vwc & 1;
 	c->info.compare = id->oncs & NVME_ONCS_COMPARE;
 	c->info.deallocate = id->oncs & NVME_ONCS_DSM;

@@ -117,6 +117,7 @@ enum start_kind {
 struct nvme_start {
 	enum start_kind kind;
 	int step, handle;
+	uint32_t nsid; /* that is looked at again */
 	uint64_t deadline_ns, next_look_ns;
 	struct base_err err;
 };
@@ -202,6 +203,7 @@ enum req_state {
 /* A command, or a part of one, that the controller has. */
 struct nvme_req {
 	struct nvme_cmd *cmd;
+	const struct nvme_ns *ns; /* as it was when the piece was made */
 	uint64_t prp1, prp2;
 	uint64_t lba;
 	uint64_t due_ns; /* when a delayed one is sent again */
@@ -256,6 +258,12 @@ struct nvme_qpair {
 
 #define NO_REQ 0xffffu
 #define TICKS_TO_ABORT 9u /* of an eighth of the timeout: never early */
+
+/* Bytes of one command, from identify. */
+static inline uint32_t nvme_mdts_bytes(uint8_t mdts)
+{
+	return mdts && mdts < 20 ? MIN(NVME_MAX_TRANSFER, NVME_PAGE << MIN(mdts, 16)) : NVME_MAX_TRANSFER;
+}
 
 static inline uint64_t nvme_mmio_ready(const struct nvme_ctrlr *c)
 {
@@ -413,11 +421,21 @@ int ns_read_all(struct nvme_ctrlr *c, struct base_err *err);
 /* Lock held: what a namespace is from now on; 0, or why it cannot be used. */
 int ns_learn(struct nvme_ctrlr *c, uint32_t nsid, const struct nvme_id_ns *id,
 	     struct base_err *err);
+/* Lock held: it cannot be identified. */
+void ns_lose(struct nvme_ctrlr *c, uint32_t nsid, int why);
+/* Lock held: the next that is known, whatever it is; 0: there is none. */
+uint32_t ns_known_after(const struct nvme_ctrlr *c, uint32_t nsid);
 /* Asks the controller anew, of one namespace or of all. Without the lock. */
 int ns_refresh(struct nvme_ctrlr *c, uint32_t nsid);
 static inline int ns_unusable(const struct nvme_ns *ns)
 {
 	return __atomic_load_n(&ns->unusable, __ATOMIC_RELAXED);
+}
+
+/* The blocks of this piece are of a namespace that is another now, or none. */
+static inline bool req_outdated(const struct nvme_req *r)
+{
+	return ns_unusable(r->ns);
 }
 
 static inline uint64_t ns_blocks(const struct nvme_ns *ns)

@@ -90,12 +90,14 @@ static void update(struct nvme_ctrlr *c, const struct nvme_ns *now)
 {
 	unsigned n = atomic_load(&c->nns);
 	struct nvme_ns *found = NULL;
+	bool known = false;
 
 	for (unsigned i = 0; i < n; i++) {
 		struct nvme_ns *ns = &c->ns[i];
 
 		if (ns->info.nsid != now->info.nsid)
 			continue;
+		known = true;
 		if (!found && !now->unusable && same_form(ns, now))
 			found = ns;
 		else
@@ -105,6 +107,8 @@ static void update(struct nvme_ctrlr *c, const struct nvme_ns *now)
 	if (found) {
 		__atomic_store_n(&found->info.blocks, now->info.blocks, __ATOMIC_RELAXED);
 		__atomic_store_n(&found->unusable, 0, __ATOMIC_RELAXED);
+	} else if (known && now->unusable) {
+		return; /* it is marked */
 	} else if (n < NVME_MAX_NS) {
 		c->ns[n] = *now;
 		atomic_store(&c->nns, n + 1);
@@ -122,13 +126,29 @@ int ns_learn(struct nvme_ctrlr *c, uint32_t nsid, const struct nvme_id_ns *id, s
 	return now.unusable;
 }
 
+void ns_lose(struct nvme_ctrlr *c, uint32_t nsid, int why)
+{
+	struct nvme_ns now = { .info.nsid = nsid, .unusable = why };
+
+	update(c, &now);
+}
+
+uint32_t ns_known_after(const struct nvme_ctrlr *c, uint32_t nsid)
+{
+	uint32_t next = 0;
+
+	for (unsigned i = 0; i < c->nns; i++)
+		if (c->ns[i].info.nsid > nsid && (!next || c->ns[i].info.nsid < next))
+			next = c->ns[i].info.nsid;
+	return next;
+}
+
 /* One that the controller says it cannot identify is no reason to do without the others. */
 static int read_one(struct nvme_ctrlr *c, uint32_t nsid, struct nvme_id_ns *id,
 		    struct base_err *err)
 {
 	struct nvme_sqe sqe = { .opcode = NVME_ADMIN_IDENTIFY, .nsid = nsid, .cdw10 = NVME_CNS_NS };
 	struct nvme_admin_cmd cmd = { .sqe = &sqe, .data = id, .len = sizeof(*id) };
-	struct nvme_ns now = { .info.nsid = nsid };
 	int rc;
 
 	memset(id, 0, sizeof(*id));
@@ -142,8 +162,7 @@ static int read_one(struct nvme_ctrlr *c, uint32_t nsid, struct nvme_id_ns *id,
 	if (rc) {
 		log_warn("%s: namespace %u cannot be identified: %s", c->info.address, nsid,
 			 nvme_status_text(cmd.status));
-		now.unusable = rc;
-		update(c, &now);
+		ns_lose(c, nsid, rc);
 	} else {
 		ns_learn(c, nsid, id, err);
 	}

@@ -171,7 +171,8 @@ struct nvme_cmd {
 	uint64_t issued; /* blocks that were given to the controller */
 	uint64_t iov_offset;
 	int iov_index;
-	bool waiting; /* in the queue pair's list: not all of it is issued */
+	uint8_t shift; /* of the blocks it is counted in */
+	bool waiting;  /* in the queue pair's list: not all of it is issued */
 	struct nvme_cmd *next;
 };
 /* Takes the command: to the controller if there is room, else it waits in order. Errors are completed by nvme_poll. The

@@ -348,7 +348,11 @@ int piece_make(struct nvme_qpair *q, struct nvme_cmd *cmd, struct nvme_req *r)
 
 	if (rc)
 		return rc;
+	/* Its blocks and buffers were counted in those of the namespace as it was. */
+	if (cmd->op != NVME_RAW && cmd->shift != q->ns->shift)
+		return -ENODEV;
 	r->cmd = cmd;
+	r->ns = q->ns;
 	r->lba = cmd->lba + cmd->issued;
 	r->prp1 = r->prp2 = 0;
 	r->blocks = 0;

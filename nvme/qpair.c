@@ -158,6 +158,7 @@ static void submit_slowly(struct nvme_qpair *q, struct nvme_cmd *cmd)
 		finish(q, cmd);
 		return;
 	}
+	cmd->shift = (uint8_t)q->ns->shift;
 	cmd->waiting = true;
 	if (q->waiting.head || epoch_is_old(q) || !issue(q, cmd))
 		cmd_push(&q->waiting, cmd);
@@ -198,6 +199,7 @@ static inline void send_short(struct nvme_qpair *q, struct nvme_cmd *cmd)
 	r->blocks = (uint32_t)blocks;
 	r->tick = q->tick;
 	r->prinfo = q->ns->prinfo;
+	r->ns = q->ns;
 	r->state = REQ_SENT;
 	r->tries = 0;
 	r->aborted = r->timed_out = r->sgl = false;
@@ -255,7 +257,13 @@ static bool may_repeat(const struct nvme_qpair *q, const struct nvme_req *r, uin
 /* At once, or after the delay the controller has asked for, which the polls wait for. */
 static void repeat(struct nvme_qpair *q, struct nvme_req *r, unsigned crd)
 {
-	uint64_t delay_ns = crd ? q->c->crdt[crd - 1] * 100000000ull : 0;
+	uint64_t delay_ns;
+
+	if (req_outdated(r)) {
+		req_end(q, r, -ENODEV, 0);
+		return;
+	}
+	delay_ns = crd ? q->c->crdt[crd - 1] * 100000000ull : 0;
 
 	if (!delay_ns) {
 		req_send(q, r);

@@ -30,7 +30,9 @@ static void send_again(struct nvme_qpair *q)
 		if (r->state != REQ_RETRY)
 			continue;
 		r->aborted = false;
-		if (r->tries++ > q->c->opts.retries)
+		if (req_outdated(r))
+			req_end(q, r, -ENODEV, 0);
+		else if (r->tries++ > q->c->opts.retries)
 			req_end(q, r, -EIO, 0);
 		else
 			req_send(q, r);
@@ -172,7 +174,10 @@ static void send_delayed(struct nvme_qpair *q, uint64_t now)
 		if (q->reqs[i].state != REQ_DELAYED || q->reqs[i].due_ns > now)
 			continue;
 		q->delayed--;
-		req_send(q, &q->reqs[i]);
+		if (req_outdated(&q->reqs[i]))
+			req_end(q, &q->reqs[i], -ENODEV, 0);
+		else
+			req_send(q, &q->reqs[i]);
 	}
 }
 

@@ -34,6 +34,10 @@ enum {
 	AWAIT_STREAMS,
 	SHADOW,
 	AWAIT_SHADOW,
+	IDENTIFY, /* what may be another after a reset, before anything is sent again */
+	AWAIT_IDENTITY,
+	NAMESPACE,
+	AWAIT_NAMESPACE,
 	DONE,
 };
 
@@ -295,12 +299,18 @@ static int await_streams(struct nvme_ctrlr *c)
 	return 0;
 }
 
+/* One that is being attached is identified by who attaches it. */
+static int after_setup(const struct nvme_ctrlr *c)
+{
+	return c->start.kind == START_RESET ? IDENTIFY : DONE;
+}
+
 static int shadow(struct nvme_ctrlr *c)
 {
 	struct nvme_sqe sqe = { .opcode = NVME_ADMIN_DOORBELL_BUFFERS };
 
 	if (!c->shadow) {
-		c->start.step = DONE;
+		c->start.step = after_setup(c);
 		return 0;
 	}
 	memset((void *)c->shadow, 0, (size_t)2 * NVME_PAGE);
@@ -324,7 +334,63 @@ static int await_shadow(struct nvme_ctrlr *c)
 		ctrlr_free(c, (void *)c->shadow);
 		c->shadow = NULL;
 	}
+	c->start.step = after_setup(c);
+	return 0;
+}
+
+/* ---- what it is after a reset ---- */
+
+static int ask(struct nvme_ctrlr *c, uint32_t cns, uint32_t nsid, int step)
+{
+	struct nvme_sqe sqe = { .opcode = NVME_ADMIN_IDENTIFY,
+				.nsid = nsid,
+				.prp1 = nvme_iova(c->admin.page),
+				.cdw10 = cns };
+
+	memset(c->admin.page, 0, NVME_PAGE);
+	return tell(c, &sqe, step);
+}
+
+static int identify(struct nvme_ctrlr *c)
+{
+	return ask(c, NVME_CNS_CTRLR, 0, AWAIT_IDENTITY);
+}
+
+/* It may take less at once than before; that it takes more is not needed. */
+static int await_identity(struct nvme_ctrlr *c)
+{
+	const struct nvme_id_ctrlr *id = (const void *)c->admin.page;
+	int rc = await_polite(c, NAMESPACE);
+
+	if (!rc && nvme_mdts_bytes(id->mdts) < c->info.max_transfer)
+		__atomic_store_n(&c->info.max_transfer, nvme_mdts_bytes(id->mdts), __ATOMIC_RELAXED);
+	return rc;
+}
+
+static int namespace(struct nvme_ctrlr *c)
+{
+	c->start.nsid = ns_known_after(c, c->start.nsid);
+	if (c->start.nsid)
+		return ask(c, NVME_CNS_NS, c->start.nsid, AWAIT_NAMESPACE);
 	c->start.step = DONE;
+	return 0;
+}
+
+static int await_namespace(struct nvme_ctrlr *c)
+{
+	struct admin_answer a;
+	int rc = admin_result(c, c->start.handle, &a);
+
+	if (rc == -EINPROGRESS)
+		return rc;
+	if (rc && !a.status)
+		return base_err_set(&c->start.err, rc, "%s: it does not answer: %s",
+				    c->info.address, strerror(-rc));
+	if (rc)
+		ns_lose(c, c->start.nsid, rc);
+	else
+		ns_learn(c, c->start.nsid, (const void *)c->admin.page, NULL);
+	c->start.step = NAMESPACE;
 	return 0;
 }
 
@@ -346,6 +412,8 @@ static int start_advance(struct nvme_ctrlr *c)
 		[EVENTS] = events,     [AWAIT_EVENTS] = await_events,
 		[STREAMS] = streams,   [AWAIT_STREAMS] = await_streams,
 		[SHADOW] = shadow,     [AWAIT_SHADOW] = await_shadow,
+		[IDENTIFY] = identify, [AWAIT_IDENTITY] = await_identity,
+		[NAMESPACE] = namespace, [AWAIT_NAMESPACE] = await_namespace,
 	};
 	int rc = 0;
 

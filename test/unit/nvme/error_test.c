@@ -310,6 +310,74 @@ TEST(nvme_error, fewer_queues_after_a_reset_are_enough_if_those_in_use_are_among
 	rig_stop(&r);
 }
 
+/* ---- a controller that is another after a reset ---- */
+
+TEST(nvme_error, what_was_counted_in_other_blocks_is_not_sent_again)
+{
+	struct nvme_ns_info ns;
+	struct rig r;
+
+	rig_start(&r, 0);
+	atomic_store(&r.p.t->f.hold, true);
+	submit_all(&r, NVME_READ);
+	nvme_poll(r.q, 0);
+	/* Somebody else formats it. */
+	r.p.t->block = 4096;
+	ASSERT_OK(nvme_reset(r.c));
+	atomic_store(&r.p.t->f.hold, false);
+	EXPECT_EQ_INT(N, wait_all(&r, -ENODEV));
+	ASSERT_OK(nvme_ns_get(r.c, 1, &ns));
+	EXPECT_EQ_INT(4096, ns.block_size);
+	EXPECT_OK(do_cmd(r.q, NVME_READ, 0, 1, r.buf, 4096));
+	EXPECT_ERR(-EINVAL, do_cmd(r.q, NVME_READ, 0, 8, r.buf, 4096));
+	/* And again, as it was. */
+	atomic_store(&r.p.t->f.hold, true);
+	todo_init(&r.d[0], NVME_READ, 0, 1, r.buf, 4096);
+	nvme_submit(r.q, &r.d[0].cmd);
+	r.p.t->block = 512;
+	ASSERT_OK(nvme_reset(r.c));
+	atomic_store(&r.p.t->f.hold, false);
+	EXPECT_ERR(-ENODEV, todo_wait(r.q, &r.d[0]));
+	EXPECT_OK(do_cmd(r.q, NVME_READ, 0, 8, r.buf, 4096));
+	rig_stop(&r);
+}
+
+TEST(nvme_error, a_namespace_that_is_gone_after_a_reset_ends_its_commands)
+{
+	struct rig r;
+
+	rig_start(&r, 0);
+	atomic_store(&r.p.t->f.hold, true);
+	submit_all(&r, NVME_WRITE);
+	nvme_poll(r.q, 0);
+	atomic_store(&r.p.t->f.bad_ns, 1);
+	ASSERT_OK(nvme_reset(r.c));
+	atomic_store(&r.p.t->f.hold, false);
+	for (unsigned i = 0; i < N; i++)
+		EXPECT_LT_INT(todo_wait(r.q, &r.d[i]), 0);
+	EXPECT_EQ_INT(0, atomic_load(&r.p.t->n.commands));
+	atomic_store(&r.p.t->f.bad_ns, 0);
+	ASSERT_OK(nvme_reset(r.c));
+	EXPECT_OK(do_cmd(r.q, NVME_READ, 0, 8, r.buf, 4096));
+	rig_stop(&r);
+}
+
+TEST(nvme_error, a_controller_that_takes_less_at_once_after_a_reset_gets_less)
+{
+	struct rig r;
+
+	rig_start(&r, 0);
+	EXPECT_OK(do_cmd(r.q, NVME_READ, 0, 128, r.buf, 65536));
+	EXPECT_EQ_INT(128, atomic_load(&r.p.t->n.largest));
+	atomic_store(&r.p.t->f.mdts, 1);
+	ASSERT_OK(nvme_reset(r.c));
+	EXPECT_EQ_INT(8192, nvme_info(r.c)->max_transfer);
+	atomic_store(&r.p.t->n.largest, 0);
+	EXPECT_OK(do_cmd(r.q, NVME_READ, 0, 128, r.buf, 65536));
+	EXPECT_EQ_INT(16, atomic_load(&r.p.t->n.largest));
+	rig_stop(&r);
+}
+
 /* ---- resets that mend nothing ---- */
 
 /* As if the time of the queues that are being made had passed. */
