@@ -353,21 +353,21 @@ int nvmet_serve(struct nvmet *t, int listener)
 	return 0;
 }
 
+/* The name is there when it can be connected to, not before. */
 int nvmet_listen(const char *path)
 {
 	struct sockaddr_un un = { .sun_family = AF_UNIX };
-	int fd;
+	int fd, rc;
 
-	if (strlen(path) >= sizeof(un.sun_path))
+	if ((size_t)snprintf(un.sun_path, sizeof(un.sun_path), "%s~", path) >= sizeof(un.sun_path))
 		return -ENAMETOOLONG;
-	strcpy(un.sun_path, path);
-	unlink(path);
+	unlink(un.sun_path);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
-	if (bind(fd, (void *)&un, sizeof(un)) || listen(fd, 4)) {
-		int rc = -errno;
-
+	if (bind(fd, (void *)&un, sizeof(un)) || listen(fd, 4) || rename(un.sun_path, path)) {
+		rc = -errno;
+		unlink(un.sun_path);
 		close(fd);
 		return rc;
 	}
