@@ -165,6 +165,34 @@ static void copy_text(char *to, const char *from, size_t len)
 	to[end] = '\0';
 }
 
+static uint64_t bytes_at_most(uint8_t exponent)
+{
+	return exponent && exponent < 40 ? (uint64_t)NVME_PAGE << exponent : UINT64_MAX;
+}
+
+/* What moves no data has limits of its own, since version 2.0. Who does not say is believed to have that of transfers. */
+static int read_limits(struct nvme_ctrlr *c)
+{
+	struct nvme_id_nvm *id;
+	int rc;
+
+	c->max_zeroes = c->max_verify = 0;
+	c->max_range = UINT32_MAX;
+	if (c->info.version < 0x20000)
+		return 0;
+	id = base_malloc(sizeof(*id));
+	if (!id)
+		return -ENOMEM;
+	rc = nvme_identify(c, NVME_CNS_NVM_CTRLR, 0, id);
+	if (!rc) {
+		c->max_zeroes = bytes_at_most(id->wzsl);
+		c->max_verify = bytes_at_most(id->vsl);
+		c->max_range = id->dmrsl ? id->dmrsl : UINT32_MAX;
+	}
+	free(id);
+	return rc == -ENODEV || rc == -ETIMEDOUT ? rc : 0;
+}
+
 static int step_identify(struct nvme_ctrlr *c, struct base_err *err)
 {
 	struct nvme_id_ctrlr *id = base_malloc(sizeof(*id));
@@ -211,7 +239,10 @@ static int step_identify(struct nvme_ctrlr *c, struct base_err *err)
 				  "%s: the controller says it transfers 2^%u pages at once",
 				  c->info.address, id->mdts);
 	free(id);
-	return rc;
+	if (rc)
+		return rc;
+	rc = read_limits(c);
+	return rc ? base_err_set(err, rc, "%s: identify failed: %s", c->info.address, strerror(-rc)) : 0;
 }
 
 /* Two pages, if they hold all queues; whether the controller takes them is seen when it is told. */

@@ -60,6 +60,7 @@ struct nvme_ns {
 	struct nvme_ns_info info;
 	unsigned shift;       /* of the block size */
 	uint32_t max_blocks;  /* of a read or write */
+	uint32_t zero_blocks, verify_blocks, range_blocks; /* of Write Zeroes, of Verify, of a range to be deallocated */
 	int unusable;         /* why, as an errno, or 0 */
 	uint32_t copy_blocks; /* of a copy; 0: it has none */
 	/* What a read or write may be to take the short way (qpair.c): its blocks, 0: none; and the optimal boundary less one, or all ones. */
@@ -183,6 +184,8 @@ struct nvme_ctrlr {
 	unsigned nqpairs;
 
 	uint16_t awupf, crdt[3];
+	uint64_t max_zeroes, max_verify; /* bytes of one such command; 0: it does not say, so max_transfer */
+	uint32_t max_range;              /* blocks */
 	bool directives;        /* it has some */
 	atomic_bool streams_on; /* since it was last started */
 	atomic_uint nns;

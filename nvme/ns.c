@@ -8,7 +8,15 @@
 #include "base/log.h"
 #include "nvme/internal.h"
 
+#define COUNT_LIMIT 65536u /* blocks that CDW12 can name */
+
 const struct nvme_ns nvme_no_ns;
+
+/* Of a command that transfers nothing. */
+static uint32_t blocks_of(const struct nvme_ctrlr *c, const struct nvme_ns *ns, uint64_t bytes)
+{
+	return (uint32_t)MIN((bytes ? bytes : c->info.max_transfer) >> ns->shift, (uint64_t)COUNT_LIMIT);
+}
 
 static void set_limits(struct nvme_ctrlr *c, struct nvme_ns *ns, const struct nvme_id_ns *id)
 {
@@ -21,7 +29,10 @@ static void set_limits(struct nvme_ctrlr *c, struct nvme_ns *ns, const struct nv
 	ns->info.optimal_boundary = id->noiob;
 	ns->info.atomic_write = (uint32_t)MIN(((uint64_t)atomic + 1) << ns->shift, MiB);
 	ns->info.deallocated_zeroes = NVME_DLFEAT_READ(id->dlfeat) == NVME_DLFEAT_ZEROES;
-	ns->max_blocks = MIN(c->info.max_transfer >> ns->shift, 65536u);
+	ns->max_blocks = MIN(c->info.max_transfer >> ns->shift, COUNT_LIMIT);
+	ns->zero_blocks = blocks_of(c, ns, c->max_zeroes);
+	ns->verify_blocks = blocks_of(c, ns, c->max_verify);
+	ns->range_blocks = c->max_range;
 	/* Two pages need no list; what is no power of two wants a division. */
 	ns->short_blocks = MIN(ns->max_blocks, 2 * NVME_PAGE >> ns->shift);
 	ns->boundary_mask = id->noiob ? id->noiob - 1u : UINT64_MAX;

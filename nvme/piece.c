@@ -10,8 +10,6 @@
 
 #include "nvme/internal.h"
 
-#define MAX_RANGE UINT32_MAX
-#define MAX_ZEROES 65536u
 
 /* ---- checking ---- */
 
@@ -373,11 +371,11 @@ int piece_make(struct nvme_qpair *q, struct nvme_cmd *cmd, struct nvme_req *r)
 		r->blocks = (uint32_t)MIN(left, (uint64_t)q->ns->copy_blocks);
 		name_source(q, r);
 	} else if (cmd->op == NVME_DEALLOCATE) {
-		r->blocks = (uint32_t)MIN(left, (uint64_t)MAX_RANGE);
+		r->blocks = (uint32_t)MIN(left, (uint64_t)q->ns->range_blocks);
 		name_range(q, r);
 	} else {
 		r->blocks = (uint32_t)MIN(
-			left, (uint64_t)(cmd->op == NVME_VERIFY ? q->ns->max_blocks : MAX_ZEROES));
+			left, (uint64_t)(cmd->op == NVME_VERIFY ? q->ns->verify_blocks : q->ns->zero_blocks));
 	}
 	cmd->issued += r->blocks;
 	return cmd->issued == cmd->blocks ? PIECE_LAST : PIECE_MORE;

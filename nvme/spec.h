@@ -148,10 +148,20 @@ struct nvme_copy_range {
 };
 _Static_assert(sizeof(struct nvme_copy_range) == 32, "copy range");
 
+/* What the NVM command set says of a controller (NVM Command Set 1.0, 4.1.5.3): 2 to the power of so many pages; 0: no limit. */
+struct nvme_id_nvm {
+	uint8_t vsl, wzsl, wusl, dmrl; /* Verify, Write Zeroes, Write Uncorrectable; ranges of a deallocation */
+	uint32_t dmrsl;                /* blocks of one of them */
+	uint64_t dmsl;                 /* and of all */
+	uint8_t rsvd16[4080];
+};
+_Static_assert(sizeof(struct nvme_id_nvm) == 4096, "identify controller of the NVM command set");
+
 enum nvme_cns {
 	NVME_CNS_NS = 0x00,
 	NVME_CNS_CTRLR = 0x01,
 	NVME_CNS_ACTIVE_NS = 0x02,
+	NVME_CNS_NVM_CTRLR = 0x06, /* of the NVM command set, which is set 0 in CDW11 */
 	NVME_CNS_ALLOCATED_NS = 0x10
 };
 #define NVME_IDS_OF_A_PAGE 1024u

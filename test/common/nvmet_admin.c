@@ -76,6 +76,7 @@ static uint16_t identify(struct nvmet *t, const struct nvme_sqe *sqe)
 	static _Thread_local union {
 		struct nvme_id_ctrlr ctrlr;
 		struct nvme_id_ns ns;
+		struct nvme_id_nvm nvm;
 		uint32_t ids[1024];
 	} page;
 
@@ -90,6 +91,13 @@ static uint16_t identify(struct nvmet *t, const struct nvme_sqe *sqe)
 		if (sqe->nsid == atomic_load(&t->f.bad_ns))
 			return NVME_SC_INTERNAL;
 		identify_ns(t, &page.ns);
+		break;
+	case NVME_CNS_NVM_CTRLR:
+		if (!atomic_load(&t->f.limits))
+			return NVME_SC_INVALID_FIELD;
+		page.nvm.wzsl = (uint8_t)atomic_load(&t->f.wzsl);
+		page.nvm.vsl = (uint8_t)atomic_load(&t->f.vsl);
+		page.nvm.dmrsl = atomic_load(&t->f.dmrsl);
 		break;
 	case NVME_CNS_ACTIVE_NS:
 	case NVME_CNS_ALLOCATED_NS:

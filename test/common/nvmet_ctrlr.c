@@ -268,7 +268,7 @@ uint64_t nvmet_register(struct nvmet *t, uint32_t reg, unsigned size)
 	case NVME_REG_CAP + 4:
 		return capabilities(t) >> 32;
 	case NVME_REG_VS:
-		return 0x10400;
+		return atomic_load(&t->f.limits) ? 0x20000 : 0x10400;
 	case NVME_REG_CC:
 		return t->cc;
 	case NVME_REG_CSTS:

@@ -173,6 +173,9 @@ static uint16_t deallocate(struct nvmet *t, const struct nvme_sqe *sqe)
 	for (unsigned i = 0; i < n; i++)
 		if (r[i].blocks && !nvmet_in_range(t, r[i].lba, r[i].blocks))
 			return NVME_SC_LBA_RANGE;
+	for (unsigned i = 0, most = atomic_load(&t->f.dmrsl); most && i < n; i++)
+		if (r[i].blocks > most)
+			return NVME_SC_INVALID_FIELD;
 	for (unsigned i = 0; i < n && !status && sqe->cdw11 & NVME_DSM_AD; i++)
 		if (r[i].blocks)
 			status = punch(t, sqe->nsid, r[i].lba, r[i].blocks);
@@ -185,6 +188,18 @@ static uint16_t flush(struct nvmet *t)
 	atomic_fetch_add(&t->n.flushes, 1);
 	nvmet_cache_flush(t);
 	return t->store >= 0 && fdatasync(t->store) ? NVME_SC_WRITE_FAULT : 0;
+}
+
+/* What transfers nothing: by what it says itself, or (as some controllers are) as if it did. */
+static bool too_long(struct nvmet *t, uint8_t opcode, uint64_t blocks)
+{
+	unsigned exponent = t->o.mdts;
+
+	if (opcode != NVME_NVM_WRITE_ZEROES && opcode != NVME_NVM_VERIFY)
+		return false;
+	if (atomic_load(&t->f.limits))
+		exponent = atomic_load(opcode == NVME_NVM_VERIFY ? &t->f.vsl : &t->f.wzsl);
+	return exponent && blocks * t->block > (uint64_t)NVME_PAGE << exponent;
 }
 
 static uint16_t blocks_command(struct nvmet *t, const struct nvme_sqe *sqe)
@@ -205,6 +220,8 @@ static uint16_t blocks_command(struct nvmet *t, const struct nvme_sqe *sqe)
 	status = nvmet_check_stream(t, sqe, blocks);
 	if (status)
 		return status;
+	if (too_long(t, sqe->opcode, blocks))
+		return NVME_SC_INVALID_FIELD;
 	switch (sqe->opcode) {
 	case NVME_NVM_WRITE_ZEROES:
 		return punch(t, sqe->nsid, lba, blocks);

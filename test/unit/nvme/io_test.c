@@ -128,6 +128,35 @@ TEST(nvme_io, commands_are_split_at_the_optimal_boundary)
 	rig_stop(&r);
 }
 
+/* The emulator refuses what is longer than it says. */
+static void keep_limits(bool told, unsigned wzsl, unsigned vsl, unsigned dmrsl, unsigned commands)
+{
+	struct nvmet_opts t = { .size = 8 * MiB, .mdts = 5 };
+	struct rig r;
+
+	peer_start(&r.p, &t);
+	atomic_store(&r.p.t->f.limits, told);
+	atomic_store(&r.p.t->f.wzsl, wzsl);
+	atomic_store(&r.p.t->f.vsl, vsl);
+	atomic_store(&r.p.t->f.dmrsl, dmrsl);
+	peer_attach(&r.p, NULL, &r.c);
+	ASSERT_OK(nvme_qpair_create(r.c, 0, &r.q));
+	EXPECT_OK(do_cmd(r.q, NVME_WRITE_ZEROES, 0, 2048, NULL, 0));
+	EXPECT_OK(do_cmd(r.q, NVME_VERIFY, 0, 2048, NULL, 0));
+	EXPECT_OK(do_cmd(r.q, NVME_DEALLOCATE, 0, 2048, NULL, 0));
+	EXPECT_EQ_INT(commands, atomic_load(&r.p.t->n.commands));
+	nvme_qpair_free(r.q);
+	nvme_detach(r.c);
+	peer_stop(&r.p);
+}
+
+TEST(nvme_io, what_transfers_nothing_keeps_to_limits_of_its_own)
+{
+	keep_limits(false, 0, 0, 0, 8 + 8 + 1); /* as transfers: 128 KiB */
+	keep_limits(true, 0, 0, 0, 3);
+	keep_limits(true, 2, 3, 100, 64 + 32 + 21);
+}
+
 TEST(nvme_io, zeroes_deallocation_flush_fua_verify_compare)
 {
 	struct todo d;
