@@ -16,7 +16,7 @@
 #include "nvme/internal.h"
 
 #define SPINS 2000u
-#define PAGES 5 /* both queues, and what steps send and receive */
+#define PAGES 7 /* both queues, what steps send and receive, metadata that nobody uses */
 
 int admin_init(struct nvme_ctrlr *c)
 {
@@ -29,6 +29,8 @@ int admin_init(struct nvme_ctrlr *c)
 	c->admin.page = (void *)(page + (size_t)2 * NVME_PAGE);
 	c->events.ids = (void *)(page + (size_t)3 * NVME_PAGE);
 	c->events.id = (void *)(page + (size_t)4 * NVME_PAGE);
+	c->meta = page + (size_t)5 * NVME_PAGE;
+	memset(c->meta, 0, (size_t)2 * NVME_PAGE);
 	admin_clear(c);
 	return 0;
 }

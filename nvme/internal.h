@@ -65,6 +65,9 @@ struct nvme_ns {
 	uint32_t copy_blocks; /* of a copy; 0: it has none */
 	/* What a read or write may be to take the short way (qpair.c): its blocks, 0: none; and the optimal boundary less one, or all ones. */
 	uint64_t short_blocks, boundary_mask;
+	/* Metadata beside the blocks, which nobody uses: bytes a block (0: none), where those read go, and where zeroes are to write. */
+	uint32_t meta;
+	uint64_t meta_in, meta_out;
 	/* Protection information: what CDW12 says of it, and the mask that makes a place its reference tag. */
 	uint32_t prinfo, tag_mask;
 };
@@ -183,6 +186,7 @@ struct nvme_ctrlr {
 	struct nvme_qpair *qpairs[NVME_MAX_QPAIRS + 1]; /* by queue id, from 1 */
 	unsigned nqpairs;
 
+	char *meta; /* two pages: metadata read, and the zeroes that are written (piece.c) */
 	uint16_t awupf, crdt[3];
 	uint64_t max_zeroes, max_verify; /* bytes of one such command; 0: it does not say, so max_transfer */
 	uint32_t max_range;              /* blocks */

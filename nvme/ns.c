@@ -30,6 +30,8 @@ static void set_limits(struct nvme_ctrlr *c, struct nvme_ns *ns, const struct nv
 	ns->info.atomic_write = (uint32_t)MIN(((uint64_t)atomic + 1) << ns->shift, MiB);
 	ns->info.deallocated_zeroes = NVME_DLFEAT_READ(id->dlfeat) == NVME_DLFEAT_ZEROES;
 	ns->max_blocks = MIN(c->info.max_transfer >> ns->shift, COUNT_LIMIT);
+	if (ns->meta)
+		ns->max_blocks = MIN(ns->max_blocks, NVME_PAGE / ns->meta);
 	ns->zero_blocks = blocks_of(c, ns, c->max_zeroes);
 	ns->verify_blocks = blocks_of(c, ns, c->max_verify);
 	ns->range_blocks = c->max_range;
@@ -37,9 +39,9 @@ static void set_limits(struct nvme_ctrlr *c, struct nvme_ns *ns, const struct nv
 	ns->short_blocks = MIN(ns->max_blocks, 2 * NVME_PAGE >> ns->shift);
 	ns->boundary_mask = id->noiob ? id->noiob - 1u : UINT64_MAX;
 	/* Physical addresses of two pages need not follow each other. */
-	if ((id->noiob && !is_pow2(id->noiob)) || nvme_pool.physical)
+	if ((id->noiob && !is_pow2(id->noiob)) || nvme_pool.physical || ns->meta)
 		ns->short_blocks = 0;
-	ns->info.protection = f->ms ? NVME_DPS_TYPE(id->dps) : 0;
+	ns->info.protection = ns->meta ? 0 : f->ms ? NVME_DPS_TYPE(id->dps) : 0;
 	if (ns->info.protection) {
 		/* Types 1 and 2 have the place as reference tag. */
 		ns->tag_mask = ns->info.protection < 3 ? UINT32_MAX : 0;
@@ -70,8 +72,12 @@ static int judge(struct nvme_ctrlr *c, struct nvme_ns *ns, const struct nvme_id_
 	if (id->nsze > UINT64_MAX >> f->lbads)
 		return base_err_set(err, -EPROTO, "%s: namespace %u says it has %llu blocks", name,
 				    nsid, (unsigned long long)id->nsze);
-	/* Protection information alone is added and taken off by the controller; other metadata would be the caller's. */
-	if (f->ms && (f->ms != 8 || !NVME_DPS_TYPE(id->dps)))
+	/* Metadata beside the blocks get a place of their own. Protection information alone is added and taken off by the controller. */
+	if (f->ms && f->ms <= NVME_PAGE && !NVME_DPS_TYPE(id->dps) && !(id->flbas & NVME_FLBAS_EXTENDED)) {
+		ns->meta = f->ms;
+		ns->meta_in = nvme_iova(c->meta);
+		ns->meta_out = nvme_iova(c->meta + NVME_PAGE);
+	} else if (f->ms && (f->ms != 8 || !NVME_DPS_TYPE(id->dps)))
 		return base_err_set(
 			err, -ENOTSUP,
 			"%s: namespace %u has %u bytes of metadata a block%s%s; format it without",
@@ -90,7 +96,7 @@ static bool same_form(const struct nvme_ns *a, const struct nvme_ns *b)
 {
 	return a->shift == b->shift && a->max_blocks == b->max_blocks &&
 	       a->short_blocks == b->short_blocks && a->boundary_mask == b->boundary_mask &&
-	       a->copy_blocks == b->copy_blocks && a->prinfo == b->prinfo;
+	       a->copy_blocks == b->copy_blocks && a->prinfo == b->prinfo && a->meta == b->meta;
 }
 
 /*

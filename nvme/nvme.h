@@ -99,7 +99,8 @@ struct nvme_ns_info {
 };
 /* The usable namespaces in order: nsid > after (0: the first). -ENOENT at the end. */
 BLOBFS_API int nvme_ns_next(const struct nvme_ctrlr *c, uint32_t after, struct nvme_ns_info *out);
-/* -ENOENT, or -ENOTSUP for one with metadata that are not protection information alone. */
+/* -ENOENT, or -ENOTSUP for one that cannot be used: with metadata in the blocks, or protection information among others. Metadata beside
+ * the blocks are zeroes when written and not looked at when read; such a namespace compares nothing (-EOPNOTSUPP). */
 BLOBFS_API int nvme_ns_get(const struct nvme_ctrlr *c, uint32_t nsid, struct nvme_ns_info *out);
 
 /* ---- memory ---- */

@@ -123,8 +123,8 @@ int piece_check(struct nvme_qpair *q, const struct nvme_cmd *cmd)
 	rc = choose_ns(q, cmd->nsid);
 	if (rc || cmd->op == NVME_FLUSH)
 		return rc;
-	/* What the controller compares would be the caller's protection information, of which there is none. */
-	if (cmd->op == NVME_COMPARE && q->ns->prinfo)
+	/* The controller would compare metadata as well, of which the caller has none. */
+	if (cmd->op == NVME_COMPARE && (q->ns->prinfo || q->ns->meta))
 		return -EOPNOTSUPP;
 	rc = check_range(q->ns, cmd->lba, cmd->blocks);
 	if (!rc && cmd->op == NVME_COPY)
@@ -420,6 +420,8 @@ void piece_fill(const struct nvme_req *r, struct nvme_sqe *sqe)
 									   0);
 		sqe->cdw14 = r->prinfo & NVME_RW_PRCHK_REF ? (uint32_t)r->lba : 0;
 	}
+	if (r->ns->meta && cmd->op <= NVME_WRITE)
+		sqe->mptr = cmd->op == NVME_READ ? r->ns->meta_in : r->ns->meta_out;
 	if (cmd->op == NVME_WRITE_ZEROES && cmd->flags & NVME_MAY_DEALLOCATE)
 		sqe->cdw12 |= NVME_WZ_DEAC;
 }

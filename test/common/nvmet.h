@@ -110,6 +110,7 @@ struct nvmet_faults {
 	atomic_bool same_ns; /* the list of namespaces begins anew, wherever it is asked to go on */
 	atomic_uint bad_ns; /* cannot be identified, unless 0 */
 	atomic_uint lbads, mdts, metadata, sqes; /* unless 0 */
+	atomic_bool extended; /* the metadata are in the blocks, else beside them; there they are not kept, and read as ones */
 	atomic_bool limits;                      /* it is of version 2.0 and has the following, unless 0 */
 	atomic_uint wzsl, vsl, dmrsl;
 };

@@ -50,7 +50,7 @@ static void identify_ns(struct nvmet *t, struct nvme_id_ns *id)
 	id->mcl = t->o.copy_blocks;
 	id->dlfeat = NVME_DLFEAT_ZEROES | NVME_DLFEAT_WZ_DEAC;
 	id->noiob = t->o.noiob;
-	id->flbas = t->block != t->o.block;
+	id->flbas = (t->block != t->o.block) | (atomic_load(&t->f.extended) ? NVME_FLBAS_EXTENDED : 0);
 	id->lbaf[0].lbads = (uint8_t)(lbads ? lbads : (unsigned)__builtin_ctz(t->o.block));
 	id->lbaf[1].lbads = t->o.block == 4096 ? 9 : 12;
 	id->lbaf[0].ms = t->o.protection ? 8 : (uint16_t)atomic_load(&t->f.metadata);

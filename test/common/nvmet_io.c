@@ -190,6 +190,22 @@ static uint16_t flush(struct nvmet *t)
 	return t->store >= 0 && fdatasync(t->store) ? NVME_SC_WRITE_FAULT : 0;
 }
 
+static bool use_metadata(struct nvmet *t, const struct nvme_sqe *sqe, uint64_t blocks)
+{
+	uint64_t len = blocks * atomic_load(&t->f.metadata);
+	bool out = sqe->opcode == NVME_NVM_READ;
+	char *at = nvmet_memory(t, sqe->mptr, len, out);
+
+	if (!at)
+		return false;
+	if (out)
+		memset(at, 0xff, len);
+	for (uint64_t i = 0; !out && i < len; i++)
+		if (at[i])
+			nvmet_host_error(t, "metadata that nobody has set are not zeroes");
+	return true;
+}
+
 /* What transfers nothing: by what it says itself, or (as some controllers are) as if it did. */
 static bool too_long(struct nvmet *t, uint8_t opcode, uint64_t blocks)
 {
@@ -236,6 +252,8 @@ static uint16_t blocks_command(struct nvmet *t, const struct nvme_sqe *sqe)
 	}
 	if (t->o.noiob && lba / t->o.noiob != (lba + blocks - 1) / t->o.noiob)
 		nvmet_host_error(t, "across the optimal boundary");
+	if (atomic_load(&t->f.metadata) && !use_metadata(t, sqe, blocks))
+		return NVME_SC_DATA_TRANSFER;
 	if (blocks > atomic_load(&t->n.largest))
 		atomic_store(&t->n.largest, (unsigned)blocks);
 	return transfer(t, sqe, lba, blocks);
@@ -245,8 +263,10 @@ uint16_t nvmet_io_command(struct nvmet *t, const struct nvme_sqe *sqe)
 {
 	bool ours = sqe->nsid && sqe->nsid <= t->o.namespaces;
 
+	bool meta = atomic_load(&t->f.metadata) && (sqe->opcode == NVME_NVM_READ || sqe->opcode == NVME_NVM_WRITE);
+
 	/* There are no metadata apart, and no tags of applications. */
-	if (sqe->mptr || sqe->cdw15)
+	if (!sqe->mptr == meta || sqe->cdw15)
 		nvmet_host_error(t, "metadata or a tag are named that there are not");
 	if (sqe->opcode == NVME_NVM_FLUSH && (ours || sqe->nsid == NVME_NSID_ALL)) {
 		if (sqe->prp1 || sqe->prp2 || sqe->cdw10 || sqe->cdw11 || sqe->cdw12 || sqe->cdw13 ||

@@ -224,8 +224,32 @@ void test_limits(const char *address, const char *queues)
 	target_close(&t);
 }
 
-/* Protection information is added and checked by the controller; a namespace with other metadata is there and cannot be used. */
-void test_metadata(const char *address, const char *refused)
+/* Metadata of 16 bytes beside the blocks are nobody's; the same in the blocks cannot be used. */
+static void test_other_metadata(const char *address, uint32_t nsid)
+{
+	struct nvme_ns_info ns;
+	size_t len = 300 * KiB;
+	struct target t;
+	char *buf;
+	int rc;
+
+	if (!target_open(&t, address, nsid, NULL))
+		return;
+	buf = nvme_alloc(len, 0);
+	fill(buf, len, 0, 11);
+	rc = run_cmd(&t, NVME_WRITE, 3, len / t.ns.block_size, buf, len, NULL);
+	memset(buf, 0, len);
+	if (!rc)
+		rc = run_cmd(&t, NVME_READ, 3, len / t.ns.block_size, buf, len, NULL);
+	check(!rc && differs(buf, len, 0, 11) < 0, "data_beside_metadata", "%s", strerror(-rc));
+	nvme_free(buf);
+	rc = nvme_ns_get(t.c, nsid + 1, &ns);
+	check(rc == -ENOTSUP, "the_one_with_metadata_in_blocks_is_refused", "%s", strerror(-rc));
+	target_close(&t);
+}
+
+/* Protection information is added and checked by the controller. */
+void test_metadata(const char *address, const char *other)
 {
 	struct nvme_ns_info ns;
 	size_t len = 300 * KiB;
@@ -250,8 +274,7 @@ void test_metadata(const char *address, const char *refused)
 	rc = run_cmd(&t, NVME_VERIFY, 3, len / t.ns.block_size, NULL, 0, NULL);
 	check(!rc || rc == -EOPNOTSUPP, "protected_data_is_verified", "%s", strerror(-rc));
 	nvme_free(buf);
-	rc = nvme_ns_get(t.c, (uint32_t)atoi(refused), &ns);
-	check(rc == -ENOTSUP, "the_one_with_other_metadata_is_refused", "%s", strerror(-rc));
 	check(nvme_ns_get(t.c, 77, &ns) == -ENOENT, "no_such_namespace", "it is there");
 	target_close(&t);
+	test_other_metadata(address, (uint32_t)atoi(other));
 }

@@ -42,7 +42,7 @@ void test_mark(const char *address, const char *nsid);
 void test_vectors(const char *address, const char *nsid);
 void test_two(const char *one, const char *other);
 void test_limits(const char *address, const char *queues);
-void test_metadata(const char *address, const char *refused);
+void test_metadata(const char *address, const char *other);
 /* ---- life.c ---- */
 void test_again(const char *address, const char *times);
 void test_sleep(const char *address, const char *vectors);

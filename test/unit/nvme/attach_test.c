@@ -119,7 +119,9 @@ TEST(nvme_attach, controllers_that_misreport_are_refused_with_a_sentence)
 	REFUSE(no_blocks, true, -EPROTO, "no blocks");
 	REFUSE(lbads, 8, -ENOTSUP, "2^8");
 	REFUSE(lbads, 13, -ENOTSUP, "2^13");
-	REFUSE(metadata, 8, -ENOTSUP, "8 bytes of metadata");
+	atomic_store(&p.t->f.extended, true);
+	REFUSE(metadata, 8, -ENOTSUP, "8 bytes of metadata a block, in the block");
+	atomic_store(&p.t->f.extended, false);
 	REFUSE(bad_ns, 1, -EIO, "cannot identify namespace 1: Internal Error");
 	REFUSE(mdts, 77, -EPROTO, "2^77");
 	REFUSE(sqes, 0x77, -EPROTO, "another size");

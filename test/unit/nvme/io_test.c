@@ -128,6 +128,31 @@ TEST(nvme_io, commands_are_split_at_the_optimal_boundary)
 	rig_stop(&r);
 }
 
+/* What is written with zeroes beside it comes back, though something else stands beside it then. */
+TEST(nvme_io, metadata_beside_the_blocks_are_nobodys)
+{
+	struct nvmet_opts t = { .size = 8 * MiB };
+	struct rig r;
+
+	peer_start(&r.p, &t);
+	atomic_store(&r.p.t->f.metadata, 64);
+	peer_attach(&r.p, NULL, &r.c);
+	ASSERT_OK(nvme_qpair_create(r.c, 0, &r.q));
+	r.buf = nvme_alloc(BUF, 0);
+	r.back = nvme_alloc(BUF, 0);
+	fill(r.buf, MiB, 3);
+	for (unsigned pass = 0; pass < 2; pass++) {
+		ASSERT_OK(do_cmd(r.q, NVME_WRITE, 5, MiB / 512, r.buf, MiB));
+		ASSERT_OK(do_cmd(r.q, NVME_READ, 5, MiB / 512, r.back, MiB));
+		ASSERT_EQ_MEM(r.buf, r.back, MiB);
+	}
+	EXPECT_EQ_INT(4096 / 64, atomic_load(&r.p.t->n.largest));
+	ASSERT_OK(do_cmd(r.q, NVME_WRITE, 5, 1, r.back, 512));
+	EXPECT_ERR(-EOPNOTSUPP, do_cmd(r.q, NVME_COMPARE, 5, 1, r.back, 512));
+	EXPECT_OK(do_cmd(r.q, NVME_WRITE_ZEROES, 5, 100, NULL, 0));
+	rig_stop(&r);
+}
+
 /* The emulator refuses what is longer than it says. */
 static void keep_limits(bool told, unsigned wzsl, unsigned vsl, unsigned dmrsl, unsigned commands)
 {
