@@ -142,7 +142,7 @@ static bool overlap(const struct pc_write *a, const struct pc_write *b)
 }
 
 /* A failed write that survives from before the flush point lies under what is in the rolled medium already: that is written once
- * more. Lock held. */
+ * more, and so is what lies over that. Lock held. */
 static void cover_failed(const struct powercut *pc, struct survey *s)
 {
 	uint64_t flush = powercut_flush_point(pc, s->cut->event);
@@ -151,10 +151,11 @@ static void cover_failed(const struct powercut *pc, struct survey *s)
 	for (size_t d = 0; d < pc->ndone && pc->done[d]->complete < flush; d++) {
 		const struct pc_write *r = pc->done[d];
 
-		for (size_t i = 0; i < n; i++) {
+		for (size_t i = 0; i < s->n; i++) {
 			const struct pc_write *f = s->list[i].write;
+			bool failed = f->failed && f->failed <= s->cut->event && f->failed <= r->complete;
 
-			if (!f->failed || f->failed > s->cut->event || f->failed > r->complete || !overlap(f, r))
+			if ((!failed && i < n) || !overlap(f, r))
 				continue;
 			s->list[s->n++] = (struct survivor){ r, 2 * r->complete, UINT64_MAX };
 			break;

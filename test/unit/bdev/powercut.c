@@ -390,6 +390,19 @@ TEST(bdev_powercut, a_failed_write_never_comes_over_what_was_written_after_its_e
 	teardown(&c);
 }
 
+/* What is written once more over the failed write does not come over what was written after it either. */
+TEST(bdev_powercut, what_covers_a_failed_write_is_itself_covered)
+{
+	struct cutter c;
+
+	setup_failed(&c);
+	write_now(&c, 'b', 1, 2, 0);
+	write_now(&c, 'c', 2, 1, 0);
+	flush_now(&c);
+	EXPECT_STREQ(".bc abc", all_states(&c, 8, 3));
+	teardown(&c);
+}
+
 TEST(bdev_powercut, states_live_beside_each_other_and_keep_their_content)
 {
 	struct bdev *early, *late;
