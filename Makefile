@@ -283,8 +283,9 @@ fuzz:
 demo: all
 	BUILD=$(abspath $(B)) bench/demo.sh
 
-bench: all $(bench_bins)
+bench: all $(bench_bins) $(B)/test/nvmet
 	BUILD=$(abspath $(B)) bench/run.sh
+	BUILD=$(abspath $(B)) bench/nvme.sh
 
 # What the blob store is judged by, each beside something to compare with, and a table (fio: make deps BENCH=1). PAIRS=3: a quick look.
 bench-store: all $(bench_bins)

@@ -157,4 +157,4 @@ echo "db_bench, $keys keys of 16 bytes with values of $value, one thread, uncomp
 echo "blobfs: a prewritten image of $size, cache $cache. ext4: $ext4; the kernel's page cache is not limited."
 awk -v json="$json" -f "$tmp/sum.awk" "$tmp/rows" || die "cannot sum up"
 echo "As JSON: $json"
-echo "What a read costs the NVMe driver: make bench-nvme. The blob store: make bench-store."
+echo "The blob store against its limits: make bench-store."
