@@ -141,8 +141,12 @@ sed -i 's/^BLOBFS_C_END/BLOBFS_API extern int base_gone;\nBLOBFS_C_END/' "$tmp/t
 finds a_missing_symbol 'base_gone: declared BLOBFS_API' exports
 
 good_tree
-echo '/* see issue #12 */' >>"$tmp/t/blob/b.c"
+echo '/* see iss''ue #12 */' >>"$tmp/t/blob/b.c"
 finds an_issue_number 'blob/b.c:4: mentions an issue' text
+
+good_tree
+echo '/* as in /ho''me/somebody/b.c */' >>"$tmp/t/blob/b.c"
+finds a_path_of_a_machine 'mentions a path' text
 
 good_tree
 echo '/* TO''DO: later */' >>"$tmp/t/blob/b.c"

@@ -12,7 +12,7 @@ FORBIDDEN = [
     (r"(?i)\bissue\s+#?\d", "an issue by number"),
     (r"(?<!\w)#\d+\b(?=\s*(is|was|asks|says|wants))", "an issue by number"),
     (r"(?i)\b(fixes|closes|resolves|refs)\s+#\d", "an issue by number"),
-    (r"(?<![\w./$}-])/work/", "a path of somebody's machine"),
+    (r"(?<![\w./$}-])/(?:w[o]rk|home)/", "a path of somebody's machine"),
     (r"(?i)\b(this|last|next|previous|earlier|later|another) session\b(?! of)", "a session of work"),
     (r"\b(TODO|FIXME|XXX)\b", "something left undone"),
 ]

@@ -12,11 +12,11 @@
 #include "tools/nvme/sysfs.h"
 #include "tools/nvme/verb.h"
 
-#define MAX_TODO 8
+#define MAX_ADVICE 8
 
 /* What somebody should type, or know. */
 struct todo {
-	char text[MAX_TODO][256];
+	char text[MAX_ADVICE][256];
 	unsigned n, required; /* the others make it better */
 };
 
@@ -28,7 +28,7 @@ static void add(struct todo *t, bool required, const char *fmt, ...)
 
 	t->required += required;
 	va_start(ap, fmt);
-	if (t->n < MAX_TODO)
+	if (t->n < MAX_ADVICE)
 		vsnprintf(t->text[t->n++], sizeof(t->text[0]), fmt, ap);
 	va_end(ap);
 }
