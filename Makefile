@@ -112,6 +112,10 @@ tools: $(tool_bins) $(mount_bin)
 unit: $(B)/test/unit
 tests: $(test_bins) $(rocksdb_test)
 
+# The two commands of a fresh machine see to its packages themselves.
+ifneq ($(filter demo check,$(MAKECMDGOALS)),)
+$(CONFIG): | deps
+endif
 $(CONFIG): configure VERSION
 	$(CONFIGURE_ENV) ./configure --build-dir=$(O) $(CONFIGURE_ARGS)
 
