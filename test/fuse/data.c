@@ -189,9 +189,7 @@ static void models_1(void)
 
 TEST(fuse_data, random_operations_agree_with_a_copy_in_memory)
 {
-	mnt_up(BFS_FUSE_SOLE, 0);
-	mnt_in_child(models_1);
-	mnt_down();
+	mnt_run(BFS_FUSE_SOLE, 0, models_1);
 }
 
 static void models_11(void)
@@ -202,9 +200,7 @@ static void models_11(void)
 
 TEST(fuse_data, random_operations_agree_with_two_reactors)
 {
-	mnt_up(BFS_FUSE_SOLE, 2);
-	mnt_in_child(models_11);
-	mnt_down();
+	mnt_run(BFS_FUSE_SOLE, 2, models_11);
 }
 
 static void models_21(void)
@@ -215,9 +211,7 @@ static void models_21(void)
 
 TEST(fuse_data, random_operations_agree_beside_a_library_user)
 {
-	mnt_up(BFS_FUSE_BESIDE, 0);
-	mnt_in_child(models_21);
-	mnt_down();
+	mnt_run(BFS_FUSE_BESIDE, 0, models_21);
 }
 
 /* ---- single cases ---- */

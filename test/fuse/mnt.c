@@ -167,19 +167,39 @@ static void *call(void *arg)
 	return NULL;
 }
 
-void mnt_in_child(void (*fn)(void))
+/* Told the directory, once it is mounted; told nothing, it never will be. */
+static void child(int told, void (*fn)(void))
 {
 	pthread_t thread;
-	int status = 1;
-	pid_t pid = fork();
 
+	if (read(told, dir_name, sizeof(dir_name)) != sizeof(dir_name))
+		_exit(3);
+	mnt_dir = dir_name;
+	/* A failed ASSERT_ leaves a test by longjmp, but only ends a thread of its own. */
+	if (pthread_create(&thread, NULL, call, &fn) || pthread_join(thread, NULL))
+		_exit(2);
+	_exit(test_has_failed());
+}
+
+void mnt_run(enum bfs_fuse_mode mode, unsigned int reactors, void (*fn)(void))
+{
+	int ends[2], status = 1;
+	pid_t pid;
+
+	/* A failed test left it behind. */
+	mnt_down();
+	ASSERT_EQ_INT(0, pipe(ends));
+	pid = fork();
 	if (!pid) {
-		/* A failed ASSERT_ leaves a test by longjmp, but only ends a thread of its own. */
-		if (pthread_create(&thread, NULL, call, &fn) || pthread_join(thread, NULL))
-			_exit(2);
-		_exit(test_has_failed());
+		close(ends[1]);
+		child(ends[0], fn);
 	}
 	ASSERT_TRUE(pid > 0);
+	close(ends[0]);
+	mnt_up(mode, reactors);
+	ASSERT_EQ_INT(sizeof(dir_name), write(ends[1], dir_name, sizeof(dir_name)));
+	close(ends[1]);
 	ASSERT_EQ_INT(pid, waitpid(pid, &status, 0));
 	EXPECT_EQ_INT(0, status);
+	mnt_down();
 }

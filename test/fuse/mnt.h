@@ -18,9 +18,12 @@ const char *mnt_path(const char *name);
 /* Runs fn in a child with this user and group, no others and no privileges; its result (0 … 99; 100: died). */
 int mnt_as_user(unsigned int id, int (*fn)(void));
 
-/* Runs fn in a child; its failures count. For what maps files: munmap waits for write-back with the lock that the serving
- * threads need to get memory, if they are of the same process. */
-void mnt_in_child(void (*fn)(void));
+/*
+ * mnt_up, fn in a child, mnt_down; the child's failures count. For what maps files: munmap waits for write-back with the lock
+ * that the serving threads need to get memory, if they are of the same process. The child is made while there are no threads:
+ * the copy of one that was inside the address sanitizer's allocator would hold its lock for ever.
+ */
+void mnt_run(enum bfs_fuse_mode mode, unsigned int reactors, void (*fn)(void));
 
 int helper(int argc, char **argv);
 

@@ -17,6 +17,7 @@ struct worker {
 	struct bdev *dev;
 	atomic_bool *stop;
 	unsigned index;
+	atomic_uint turns;
 	int rc;
 };
 
@@ -32,6 +33,7 @@ static void *work(void *arg)
 		w->rc = dev_io(w->dev, BDEV_WRITE, buf + i % 2, at, i % 8 ? 4096 : 2 << 20, 0);
 		if (!w->rc && i % 5 == 0)
 			w->rc = dev_io(w->dev, BDEV_WRITE_ZEROES, NULL, at, 8192, 0);
+		atomic_fetch_add(&w->turns, 1);
 		/* What powercut records makes a fork slow. */
 		if (i % 8 == 0)
 			poll(NULL, 0, 1);
@@ -67,6 +69,10 @@ FOR_EACH_MODULE(bdev_fork, children_made_amid_io_find_a_dead_device_and_the_pare
 		w[i] = (struct worker){ .dev = t->dev, .stop = &stop, .index = i };
 		ASSERT_EQ_INT(0, pthread_create(&w[i].thread, NULL, work, &w[i]));
 	}
+	/* A thread that is only beginning holds locks of the sanitizers, which their copies in a child never give up. */
+	for (unsigned i = 0; i < WORKERS; i++)
+		while (!atomic_load(&w[i].turns))
+			poll(NULL, 0, 1);
 	for (unsigned i = 0; i < FORKS; i++) {
 		int status = -1;
 		pid_t pid = fork();
