@@ -15,14 +15,6 @@
 #include "test/unit/bdev/devices.h"
 #include "test/unit/nvme/peer.h"
 
-static void quiet(enum base_log_level level, const char *component, const char *line, void *arg)
-{
-	(void)level;
-	(void)component;
-	(void)line;
-	(void)arg;
-}
-
 static void open_nvme(struct test_dev *t)
 {
 	*t = (struct test_dev){ .label = "nvme", .module = "nvme", .nvme = true };

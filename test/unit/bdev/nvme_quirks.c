@@ -21,14 +21,6 @@ struct rig {
 	char *buf;
 };
 
-static void quiet(enum base_log_level level, const char *component, const char *line, void *arg)
-{
-	(void)level;
-	(void)component;
-	(void)line;
-	(void)arg;
-}
-
 static void rig_start(struct rig *r, const struct nvmet_opts *o, const char *options)
 {
 	struct base_err err;

@@ -10,14 +10,6 @@
 #include "test/shim/test.h"
 #include "test/unit/nvme/peer.h"
 
-static void quiet(enum base_log_level level, const char *component, const char *line, void *arg)
-{
-	(void)level;
-	(void)component;
-	(void)line;
-	(void)arg;
-}
-
 static unsigned blocks_of(struct peer *p, unsigned stream)
 {
 	return atomic_load(&p->t->n.stream_blocks[stream]);

@@ -21,14 +21,6 @@ struct rig {
 	struct todo d[N];
 };
 
-static void quiet(enum base_log_level level, const char *component, const char *line, void *arg)
-{
-	(void)level;
-	(void)component;
-	(void)line;
-	(void)arg;
-}
-
 static void rig_start(struct rig *r, uint32_t timeout_ms)
 {
 	struct nvme_opts o = { .size = sizeof(o), .timeout_ms = timeout_ms };
@@ -48,6 +40,14 @@ static void submit_all(struct rig *r, enum nvme_op op)
 		todo_init(&r->d[i], op, i * 8, 8, r->buf + i * 4096, 4096);
 		nvme_submit(r->q, &r->d[i].cmd);
 	}
+}
+
+/* The same, and the controller has them and does nothing. */
+static void hold_all(struct rig *r, enum nvme_op op)
+{
+	atomic_store(&r->p.t->f.hold, true);
+	submit_all(r, op);
+	nvme_poll(r->q, 0);
 }
 
 /* Waits for all of them; returns how many failed, each with rc. */
@@ -215,9 +215,7 @@ TEST(nvme_error, a_reset_loses_no_command)
 
 	rig_start(&r, 0);
 	for (int i = 0; i < 5; i++) {
-		atomic_store(&r.p.t->f.hold, true);
-		submit_all(&r, i % 2 ? NVME_COMPARE : NVME_WRITE);
-		nvme_poll(r.q, 0);
+		hold_all(&r, i % 2 ? NVME_COMPARE : NVME_WRITE);
 		ASSERT_OK(nvme_reset(r.c));
 		atomic_store(&r.p.t->f.hold, false);
 		EXPECT_EQ_INT(0, wait_all(&r, 0));
@@ -255,9 +253,7 @@ TEST(nvme_error, registers_of_all_ones_mean_that_it_is_gone)
 	struct rig r;
 
 	rig_start(&r, 400);
-	atomic_store(&r.p.t->f.hold, true);
-	submit_all(&r, NVME_WRITE);
-	nvme_poll(r.q, 0);
+	hold_all(&r, NVME_WRITE);
 	atomic_store(&r.p.t->f.all_ones, true);
 	expect_gone(&r);
 }
@@ -267,9 +263,7 @@ TEST(nvme_error, a_server_that_hangs_up_ends_everything)
 	struct rig r;
 
 	rig_start(&r, 0);
-	atomic_store(&r.p.t->f.hold, true);
-	submit_all(&r, NVME_WRITE);
-	nvme_poll(r.q, 0);
+	hold_all(&r, NVME_WRITE);
 	atomic_store(&r.p.t->f.hang_up, true);
 	expect_gone(&r);
 }
@@ -279,9 +273,7 @@ TEST(nvme_error, a_controller_that_does_not_come_back_from_a_reset_is_given_up)
 	struct rig r;
 
 	rig_start(&r, 0);
-	atomic_store(&r.p.t->f.hold, true);
-	submit_all(&r, NVME_WRITE);
-	nvme_poll(r.q, 0);
+	hold_all(&r, NVME_WRITE);
 	atomic_store(&r.p.t->f.never_ready, true);
 	EXPECT_ERR(-ENODEV, nvme_reset(r.c));
 	expect_gone(&r);
@@ -318,9 +310,7 @@ TEST(nvme_error, what_was_counted_in_other_blocks_is_not_sent_again)
 	struct rig r;
 
 	rig_start(&r, 0);
-	atomic_store(&r.p.t->f.hold, true);
-	submit_all(&r, NVME_READ);
-	nvme_poll(r.q, 0);
+	hold_all(&r, NVME_READ);
 	/* Somebody else formats it. */
 	r.p.t->block = 4096;
 	ASSERT_OK(nvme_reset(r.c));
@@ -347,9 +337,7 @@ TEST(nvme_error, a_namespace_that_is_gone_after_a_reset_ends_its_commands)
 	struct rig r;
 
 	rig_start(&r, 0);
-	atomic_store(&r.p.t->f.hold, true);
-	submit_all(&r, NVME_WRITE);
-	nvme_poll(r.q, 0);
+	hold_all(&r, NVME_WRITE);
 	atomic_store(&r.p.t->f.bad_ns, 1);
 	ASSERT_OK(nvme_reset(r.c));
 	atomic_store(&r.p.t->f.hold, false);
@@ -406,10 +394,8 @@ TEST(nvme_error, a_controller_that_makes_no_queues_again_is_given_up)
 	struct rig r;
 
 	rig_start(&r, 0);
-	atomic_store(&r.p.t->f.hold, true);
 	atomic_store(&r.p.t->f.no_queues, true);
-	submit_all(&r, NVME_READ);
-	nvme_poll(r.q, 0);
+	hold_all(&r, NVME_READ);
 	ASSERT_OK(nvme_reset(r.c));
 	ASSERT_TRUE(poll_until(&r, r.q, &r.d[N - 1]));
 	/* The one that was asked for, and those that are tried. */
@@ -527,9 +513,7 @@ TEST(nvme_error, a_slow_reset_holds_up_no_poll_and_a_sleeper_sleeps_through_it)
 	submit_all(&r, NVME_WRITE);
 	nvme_poll(r.q, 0);
 	atomic_store(&r.p.t->f.ready_ms, 600);
-	pthread_mutex_lock(&r.c->lock);
-	ctrlr_begin_reset(r.c, atomic_load(&r.c->epoch), "a test");
-	pthread_mutex_unlock(&r.c->lock);
+	begin_reset(r.c);
 	atomic_store(&r.p.t->f.hold, false);
 
 	start = before = nvme_now_ns();
@@ -560,9 +544,7 @@ TEST(nvme_error, a_reset_in_the_middle_of_a_reset_of_queues_begins_anew)
 
 	rig_start(&r, 0);
 	for (unsigned i = 0; i < 20; i++) {
-		atomic_store(&r.p.t->f.hold, true);
-		submit_all(&r, NVME_WRITE);
-		nvme_poll(r.q, 0);
+		hold_all(&r, NVME_WRITE);
 		ASSERT_OK(nvme_reset(r.c));
 		/* Some of its queues are being made when the next one comes. */
 		for (unsigned n = 0; n < i; n++)
@@ -588,9 +570,7 @@ TEST(nvme_error, a_queue_pair_may_be_freed_during_a_reset)
 	nvme_submit(q, &d.cmd);
 	nvme_poll(q, 0);
 	atomic_store(&r.p.t->f.ready_ms, 100);
-	pthread_mutex_lock(&r.c->lock);
-	ctrlr_begin_reset(r.c, atomic_load(&r.c->epoch), "a test");
-	pthread_mutex_unlock(&r.c->lock);
+	begin_reset(r.c);
 	nvme_qpair_free(q);
 	EXPECT_EQ_INT(1, d.calls);
 	EXPECT_ERR(-ECANCELED, d.rc);

@@ -16,14 +16,6 @@
 #include "test/shim/test.h"
 #include "test/unit/nvme/peer.h"
 
-static void quiet(enum base_log_level level, const char *component, const char *line, void *arg)
-{
-	(void)level;
-	(void)component;
-	(void)line;
-	(void)arg;
-}
-
 /* Asleep until it is called back. `wakes`: only the interrupt wakes it, else it looks now and then. */
 static void sleep_for(struct nvme_qpair *q, struct todo *d, bool wakes)
 {
@@ -253,11 +245,8 @@ static void fall_silent(bool messages, bool reset)
 	usleep(50000);
 	todo_init(&d, NVME_READ, 0, 8, buf, 4096);
 	nvme_submit(q, &d.cmd);
-	if (reset) {
-		pthread_mutex_lock(&c->lock);
-		ctrlr_begin_reset(c, atomic_load(&c->epoch), "a test");
-		pthread_mutex_unlock(&c->lock);
-	}
+	if (reset)
+		begin_reset(c);
 	for (start = nvme_now_ns(); !d.calls && nvme_now_ns() - start < 20000000000ull;) {
 		nvme_poll(q, 0);
 		polls++;
@@ -309,15 +298,26 @@ static unsigned write_many(struct nvme_ctrlr *c, uint64_t cc)
 	return n;
 }
 
-/* small: the socket is full before as many writes are under way as may be. */
+/* The server reads nothing, and there is no room for another write. small: in the socket, before as many are under way as may be. */
+static void take_room(struct peer *p, struct nvme_ctrlr *c, bool small)
+{
+	int size = 1;
+	uint64_t cc;
+
+	EXPECT_OK(ctrlr_read(c, NVME_REG_CC, 4, &cc));
+	if (small)
+		ASSERT_OK(setsockopt(((struct vu *)c->tp)->conn.fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)));
+	atomic_store(&p->t->f.silent, true);
+	usleep(5000);
+	EXPECT_LT_INT(write_many(c, cc), small ? VU_POSTED : VU_POSTED + 1);
+}
+
 static void have_no_room(bool small)
 {
 	struct nvme_ctrlr *c;
 	struct nvme_qpair *q;
 	pthread_t thread;
 	struct peer p;
-	int size = 1;
-	uint64_t cc;
 	char *buf;
 
 	peer_start(&p, NULL);
@@ -325,15 +325,8 @@ static void have_no_room(bool small)
 	ASSERT_OK(nvme_qpair_create(c, 8, &q));
 	buf = nvme_alloc(4096, 0);
 	ASSERT_TRUE(buf);
-	EXPECT_OK(ctrlr_read(c, NVME_REG_CC, 4, &cc));
-	if (small)
-		ASSERT_OK(setsockopt(((struct vu *)c->tp)->conn.fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)));
-	atomic_store(&p.t->f.silent, true);
-	usleep(5000);
-	EXPECT_LT_INT(write_many(c, cc), small ? VU_POSTED : VU_POSTED + 1);
-	pthread_mutex_lock(&c->lock);
-	ctrlr_begin_reset(c, atomic_load(&c->epoch), "a test");
-	pthread_mutex_unlock(&c->lock);
+	take_room(&p, c, small);
+	begin_reset(c);
 	ASSERT_OK(pthread_create(&thread, NULL, listen_soon, &p));
 	EXPECT_OK(ctrlr_await_reset(c));
 	pthread_join(thread, NULL);

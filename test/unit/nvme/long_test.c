@@ -93,14 +93,6 @@ static void reads(struct load *l, uint64_t n)
 	EXPECT_EQ_INT(0, l->wrong);
 }
 
-static void quiet(enum base_log_level level, const char *component, const char *line, void *arg)
-{
-	(void)level;
-	(void)component;
-	(void)line;
-	(void)arg;
-}
-
 TEST(nvme_long, reads_a_reset_among_them_and_no_trace_of_it)
 {
 	struct nvmet_opts t = { .size = 8 * MiB };

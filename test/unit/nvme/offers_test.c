@@ -18,14 +18,6 @@ struct rig {
 
 #define BUF (1 * MiB)
 
-static void quiet(enum base_log_level level, const char *component, const char *line, void *arg)
-{
-	(void)level;
-	(void)component;
-	(void)line;
-	(void)arg;
-}
-
 static void rig_start(struct rig *r, const struct nvmet_opts *t, uint32_t depth)
 {
 	base_log_set_sink(quiet, NULL);

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "nvme/internal.h"
 #include "test/shim/test.h"
+#include "test/unit/nvme/peer.h"
 
 TEST(nvme_pcie, addresses_are_written_in_one_way)
 {
@@ -274,14 +275,6 @@ static void run_memory_short(void)
 	CHECK(!rc || !nvme_pool_use(&fake_iommu));
 	p = nvme_alloc(3 * MiB, 0);
 	CHECK(p && known(p, 3 * MiB));
-}
-
-static void quiet(enum base_log_level level, const char *component, const char *line, void *arg)
-{
-	(void)level;
-	(void)component;
-	(void)line;
-	(void)arg;
 }
 
 TEST(nvme_memory, an_iommu_knows_what_is_taken)

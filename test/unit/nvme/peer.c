@@ -50,6 +50,21 @@ void peer_attach(struct peer *p, const struct nvme_opts *o, struct nvme_ctrlr **
 		FAIL("%s", err.text);
 }
 
+void begin_reset(struct nvme_ctrlr *c)
+{
+	pthread_mutex_lock(&c->lock);
+	ctrlr_begin_reset(c, atomic_load(&c->epoch), "a test");
+	pthread_mutex_unlock(&c->lock);
+}
+
+void quiet(enum base_log_level level, const char *component, const char *line, void *arg)
+{
+	(void)level;
+	(void)component;
+	(void)line;
+	(void)arg;
+}
+
 static void done(struct nvme_cmd *cmd, int rc)
 {
 	struct todo *d = cmd->cb_arg;

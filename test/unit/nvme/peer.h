@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 
+#include "base/log.h"
 #include "nvme/nvme.h"
 #include "test/common/nvmet.h"
 
@@ -20,6 +21,10 @@ void peer_start(struct peer *p, const struct nvmet_opts *o);
 /* Fails the test when the controller has something to complain of. */
 void peer_stop(struct peer *p);
 void peer_attach(struct peer *p, const struct nvme_opts *o, struct nvme_ctrlr **c);
+/* Begins a reset, and does not wait for its end. */
+void begin_reset(struct nvme_ctrlr *c);
+/* A sink for the log that shows nothing. */
+void quiet(enum base_log_level level, const char *component, const char *line, void *arg);
 
 struct todo {
 	struct nvme_cmd cmd;

@@ -28,14 +28,6 @@ struct worker {
 	atomic_uint rounds;
 };
 
-static void quiet(enum base_log_level level, const char *component, const char *line, void *arg)
-{
-	(void)level;
-	(void)component;
-	(void)line;
-	(void)arg;
-}
-
 /* True: go on. */
 static bool is_well(const struct many *m, int rc)
 {

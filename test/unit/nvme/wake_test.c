@@ -15,14 +15,6 @@ struct waker {
 	unsigned resets;
 };
 
-static void quiet(enum base_log_level level, const char *component, const char *line, void *arg)
-{
-	(void)level;
-	(void)component;
-	(void)line;
-	(void)arg;
-}
-
 static void *reset_it(void *arg)
 {
 	struct waker *w = arg;
