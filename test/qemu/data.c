@@ -212,12 +212,8 @@ void test_limits(const char *address, const char *queues)
 	check(nvme_info(t.c)->max_transfer == 16 * KiB, "transfers", "%u bytes",
 	      nvme_info(t.c)->max_transfer);
 	buf = nvme_alloc(len, 0);
-	fill(buf, len, 0, 3);
-	rc = run_cmd(&t, NVME_WRITE, 1, len / t.ns.block_size, buf, len, NULL);
-	memset(buf, 0, len);
-	if (!rc)
-		rc = run_cmd(&t, NVME_READ, 1, len / t.ns.block_size, buf, len, NULL);
-	check(!rc && differs(buf, len, 0, 3) < 0, "split", "%s", strerror(-rc));
+	rc = buf ? write_and_read(&t, 1, buf, len, 3) : -ENOMEM;
+	check(!rc, "split", "%s", strerror(-rc));
 	nvme_free(buf);
 	while (n-- > 1)
 		nvme_qpair_free(more[n]);
@@ -236,12 +232,8 @@ static void test_other_metadata(const char *address, uint32_t nsid)
 	if (!target_open(&t, address, nsid, NULL))
 		return;
 	buf = nvme_alloc(len, 0);
-	fill(buf, len, 0, 11);
-	rc = run_cmd(&t, NVME_WRITE, 3, len / t.ns.block_size, buf, len, NULL);
-	memset(buf, 0, len);
-	if (!rc)
-		rc = run_cmd(&t, NVME_READ, 3, len / t.ns.block_size, buf, len, NULL);
-	check(!rc && differs(buf, len, 0, 11) < 0, "data_beside_metadata", "%s", strerror(-rc));
+	rc = buf ? write_and_read(&t, 3, buf, len, 11) : -ENOMEM;
+	check(!rc, "data_beside_metadata", "%s", strerror(-rc));
 	nvme_free(buf);
 	rc = nvme_ns_get(t.c, nsid + 1, &ns);
 	check(rc == -ENOTSUP, "the_one_with_metadata_in_blocks_is_refused", "%s", strerror(-rc));
@@ -267,10 +259,9 @@ void test_metadata(const char *address, const char *other)
 	for (unsigned i = 0; i < 8 && !rc; i++)
 		rc = run_cmd(&t, NVME_WRITE, 3 + i, 1, buf + i * t.ns.block_size, t.ns.block_size,
 			     NULL);
-	memset(buf, 0, len);
 	if (!rc)
-		rc = run_cmd(&t, NVME_READ, 3, len / t.ns.block_size, buf, len, NULL);
-	check(!rc && differs(buf, len, 0, 9) < 0, "protected_data", "%s", strerror(-rc));
+		rc = read_back(&t, 3, buf, len, 9);
+	check(!rc, "protected_data", "%s", strerror(-rc));
 	rc = run_cmd(&t, NVME_VERIFY, 3, len / t.ns.block_size, NULL, 0, NULL);
 	check(!rc || rc == -EOPNOTSUPP, "protected_data_is_verified", "%s", strerror(-rc));
 	nvme_free(buf);

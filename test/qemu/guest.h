@@ -29,6 +29,10 @@ int run_cmd(struct target *t, enum nvme_op op, uint64_t lba, uint64_t blocks, vo
 	    uint16_t *status);
 int run_cmdv(struct target *t, enum nvme_op op, uint64_t lba, uint64_t blocks,
 	     const struct iovec *iov, int iovcnt, uint16_t *status);
+/* Fills the memory for a seed, as of byte 0, writes it at a block, and reads it back into the same memory. -EILSEQ: it is another. */
+int write_and_read(struct target *t, uint64_t lba, void *buf, size_t len, uint64_t seed);
+/* The second half of it. */
+int read_back(struct target *t, uint64_t lba, void *buf, size_t len, uint64_t seed);
 uint64_t clock_ms(void);
 /* What a block of a seed holds at byte at: a word for each eight bytes. */
 void fill(void *buf, size_t len, uint64_t at, uint64_t seed);

@@ -17,18 +17,8 @@
 static bool write_and_compare(struct target *t, uint64_t seed, const char *name)
 {
 	char *buf = nvme_alloc(LEN, 0);
-	uint64_t blocks = LEN / t->ns.block_size;
-	int rc = buf ? 0 : -ENOMEM;
+	int rc = buf ? write_and_read(t, 16, buf, LEN, seed) : -ENOMEM;
 
-	if (buf) {
-		fill(buf, LEN, 0, seed);
-		rc = run_cmd(t, NVME_WRITE, 16, blocks, buf, LEN, NULL);
-		memset(buf, 0, LEN);
-		if (!rc)
-			rc = run_cmd(t, NVME_READ, 16, blocks, buf, LEN, NULL);
-		if (!rc && differs(buf, LEN, 0, seed) >= 0)
-			rc = -EILSEQ;
-	}
 	nvme_free(buf);
 	return !rc || check(false, name, "%s", strerror(-rc));
 }

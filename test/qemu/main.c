@@ -140,6 +140,24 @@ int run_cmd(struct target *t, enum nvme_op op, uint64_t lba, uint64_t blocks, vo
 	return run_cmdv(t, op, lba, blocks, &v, buf ? 1 : 0, status);
 }
 
+int read_back(struct target *t, uint64_t lba, void *buf, size_t len, uint64_t seed)
+{
+	int rc;
+
+	memset(buf, 0, len);
+	rc = run_cmd(t, NVME_READ, lba, len / t->ns.block_size, buf, len, NULL);
+	return rc ? rc : differs(buf, len, 0, seed) < 0 ? 0 : -EILSEQ;
+}
+
+int write_and_read(struct target *t, uint64_t lba, void *buf, size_t len, uint64_t seed)
+{
+	int rc;
+
+	fill(buf, len, 0, seed);
+	rc = run_cmd(t, NVME_WRITE, lba, len / t->ns.block_size, buf, len, NULL);
+	return rc ? rc : read_back(t, lba, buf, len, seed);
+}
+
 /* ---- which one ---- */
 
 static const struct {
