@@ -432,6 +432,8 @@ int ns_learn(struct nvme_ctrlr *c, uint32_t nsid, const struct nvme_id_ns *id,
 void ns_lose(struct nvme_ctrlr *c, uint32_t nsid, int why);
 /* Lock held: the next that is known, whatever it is; 0: there is none. */
 uint32_t ns_known_after(const struct nvme_ctrlr *c, uint32_t nsid);
+/* The one that can be used, or one that cannot; NULL: there is none. Any thread. */
+const struct nvme_ns *ns_find(const struct nvme_ctrlr *c, uint32_t nsid);
 /* Asks the controller anew, of one namespace or of all. Without the lock. */
 int ns_refresh(struct nvme_ctrlr *c, uint32_t nsid);
 static inline int ns_unusable(const struct nvme_ns *ns)

@@ -251,7 +251,7 @@ int ns_read_all(struct nvme_ctrlr *c, struct base_err *err)
 				     c->info.address);
 }
 
-static const struct nvme_ns *find(const struct nvme_ctrlr *c, uint32_t nsid)
+const struct nvme_ns *ns_find(const struct nvme_ctrlr *c, uint32_t nsid)
 {
 	const struct nvme_ns *ns = NULL;
 
@@ -295,7 +295,7 @@ int nvme_ns_next(const struct nvme_ctrlr *c, uint32_t after, struct nvme_ns_info
 
 int nvme_ns_get(const struct nvme_ctrlr *c, uint32_t nsid, struct nvme_ns_info *out)
 {
-	const struct nvme_ns *ns = find(c, nsid);
+	const struct nvme_ns *ns = ns_find(c, nsid);
 
 	if (!ns)
 		return -ENOENT;

@@ -10,16 +10,7 @@
 
 #include "nvme/internal.h"
 
-
 /* ---- checking ---- */
-
-static const struct nvme_ns *find_ns(const struct nvme_ctrlr *c, uint32_t nsid)
-{
-	for (unsigned i = 0; i < c->nns; i++)
-		if (c->ns[i].info.nsid == nsid && !ns_unusable(&c->ns[i]))
-			return &c->ns[i];
-	return NULL;
-}
 
 /* The namespace of the command at hand. */
 static int choose_ns(struct nvme_qpair *q, uint32_t nsid)
@@ -29,8 +20,8 @@ static int choose_ns(struct nvme_qpair *q, uint32_t nsid)
 	if (q->ns->info.nsid == nsid && nsid && !ns_unusable(q->ns))
 		return 0;
 	q->ns = &nvme_no_ns;
-	ns = find_ns(q->c, nsid);
-	if (!ns)
+	ns = ns_find(q->c, nsid);
+	if (!ns || ns_unusable(ns))
 		return -EINVAL;
 	q->ns = ns;
 	return 0;

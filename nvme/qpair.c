@@ -264,7 +264,6 @@ static void repeat(struct nvme_qpair *q, struct nvme_req *r, unsigned crd)
 		return;
 	}
 	delay_ns = crd ? q->c->crdt[crd - 1] * 100000000ull : 0;
-
 	if (!delay_ns) {
 		req_send(q, r);
 		return;
@@ -311,7 +310,6 @@ static inline int succeeded(struct nvme_qpair *q, struct nvme_req *r, uint32_t d
 	struct nvme_cmd *cmd = r->cmd;
 
 	cmd->result = dw0;
-
 	if (__builtin_expect(cmd->pieces != 1 || cmd->waiting, 0)) {
 		req_end(q, r, 0, 0);
 		return 0;
@@ -417,7 +415,6 @@ bool nvme_pending(const struct nvme_qpair *q)
 	return (status_at_head(q) & NVME_CQE_PHASE) == q->phase;
 }
 
-/* Ends everything, whatever the controller has of it: it must not run any more. */
 /* What a controller that is at large has not taken yet is a command that there is not, and names no memory. */
 static void make_void(struct nvme_qpair *q)
 {
@@ -428,6 +425,7 @@ static void make_void(struct nvme_qpair *q)
 	memset(q->lists, 0, (size_t)q->depth * NVME_PAGE);
 }
 
+/* Ends everything, whatever the controller has of it: it must not run any more. */
 void qpair_finish_all(struct nvme_qpair *q, int rc)
 {
 	struct nvme_cmd *cmd;

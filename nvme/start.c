@@ -234,19 +234,28 @@ static int behavior(struct nvme_ctrlr *c)
 	return tell(c, &sqe, AWAIT_BEHAVIOR);
 }
 
-/* What it may refuse. */
-static int await_polite(struct nvme_ctrlr *c, int next)
+/* What it may refuse: 0 is its answer, with which error in *refused, or 0. */
+static int answered(struct nvme_ctrlr *c, int *refused)
 {
 	struct admin_answer a;
 	int rc = admin_result(c, c->start.handle, &a);
 
+	*refused = rc;
 	if (rc == -EINPROGRESS)
 		return rc;
 	if (rc && !a.status)
 		return base_err_set(&c->start.err, rc, "%s: it does not answer: %s",
 				    c->info.address, strerror(-rc));
-	c->start.step = next;
 	return 0;
+}
+
+static int await_polite(struct nvme_ctrlr *c, int next)
+{
+	int refused, rc = answered(c, &refused);
+
+	if (!rc)
+		c->start.step = next;
+	return rc;
 }
 
 static int await_behavior(struct nvme_ctrlr *c)
@@ -287,14 +296,11 @@ static int streams(struct nvme_ctrlr *c)
 
 static int await_streams(struct nvme_ctrlr *c)
 {
-	struct admin_answer a;
-	int rc = admin_result(c, c->start.handle, &a);
+	int refused, rc = answered(c, &refused);
 
-	if (rc == -EINPROGRESS)
+	if (rc)
 		return rc;
-	if (rc && !a.status)
-		return base_err_set(&c->start.err, rc, "%s: it does not answer: %s", c->info.address, strerror(-rc));
-	atomic_store(&c->streams_on, !rc);
+	atomic_store(&c->streams_on, !refused);
 	c->start.step = SHADOW;
 	return 0;
 }
@@ -321,16 +327,16 @@ static int shadow(struct nvme_ctrlr *c)
 
 static int await_shadow(struct nvme_ctrlr *c)
 {
-	struct admin_answer a;
-	int rc = admin_result(c, c->start.handle, &a);
+	int refused, rc = answered(c, &refused);
 
-	if (rc == -EINPROGRESS)
+	if (rc)
 		return rc;
 	/* Queue pairs that were made with shadows would go on with them. */
-	if (rc && (c->start.kind == START_RESET || !a.status))
-		return base_err_set(&c->start.err, rc, "%s: it refuses doorbells in memory: %s",
-				    c->info.address, strerror(-rc));
-	if (rc) {
+	if (refused && c->start.kind == START_RESET)
+		return base_err_set(&c->start.err, refused,
+				    "%s: it refuses doorbells in memory: %s", c->info.address,
+				    strerror(-refused));
+	if (refused) {
 		ctrlr_free(c, (void *)c->shadow);
 		c->shadow = NULL;
 	}
@@ -378,16 +384,12 @@ static int namespace(struct nvme_ctrlr *c)
 
 static int await_namespace(struct nvme_ctrlr *c)
 {
-	struct admin_answer a;
-	int rc = admin_result(c, c->start.handle, &a);
+	int refused, rc = answered(c, &refused);
 
-	if (rc == -EINPROGRESS)
-		return rc;
-	if (rc && !a.status)
-		return base_err_set(&c->start.err, rc, "%s: it does not answer: %s",
-				    c->info.address, strerror(-rc));
 	if (rc)
-		ns_lose(c, c->start.nsid, rc);
+		return rc;
+	if (refused)
+		ns_lose(c, c->start.nsid, refused);
 	else
 		ns_learn(c, c->start.nsid, (const void *)c->admin.page, NULL);
 	c->start.step = NAMESPACE;
