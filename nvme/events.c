@@ -100,12 +100,20 @@ static void listen(struct nvme_ctrlr *c)
 
 /* ---- looking closer ---- */
 
-static void ask(struct nvme_ctrlr *c, struct nvme_sqe *sqe, int step)
+/* What finds the queue full, or is taken away by a reset, is sent later: the controller does not tell twice. */
+static bool send(struct nvme_ctrlr *c)
 {
-	int handle = admin_start(c, sqe, NVME_ADMIN_TIMEOUT_MS);
+	int handle = admin_start(c, &c->events.sqe, NVME_ADMIN_TIMEOUT_MS);
 
-	c->events.handle = handle;
-	c->events.step = handle < 0 ? IDLE : step;
+	c->events.handle = handle < 0 ? NOT_SENT : handle;
+	return handle >= 0;
+}
+
+static void ask(struct nvme_ctrlr *c, const struct nvme_sqe *sqe, int step)
+{
+	c->events.sqe = *sqe;
+	c->events.step = step;
+	send(c);
 }
 
 static uint32_t log_bytes(unsigned page)
@@ -213,21 +221,27 @@ static void look_closer(struct nvme_ctrlr *c)
 {
 	struct nvme_event_state *e = &c->events;
 	struct admin_answer a;
-	int rc = admin_result(c, e->handle, &a), step = e->step;
+	int rc, step = e->step;
 
-	if (rc == -EINPROGRESS)
+	if (e->handle == NOT_SENT && !send(c))
+		return;
+	rc = admin_result(c, e->handle, &a);
+	if (rc == -ECANCELED && !a.status)
+		e->handle = NOT_SENT;
+	if (rc == -EINPROGRESS || e->handle == NOT_SENT)
 		return;
 	e->step = IDLE;
+	/* What is refused is gone. */
+	if (rc && a.status)
+		memset(e->id, 0, sizeof(*e->id));
 	if (rc == -ETIMEDOUT && !a.status)
 		ctrlr_begin_recovery(c, atomic_load(&c->epoch), "a log page does not come");
-	else if (rc && a.status && step == NAMESPACE)
-		got_namespace(c); /* it is gone: the page is empty */
+	else if (step == NAMESPACE && (!rc || a.status))
+		got_namespace(c);
 	else if (!rc && step == LOG)
 		got_log(c);
 	else if (!rc && step == LIST)
 		identify_next(c);
-	else if (!rc)
-		got_namespace(c);
 }
 
 void events_advance(struct nvme_ctrlr *c)

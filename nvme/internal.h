@@ -134,7 +134,8 @@ struct nvme_event_state {
 	unsigned n;                   /* 0: it is not asked */
 	uint32_t pending[8];          /* told of, and not looked at */
 	unsigned npending;
-	int step, handle;
+	int step, handle;     /* of the command that looks closer; -1: it is still to be sent */
+	struct nvme_sqe sqe;  /* that command */
 	unsigned page, index;
 	uint32_t *ids;         /* a page: a log, or a list of namespaces */
 	struct nvme_id_ns *id; /* another */

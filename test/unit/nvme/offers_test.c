@@ -114,6 +114,59 @@ TEST(nvme_offers, health_and_errors_are_noted)
 	rig_stop(&r);
 }
 
+/* Commands that others have under way: from ADMIN_FREE to ADMIN_LEFT, and back. */
+static void take_slots(struct rig *r, enum admin_state from, enum admin_state to)
+{
+	pthread_mutex_lock(&r->c->lock);
+	for (unsigned i = 0; i < ADMIN_SLOTS; i++)
+		if (r->c->admin.slot[i].state == from)
+			r->c->admin.slot[i].state = (uint8_t)to;
+	pthread_mutex_unlock(&r->c->lock);
+}
+
+static void expect_warning(struct rig *r, uint8_t warning)
+{
+	uint64_t end = nvme_now_ns() + 10000000000ull;
+	struct nvme_events e;
+
+	do {
+		nvme_poll_events(r->c);
+		nvme_get_events(r->c, &e);
+	} while (r->c->events.step && nvme_now_ns() < end);
+	EXPECT_EQ_INT(warning, e.critical_warning);
+}
+
+static void wait_for_log(struct rig *r)
+{
+	uint64_t end = nvme_now_ns() + 10000000000ull;
+
+	while (!r->c->events.step && nvme_now_ns() < end)
+		nvme_poll_events(r->c);
+}
+
+TEST(nvme_offers, what_it_tells_is_looked_at_though_the_admin_queue_is_full_or_a_reset_comes_between)
+{
+	struct nvmet_opts t = { .size = 8 * MiB, .events = true };
+	struct rig r;
+
+	rig_start(&r, &t, 8);
+	nvme_poll_events(r.c);
+	take_slots(&r, ADMIN_FREE, ADMIN_LEFT);
+	atomic_store(&r.p.t->f.ailing, true);
+	wait_for_log(&r);
+	EXPECT_EQ_INT(-1, r.c->events.handle);
+	take_slots(&r, ADMIN_LEFT, ADMIN_FREE);
+	expect_warning(&r, 4);
+	atomic_store(&r.p.t->f.ailing, false);
+	r.c->events.next_log_ns = 0;
+	atomic_store(&r.p.t->f.event, NVME_LOG_SMART << 16 | 1);
+	wait_for_log(&r);
+	EXPECT_GE_INT(r.c->events.handle, 0);
+	ASSERT_OK(nvme_reset(r.c));
+	expect_warning(&r, 0);
+	rig_stop(&r);
+}
+
 static unsigned warnings;
 
 static void count_warnings(enum base_log_level level, const char *component, const char *line, void *arg)
