@@ -96,6 +96,7 @@ static bool same_form(const struct nvme_ns *a, const struct nvme_ns *b)
 {
 	return a->shift == b->shift && a->max_blocks == b->max_blocks &&
 	       a->short_blocks == b->short_blocks && a->boundary_mask == b->boundary_mask &&
+	       a->zero_blocks == b->zero_blocks && a->verify_blocks == b->verify_blocks &&
 	       a->copy_blocks == b->copy_blocks && a->prinfo == b->prinfo && a->meta == b->meta;
 }
 

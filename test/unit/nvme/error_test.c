@@ -366,6 +366,23 @@ TEST(nvme_error, a_controller_that_takes_less_at_once_after_a_reset_gets_less)
 	rig_stop(&r);
 }
 
+TEST(nvme_error, what_transfers_nothing_is_less_then_too_though_metadata_kept_transfers_short_before)
+{
+	struct rig r;
+
+	rig_start(&r, 0);
+	atomic_store(&r.p.t->f.metadata, 64);
+	ASSERT_OK(nvme_reset(r.c));
+	EXPECT_OK(do_cmd(r.q, NVME_WRITE_ZEROES, 0, 256, NULL, 0));
+	/* 64 blocks of a transfer before and after, and 128 of what is none. */
+	atomic_store(&r.p.t->f.mdts, 4);
+	ASSERT_OK(nvme_reset(r.c));
+	EXPECT_OK(do_cmd(r.q, NVME_WRITE_ZEROES, 0, 256, NULL, 0));
+	EXPECT_OK(do_cmd(r.q, NVME_VERIFY, 0, 256, NULL, 0));
+	EXPECT_EQ_INT(1 + 2 + 2, atomic_load(&r.p.t->n.commands));
+	rig_stop(&r);
+}
+
 /* ---- resets that mend nothing ---- */
 
 /* As if the time of the queues that are being made had passed. */
