@@ -431,6 +431,7 @@ int start_run(struct nvme_ctrlr *c, enum start_kind kind, struct base_err *err)
 	pthread_mutex_lock(&c->lock);
 	start_begin(c, kind);
 	for (;;) {
+		ctrlr_look_after(c);
 		admin_poll(c);
 		rc = start_advance(c);
 		pthread_mutex_unlock(&c->lock);

@@ -345,6 +345,24 @@ TEST(nvme_foreign, a_server_that_has_no_room_for_writes_just_now_keeps_its_clien
 	base_log_set_sink(NULL, NULL);
 }
 
+TEST(nvme_foreign, a_doorbell_for_which_there_is_no_room_is_rung_later_while_a_controller_is_set_up)
+{
+	struct nvmet_opts t = { .size = 16 * MiB, .messages = true };
+	struct base_err err = { "" };
+	struct nvme_ctrlr *c;
+	pthread_t thread;
+	struct peer p;
+
+	peer_start(&p, &t);
+	peer_attach(&p, NULL, &c);
+	take_room(&p, c, true);
+	ASSERT_OK(pthread_create(&thread, NULL, listen_soon, &p));
+	EXPECT_OK(start_run(c, START_SETUP, &err));
+	pthread_join(thread, NULL);
+	nvme_detach(c);
+	peer_stop(&p);
+}
+
 /* ---- given up ---- */
 
 #define READS 6u
