@@ -346,8 +346,11 @@ static int share_memory(struct vu *v, const char *path, struct base_err *err)
 	plain = nvme_pool.plain;
 	huge_end = plain;
 	rc = share_file(v, nvme_pool.fd, 0, plain, &plain_end);
-	if (!rc && nvme_pool.size > plain)
+	if (!rc && nvme_pool.size > plain) {
 		rc = share_file(v, nvme_pool.huge_fd, plain, nvme_pool.size - plain, &huge_end);
+		/* It does without them. */
+		rc = v->conn.dead ? rc : 0;
+	}
 	if (rc)
 		return base_err_set(err, rc, "%s: the server does not take our memory: %s", path,
 				    strerror(-rc));

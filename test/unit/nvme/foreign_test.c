@@ -195,6 +195,12 @@ TEST(nvme_foreign, memory_goes_to_a_server_in_pieces_as_far_as_it_takes_it)
 	peer_start(&p, &t);
 	use(&p, NULL, false);
 	EXPECT_EQ_INT(384 * MiB, nvme_pool.plain_end);
+	/* Of another file it takes nothing then, and need not. */
+	nvme_pool.huge_fd = nvme_pool.fd;
+	nvme_pool.size += 2 * MiB;
+	use(&p, NULL, false);
+	nvme_pool.size -= 2 * MiB;
+	nvme_pool.huge_fd = -1;
 	a = nvme_alloc(300 * MiB, 0);
 	EXPECT_TRUE(a);
 	b = nvme_alloc(100 * MiB, 0);
