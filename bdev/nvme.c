@@ -357,13 +357,20 @@ static bool rings(int fd)
 	return fd >= 0 && poll(&p, 1, 0) > 0;
 }
 
+/* Lock held: makes the interrupt's descriptor quiet, and takes note that it was not. True: there is something to poll for. */
+static bool arm(struct nvme_channel *c)
+{
+	if (c->unheard && rings(nvme_qpair_fd(c->q)))
+		c->unheard = 0;
+	return nvme_qpair_arm(c->q);
+}
+
 /* Lock held, when it was time for a look: had there been something to be heard? */
 static void listen_closely(struct nvme_channel *c, struct nvme *n)
 {
 	if (c->deaf || nvme_qpair_fd(c->q) < 0 || !nvme_pending(c->q) || nvme_failed(n->c))
 		return;
-	c->unheard = rings(nvme_qpair_fd(c->q)) ? 0 : c->unheard + 1;
-	if (c->unheard < UNHEARD_MOST)
+	if (rings(nvme_qpair_fd(c->q)) || ++c->unheard < UNHEARD_MOST)
 		return;
 	c->deaf = true;
 	log_warn("%s: its interrupts do not come; who waits looks every millisecond",
@@ -391,7 +398,7 @@ static void quiet(struct nvme_channel *c, struct nvme *n)
 		if (!nvme_outstanding(c->q))
 			set_timer(c, nvme_event_fd(n->c) < 0 ? IDLE_LOOK_MS : 0);
 	}
-	nvme_qpair_arm(c->q);
+	arm(c);
 	/* With commands outstanding the driver's polls see to it now and then. */
 	if (!nvme_outstanding(c->q))
 		nvme_poll_events(n->c);
@@ -500,7 +507,7 @@ static void sleep_for(struct bdev_channel *ch)
 	int ms;
 
 	pthread_mutex_lock(&ch->lock);
-	come = nvme_qpair_arm(c->q);
+	come = arm(c);
 	/* Others may submit while we sleep: the limit holds for them as well. */
 	ms = interval_ms(c);
 	pthread_mutex_unlock(&ch->lock);

@@ -95,6 +95,7 @@ struct nvmet_faults {
 	atomic_bool no_queues;     /* while set, making a queue is never answered */
 	atomic_bool no_streams;    /* while set, turning streams on is refused */
 	atomic_bool silent;        /* while set, no message is read */
+	atomic_bool mute;          /* while set, no interrupt is signalled */
 	atomic_bool frozen;        /* while set, it does nothing, and then first what its queues hold */
 	atomic_bool hold;          /* while set, I/O queues stand still */
 	atomic_bool cfs;           /* fatal status, until the next reset */

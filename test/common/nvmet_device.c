@@ -188,7 +188,7 @@ void nvmet_signal(struct nvmet *t, unsigned vector)
 	uint16_t control;
 
 	memcpy(&control, t->config + CAP_MSIX + 2, 2);
-	if (t->irq[vector] < 0 || t->o.style.mute)
+	if (t->irq[vector] < 0 || t->o.style.mute || atomic_load(&t->f.mute))
 		return;
 	if (t->o.style.msix && (!(control & ENABLED) || control & ALL_MASKED ||
 				t->table[vector].control & 1 || !t->table[vector].address))

@@ -126,6 +126,21 @@ TEST(bdev_nvme_quirks, interrupts_that_do_not_come_are_noticed)
 	rig_stop(&r);
 }
 
+TEST(bdev_nvme_quirks, interrupts_that_are_missed_now_and_then_are_still_listened_to)
+{
+	struct nvmet_opts o = { .size = 16 * MiB };
+	struct rig r;
+
+	rig_start(&r, &o, ",timeout=2");
+	atomic_store(&r.p.t->f.mute, true);
+	EXPECT_GE_INT(slow_reads(&r, 2), 2 * 150);
+	atomic_store(&r.p.t->f.mute, false);
+	EXPECT_LT_INT(slow_reads(&r, 1), 150);
+	atomic_store(&r.p.t->f.mute, true);
+	EXPECT_GE_INT(slow_reads(&r, 2), 2 * 150);
+	rig_stop(&r);
+}
+
 TEST(bdev_nvme_quirks, an_idle_channel_hears_what_the_controller_tells)
 {
 	struct nvmet_opts o = { .size = 16 * MiB, .events = true };
