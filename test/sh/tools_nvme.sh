@@ -26,7 +26,8 @@ for verb in identify smart errors; do
 	refused "${verb}_of_a_file" 1 'not an NVMe device' blobfs-nvme $verb "$tmp/img"
 	refused "${verb}_of_nothing" 1 'No such file' blobfs-nvme $verb "$dev"
 done
-refused namespace_zero 1 'not an NVMe device' blobfs-nvme identify nvme:0000:01:00.0/0
+refused namespace_zero 1 'not an NVMe device: .*no such namespace' blobfs-nvme identify nvme:0000:01:00.0/0
+refused no_timeout 1 'the timeout is 0.1 to 3600 seconds' blobfs-nvme smart nvme:0000:01:00.0,timeout=0
 
 # ---- a controller ----
 serve --size 64M --block 4096 --mdts 4

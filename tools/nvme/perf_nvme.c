@@ -70,12 +70,11 @@ static int open_drive(struct perf *p, struct base_err *err)
 
 	if (!d)
 		return base_err_set(err, -ENOMEM, "out of memory");
-	if (!device_split(p->device, &name)) {
-		free(d);
-		return base_err_set(err, -EINVAL, "%s: not the name of a device", p->device);
+	rc = device_split(p->device, &name, err);
+	if (!rc) {
+		opts.timeout_ms = name.timeout_ms;
+		rc = nvme_attach(name.address, &opts, &d->c, err);
 	}
-	opts.timeout_ms = name.timeout_ms;
-	rc = nvme_attach(name.address, &opts, &d->c, err);
 	if (rc) {
 		free(d);
 		return rc;

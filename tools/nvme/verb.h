@@ -30,8 +30,8 @@ int verb_help(const struct verb *v);
 int parse_device(const struct verb *v, int argc, char **argv, const char **device, bool *json);
 
 /* ---- device.c ---- */
-/* "nvme:ADDRESS[/NSID][,timeout=SECONDS]" taken apart. False: it is no such name. */
-bool device_split(const char *name, struct nvme_name *out);
+/* "nvme:ADDRESS[/NSID][,timeout=SECONDS]" taken apart, or what is wrong with it. */
+int device_split(const char *name, struct nvme_name *out, struct base_err *err);
 /* Attaches for administration, or says why not: 0 or an exit code. */
 int device_attach(const char *name, struct nvme_ctrlr **c, uint32_t *nsid);
 /* Says what went wrong; EXIT_FAILED. */
