@@ -78,12 +78,33 @@ TEST(b, knows_it_failed) { EXPECT_TRUE(false); if (!test_has_failed()) abort(); 
 TEST(c, is_skipped) { SKIP("no reason"); }
 TEST(c, runs_after_the_crash) { EXPECT_OK(0); EXPECT_EQ_MEM("ab", "ab", 2); }
 EOF
-if "${CC:-gcc}" -I"$root" -c "$tmp/t.c" -o "$tmp/t.o" &&
-	"${CXX:-g++}" "$tmp/t.o" "$BUILD/lib/libtestshim.a" $san -lgtest -pthread -o "$tmp/build/test/unit"; then
+cat >"$tmp/hang.c" <<'EOF'
+#include <stdio.h>
+#include <unistd.h>
+#include "test/shim/test.h"
+TEST(a, takes_a_while) { sleep(1); }
+TEST(a, takes_another) { sleep(1); }
+TEST(b, hangs) { for (;;) pause(); }
+TEST(c, hangs_and_talks) { for (;; usleep(100000)) { puts("[ hm ]"); fflush(stdout); } }
+TEST(d, runs_after_them) { sleep(1); }
+TEST(e, hangs_too) { for (;;) pause(); }
+TEST(f, is_given_up) { }
+EOF
+built() { # FILE
+	"${CC:-gcc}" -I"$root" -c "$tmp/$1.c" -o "$tmp/$1.o" &&
+		"${CXX:-g++}" "$tmp/$1.o" "$BUILD/lib/libtestshim.a" $san -lgtest -pthread -o "$tmp/build/test/unit"
+}
+if built t; then
 	expect a_crashing_test_is_named_and_the_others_run unit 1 '2 passed, 5 failed, 1 skipped' \
 		'FAILED a.crashes: killed by SIGABRT' 'FAILED b.fails_in_a_call' \
 		'FAILED b.goes_on_after' 't.c:6' '(Input/output error)' \
 		'FAILED b.fails_in_a_thread' 'with 7' 'c.is_skipped: no reason'
+	built hang
+	export TEST_TIMEOUT=2
+	expect hanging_tests_are_named_and_not_waited_for unit 1 '3 passed, 4 failed' \
+		'FAILED b.hangs: did not end within 2 s' 'FAILED c.hangs_and_talks: did not' 'FAILED e.hangs_too: did not' \
+		'FAILED unit: 1 tests did not run'
+	unset TEST_TIMEOUT
 else
 	echo "not ok runner/gtest: could not build against $BUILD/lib/libtestshim.a"
 	status=1
