@@ -9,12 +9,15 @@ text='bytes-that-only-the-log-carries'
 new_image 64M
 mount_image
 for i in 1 2 3 4 5; do echo "$text-$i" >"$mnt/little$i"; done
+inode=$(stat -c %i "$mnt/little3")
 sync "$mnt"/little*; kill -9 "$pid"
 await_end "$pid"
 umount "$mnt"
 check_image crashed
 blobfs dump "$img" log -v | grep -q 'put carried' && good in_the_log || bad in_the_log 'nothing is carried'
 [ "$(blobfs cat "$img" /little3)" = "$text-3" ] && good read_from_there || bad read_from_there "it reads: $(blobfs cat "$img" /little3)"
+blobcli "$img" export "$inode" "$tmp/exported" && [ "$(cat "$tmp/exported")" = "$text-3" ] && good exported_from_there ||
+	bad exported_from_there "what is exported: $(tr -d '\0' <"$tmp/exported")"
 
 # A copy of metadata: all of it, checksums right, and none of the bytes.
 blobfs metadump "$img" "$tmp/meta" && ! grep -aq "$text" "$tmp/meta" && good no_data || bad no_data 'the bytes are in it'

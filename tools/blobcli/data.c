@@ -44,15 +44,30 @@ struct out {
 	bool sparse; /* holes need not be written */
 };
 
+/* Are these blocks zeroes from the first on? *e ends where that changes: what the log carries is in no run. */
+static bool is_zeroes(struct bs_blob *blob, uint64_t block, uint64_t max, struct bs_extent *e)
+{
+	struct bs_carried_range r;
+	bool zeroes;
+
+	bs_map_lookup(blob, block, max, e);
+	zeroes = e->flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN);
+	if (!zeroes || !bs_carried_next(blob, block, e->count, &r))
+		return zeroes;
+	zeroes = r.block > block;
+	e->count = zeroes ? r.block - block : 1;
+	return zeroes;
+}
+
 /* One piece that ends with its run or hole; *n: how long it is. */
 static int copy_piece(struct cli *c, struct bs_blob *blob, const struct out *out, uint64_t at, uint64_t end, uint64_t *n)
 {
 	struct bs_extent e;
+	bool zeroes = is_zeroes(blob, at / BS_BLOCK, div_round_up(end, BS_BLOCK) - at / BS_BLOCK, &e);
 	int skip;
 
-	bs_map_lookup(blob, at / BS_BLOCK, div_round_up(end, BS_BLOCK) - at / BS_BLOCK, &e);
 	*n = MIN(end, (e.block + e.count) * BS_BLOCK) - at;
-	if (e.flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN) && out->sparse)
+	if (zeroes && out->sparse)
 		return lseek(out->fd, (off_t)*n, SEEK_CUR) < 0 ? fail_file(c, out->path) : EXIT_OK;
 	*n = MIN(*n, PIECE);
 	skip = cli_pread(c, blob, at, (uint32_t)*n);
