@@ -19,6 +19,7 @@ refused init_nonsense 2 "'much' is not a size" blobcli "$img" init much
 is init 0 '' blobcli "$img" init 64M
 refused init_again 1 'holds a BlobFS' blobcli "$img" init
 refused init_over_another_size 2 'has its size' blobcli "$img" init 80M
+refused init_readonly 1 'nothing is written with --readonly' blobcli "$img" -r init --force
 is init_forced 0 '' blobcli "$img" init --force
 same owner blobcli "$(b --json info | json 'd["owner"]')"
 
@@ -112,6 +113,7 @@ same text_that_looks_like_an_option --json "$(b read 2 0 6)"
 refused no_store 1 'not a BlobFS\|no BlobFS\|not a store\|superblock' blobcli toobig list
 is help 0 'snapshot' blobcli --help
 is help_verb 0 'LENGTH' blobcli help read
+is help_init 0 'SIZE makes the image file' blobcli help init
 is help_of_several 0 'xattr remove' blobcli help xattr
 refused help_of_none 2 "no verb 'x'" blobcli help x
 is version 0 '^blobcli ' blobcli --version

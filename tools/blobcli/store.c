@@ -206,6 +206,10 @@ int cli_init(struct cli *c, const struct options *opt, int argc, char **argv)
 
 	if (rc)
 		return rc;
+	if (opt->readonly) {
+		cli_error(c, "init: nothing is written with --readonly");
+		return EXIT_FAILED;
+	}
 	if (in_use(c, true) || (!opt->force && holds_something(c)))
 		return EXIT_FAILED;
 	rc = format(c, size, &err);

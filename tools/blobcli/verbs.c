@@ -30,6 +30,9 @@ static const struct verb verbs[] = {
 	{ "xattr remove", "ID NAME", "remove an attribute", 2, 2, true, false, verb_xattr_remove },
 };
 
+/* Works on no open store, and so is not among the others. */
+static const struct verb init = { "init", "[SIZE]", "make a store; SIZE makes the image file, too", 0, 1, true, false, NULL };
+
 const struct verb *cli_verb(unsigned i)
 {
 	return i < ARRAY_SIZE(verbs) ? &verbs[i] : NULL;
@@ -143,7 +146,7 @@ static void print_all(const struct cli *c)
 		printf("Usage: blobcli DEVICE [options] [VERB …]\n"
 		       "Works on the blobs of a store. Without a verb: a shell, which takes the same verbs line by line.\n\n");
 	if (!c->shell)
-		printf("  %-12s %-20s %s\n", "init", "[SIZE]", "make a store; SIZE makes the image file, too");
+		print_verb(&init);
 	for (unsigned i = 0; i < ARRAY_SIZE(verbs); i++)
 		print_verb(&verbs[i]);
 	if (c->shell)
@@ -158,23 +161,24 @@ static void print_all(const struct cli *c)
 int cli_help(struct cli *c, int n, char **word)
 {
 	const struct verb *v;
-	int used = 0;
+	bool found;
+	int used;
 
 	if (!n) {
 		print_all(c);
 		return EXIT_OK;
 	}
-	v = cli_find(n, word, &used);
-	used = 0;
+	v = !c->shell && strcmp(word[0], init.name) == 0 ? &init : cli_find(n, word, &used);
+	found = v != NULL;
 	if (v)
 		print_verb(v);
 	for (unsigned i = 0; !v && i < ARRAY_SIZE(verbs); i++) {
 		if (strncmp(verbs[i].name, word[0], strlen(word[0])) || verbs[i].name[strlen(word[0])] != ' ')
 			continue;
 		print_verb(&verbs[i]); /* "xattr": all of them */
-		used = 1;
+		found = true;
 	}
-	if (used || v)
+	if (found)
 		return EXIT_OK;
 	cli_error(c, "no verb '%s'; help lists them", word[0]);
 	return EXIT_USAGE;
