@@ -156,24 +156,31 @@ int verb_clone(struct cli *c, int argc, char **argv)
 	return copy(c, argc, argv, false);
 }
 
-int verb_delete(struct cli *c, int argc, char **argv)
+static int delete(struct cli *c, struct bs_blob **blob, int n)
 {
-	struct bs_blob **blob = get_blobs(c, argc, argv);
 	struct bs_txn *txn;
-	int rc;
+	int rc = bs_txn_begin(c->bs, BS_TXN_FREES, &txn);
 
-	if (!blob)
-		return EXIT_FAILED;
-	rc = bs_txn_begin(c->bs, BS_TXN_FREES, &txn);
-	for (int i = 0; i < argc && !rc; i++) {
+	for (int i = 0; i < n && !rc; i++) {
 		rc = bs_txn_delete(txn, blob[i]);
 		if (rc)
 			bs_txn_cancel(txn);
 	}
 	if (!rc)
 		rc = cli_commit(c, txn);
-	put_blobs(blob, argc);
 	return rc ? cli_fail(c, 0, rc) : EXIT_OK;
+}
+
+int verb_delete(struct cli *c, int argc, char **argv)
+{
+	struct bs_blob **blob = get_blobs(c, argc, argv);
+	int rc;
+
+	if (!blob)
+		return EXIT_FAILED;
+	rc = delete(c, blob, argc);
+	put_blobs(blob, argc);
+	return rc;
 }
 
 /* ---- import ---- */
@@ -196,13 +203,8 @@ int verb_import(struct cli *c, int argc, char **argv)
 	blob = bs_blob_get(c->bs, id);
 	rc = cli_copy_in(c, blob, fd, argv[0], 0, true);
 	cli_close_file(fd);
+	if (rc)
+		delete(c, &blob, 1); /* what is not there whole is not left behind */
 	bs_blob_put(blob);
-	if (!rc)
-		return say_ids(c, &id, 1, false);
-	/* What is not there whole is not left behind. */
-	char text[24], *name = text;
-
-	snprintf(text, sizeof(text), "%" PRIu64, id);
-	verb_delete(c, 1, &name);
-	return EXIT_FAILED;
+	return rc ? rc : say_ids(c, &id, 1, false);
 }

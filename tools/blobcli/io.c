@@ -125,18 +125,3 @@ int cli_resize(struct cli *c, struct bs_blob *blob, uint64_t size)
 	bs_txn_cancel(txn);
 	return rc;
 }
-
-uint64_t cli_mapped_end(struct bs_blob *blob)
-{
-	uint64_t at = 0, end = 0;
-	struct bs_extent e;
-
-	for (;;) {
-		bs_map_lookup(blob, at, UINT64_MAX >> 24, &e);
-		if (e.flags & BS_RUN_HOLE && e.count == UINT64_MAX >> 24)
-			return end;
-		at += e.count;
-		if (!(e.flags & BS_RUN_HOLE))
-			end = at;
-	}
-}

@@ -121,7 +121,8 @@ static struct json_object *run_json(const struct bs_extent *e)
 /* To the array, or as lines. */
 static void show_runs(struct bs_blob *blob, uint64_t runs, struct json_object *array)
 {
-	uint64_t end = cli_mapped_end(blob), shown = 0;
+	const uint64_t end = CLI_SIZE_MAX / BS_BLOCK;
+	uint64_t shown = 0;
 	struct bs_extent e;
 	char flags[64];
 

@@ -50,8 +50,6 @@ int cli_split(char *line, char **word, int max, const char **why)
 			in++;
 		if (!*in || *in == '#')
 			return n;
-		if (out > in)
-			out = in;
 		if (n == max) {
 			*why = "too many words in a line";
 			return -1;

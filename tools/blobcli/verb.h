@@ -81,8 +81,6 @@ int cli_pwrite(struct cli *c, struct bs_blob *blob, const uint8_t *data, uint64_
 int cli_resize(struct cli *c, struct bs_blob *blob, uint64_t size);
 /* Ends the transaction and waits until it is durable. */
 int cli_commit(struct cli *c, struct bs_txn *txn);
-/* The end of what runs map, in blocks. */
-uint64_t cli_mapped_end(struct bs_blob *blob);
 
 /* ---- data.c ---- */
 
