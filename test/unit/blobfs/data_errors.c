@@ -111,6 +111,19 @@ static void faulty_make(struct faulty *f)
 	data_mount(&f->w, opts);
 }
 
+/* With a file on it: n bytes of `block`, synced. */
+static struct bfs_file *faulty_file(struct faulty *f, size_t n)
+{
+	struct bfs_file *file;
+
+	faulty_make(f);
+	file = data_open(&f->w, "/f", O_RDWR | O_CREAT);
+	fill_bytes(block, n, 5);
+	ASSERT_EQ_INT((int64_t)n, bfs_pwrite(file, block, n, 0));
+	ASSERT_OK(bfs_fsync(file, false));
+	return file;
+}
+
 static void fail_data(struct faulty *f, int op, uint64_t count)
 {
 	struct bdev_fault fault = {
@@ -184,11 +197,7 @@ static void raise_over_garbage(unsigned failures, int rc)
 	struct bfs_file *file;
 	struct faulty f;
 
-	faulty_make(&f);
-	file = data_open(&f.w, "/f", O_RDWR | O_CREAT);
-	fill_bytes(block, 3200, 7);
-	ASSERT_EQ_INT(3200, bfs_pwrite(file, block, 3200, 0));
-	ASSERT_OK(bfs_fsync(file, false));
+	file = faulty_file(&f, 3200);
 	ASSERT_OK(bfs_sync_range(file, 0, 0, true));
 	ASSERT_OK(bfs_truncate(f.w.fs, NULL, bfs_file_ino(file), 2240));
 	ASSERT_OK(bfs_fsync(file, false));
@@ -232,12 +241,8 @@ TEST(bfs_data_errors, a_failed_read_is_an_error_and_leaves_nothing_behind)
 	struct bfs_file *file, *direct;
 	struct faulty f;
 
-	faulty_make(&f);
-	file = data_open(&f.w, "/f", O_RDWR | O_CREAT);
+	file = faulty_file(&f, 100000);
 	direct = data_open(&f.w, "/f", O_RDWR | O_DIRECT);
-	fill_bytes(block, 100000, 5);
-	ASSERT_EQ_INT(100000, bfs_pwrite(file, block, 100000, 0));
-	ASSERT_OK(bfs_fsync(file, false));
 	ASSERT_OK(bfs_advise(file, 0, 0, BFS_ADV_DONTNEED));
 	fail_data(&f, BDEV_READ, 1);
 	ASSERT_ERR(-EIO, bfs_pread(file, back, 100000, 0));
@@ -279,11 +284,7 @@ TEST(bfs_data_errors, a_frozen_store_reads_and_refuses_the_rest)
 	struct bfs_file *file;
 	struct faulty f;
 
-	faulty_make(&f);
-	file = data_open(&f.w, "/f", O_RDWR | O_CREAT);
-	fill_bytes(block, 50000, 6);
-	ASSERT_EQ_INT(50000, bfs_pwrite(file, block, 50000, 0));
-	ASSERT_OK(bfs_fsync(file, false));
+	file = faulty_file(&f, 50000);
 	ASSERT_EQ_INT(10, bfs_pwrite(file, "0123456789", 10, 0));
 	fail_data(&f, BDEV_WRITE, UINT64_MAX);
 	ASSERT_LT_INT(bfs_fsync(file, false), 0);
