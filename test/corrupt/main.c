@@ -21,6 +21,7 @@
 
 #include "base/dma.h"
 #include "base/log.h"
+#include "test/common/scale.h"
 #include "test/corrupt/corrupt.h"
 
 #define CASES 15000
@@ -315,15 +316,6 @@ static bool same_again(const struct run *run)
 	else
 		printf("not ok corrupt/images_are_the_same_each_time: %08x, then %08x\n", digest, other);
 	return other == digest;
-}
-
-/* As the test driver asks for where a sanitizer slows everything. */
-static uint64_t scaled(uint64_t n)
-{
-	const char *scale = getenv("TEST_SCALE");
-	double d = scale ? strtod(scale, NULL) * (double)n : (double)n;
-
-	return d < 1 ? 1 : (uint64_t)d;
 }
 
 static void quiet(enum base_log_level level, const char *component, const char *line, void *arg)

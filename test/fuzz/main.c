@@ -14,19 +14,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "test/common/scale.h"
 #include "test/fuzz/fuzz.h"
 
 #define CHANGES 12 /* of each input of the corpus */
 
 static uint8_t input[FUZZ_INPUT_MAX];
-
-/* As the test driver asks for where a sanitizer slows everything. */
-static int changes(void)
-{
-	const char *scale = getenv("TEST_SCALE");
-
-	return MAX(1, (int)(CHANGES * (scale ? strtod(scale, NULL) : 1.0)));
-}
 
 static void die(const char *path)
 {
@@ -107,7 +100,7 @@ static bool replay(const struct fuzz_target *t, const char *path, uint64_t seed)
 		alarm(120);
 		t->run(input, size);
 		memcpy(original, input, size);
-		for (int i = 0; i < changes(); i++) {
+		for (uint64_t i = 0; i < scaled(CHANGES); i++) {
 			memcpy(input, original, size);
 			n = change(input, size, &r);
 			t->run(input, n);
@@ -147,7 +140,7 @@ static bool replay_all(const struct fuzz_target *t, const char *corpus, uint64_t
 	if (bad || !inputs)
 		printf("not ok fuzz/%s: %u of %d inputs\n", t->name, bad, inputs);
 	else
-		printf("ok fuzz/%s: %d inputs, each with %d changes\n", t->name, inputs, changes());
+		printf("ok fuzz/%s: %d inputs, each with %" PRIu64 " changes\n", t->name, inputs, scaled(CHANGES));
 	return !bad && inputs;
 }
 

@@ -13,6 +13,7 @@
 
 #define BS_MUTATIONS
 #include "blob/mutation.h"
+#include "test/common/scale.h"
 #include "test/powercut/powercut.h"
 
 #define SECONDS 40u /* of the processor, for one; most are found in less than one */
@@ -29,13 +30,6 @@ static const struct mutant {
 #undef X
 };
 
-static double scale(void)
-{
-	const char *s = getenv("TEST_SCALE");
-
-	return s ? strtod(s, NULL) : 1.0;
-}
-
 /* In the child: seeds from 1 on, so that what is found once is found again. */
 static int hunt(const struct mutant *m, bool loud)
 {
@@ -46,7 +40,7 @@ static int hunt(const struct mutant *m, bool loud)
 	opt.sample = 100;
 	opt.ops = 200;
 	opt.seconds = m->id ? SECONDS : 0;
-	opt.states = (uint64_t)(1500 * scale()) + 1;
+	opt.states = scaled(1500);
 	bs_mutation = m->id;
 	alarm(15 * SECONDS);
 	return run_seeds(&opt, 1, &seeds) < 0;

@@ -564,7 +564,7 @@ static void on_problem(const struct bs_problem *p, void *arg)
 	finding(arg, "check: %s: %s: %s", p->pass, p->code, p->text);
 }
 
-static bool check_clean(struct run *run, struct bdev *dev)
+bool files_are_clean(struct run *run, struct bdev *dev)
 {
 	struct bfs_check_opts opts = { .size = sizeof(opts), .report = on_problem, .arg = run };
 	struct bfs_check_result result = { 0 };
@@ -653,7 +653,7 @@ static bool load_verify(void *w, struct run *run, uint64_t event, struct bdev *(
 {
 	struct load *l = w;
 
-	if (!check_clean(run, open_state(arg)))
+	if (!files_are_clean(run, open_state(arg)))
 		return false;
 	if (!mount_and_verify(l, run, event, open_state(arg), BFS_RDONLY))
 		return false;

@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "test/common/scale.h"
 #include "test/powercut/powercut.h"
 #include "test/powercut/rocksdb_load.h"
 
@@ -93,13 +94,6 @@ static const struct part {
 #undef ROCKSDB
 };
 
-static double scale(void)
-{
-	const char *s = getenv("TEST_SCALE");
-
-	return s ? strtod(s, NULL) : 1.0;
-}
-
 static void verdict(const struct part *p, bool passed, const char *why)
 {
 	passed = passed != p->must_fail;
@@ -119,7 +113,7 @@ static bool run_part(const struct part *p)
 	opt.ops = opt.ops ? opt.ops : usual.ops;
 	opt.sample = opt.sample ? opt.sample : usual.sample;
 	opt.torn = opt.torn ? opt.torn : usual.torn;
-	opt.states = (uint64_t)((double)opt.states * scale()) + 1;
+	opt.states = scaled(opt.states);
 	if (!seed)
 		base_random(&seed, 4), seed &= 0xffffffff;
 	pid = fork();

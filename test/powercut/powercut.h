@@ -78,6 +78,8 @@ struct workload {
 };
 extern const struct workload store_workload; /* level 1: blobs and transactions */
 extern const struct workload files_workload; /* level 2: files and names */
+/* Checking finds nothing wrong in the file system on this device, which it closes. */
+bool files_are_clean(struct run *run, struct bdev *dev);
 
 struct options {
 	uint64_t seed, ops, sample, states, event, subset;

@@ -280,27 +280,6 @@ void LoadFree(void *w)
 
 /* ---- verifying ---- */
 
-void OnProblem(const struct bs_problem *p, void *arg)
-{
-	finding(static_cast<struct run *>(arg), "check: %s: %s: %s", p->pass, p->code, p->text);
-}
-
-bool IsClean(struct run *run, struct bdev *dev)
-{
-	struct bfs_check_opts opts = {};
-	struct bfs_check_result result = {};
-	struct base_err err = {};
-	int rc;
-
-	opts.size = sizeof(opts);
-	opts.report = OnProblem;
-	opts.arg = run;
-	rc = bfs_check(dev, &opts, &result, &err);
-	if (rc)
-		return finding(run, "check: %s", base_err_text(&err, rc));
-	return result.problems == 0 || finding(run, "check: %" PRIu64 " problems", result.problems);
-}
-
 bool Compare(struct run *run, const std::map<std::string, std::string> &is, const std::map<std::string, std::string> &want)
 {
 	for (const auto &w : want) {
@@ -348,12 +327,12 @@ bool LoadVerify(void *w, struct run *run, uint64_t event, struct bdev *(*open_st
 {
 	const Load *l = static_cast<Load *>(w);
 	struct base_err err = {};
-	struct bdev *dev = open_state(arg);
+	struct bdev *dev;
 	struct bfs *fs;
 	bool ok;
 	int rc;
 
-	if (!IsClean(run, dev)) /* which closes it */
+	if (!files_are_clean(run, open_state(arg)))
 		return false;
 	dev = open_state(arg);
 	rc = MountDevice(dev, false, &fs, &err);

@@ -12,6 +12,7 @@
 #include <pthread.h>
 
 #define TEST_SHIM_IMPLEMENTATION
+#include "test/common/scale.h"
 #include "test/shim/test.h"
 
 namespace {
@@ -115,11 +116,7 @@ void test_note(const char *fmt, ...)
 
 uint64_t test_scaled(uint64_t n)
 {
-	const char *scale = getenv("TEST_SCALE");
-	double scaled = scale ? static_cast<double>(n) * strtod(scale, nullptr)
-			      : static_cast<double>(n);
-
-	return scaled < 1 ? 1 : static_cast<uint64_t>(scaled);
+	return scaled(n);
 }
 
 uint64_t test_cpu_ns(void)
