@@ -21,6 +21,10 @@ refused init_again 1 'holds a BlobFS' blobcli "$img" init
 refused init_over_another_size 2 'has its size' blobcli "$img" init 80M
 refused init_readonly 1 'nothing is written with --readonly' blobcli "$img" -r init --force
 is init_forced 0 '' blobcli "$img" init --force
+raid old.img 64M
+refused init_over_another 1 'holds a linux_raid_member' blobcli old.img init
+is init_over_another_forced 0 '' blobcli old.img init --force
+blkid -p old.img >.out 2>&1 && bad nothing_is_left_of_it "$(cat .out)" || ok nothing_is_left_of_it
 same owner blobcli "$(b --json info | json 'd["owner"]')"
 
 # ---- blobs and bytes

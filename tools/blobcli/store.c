@@ -158,7 +158,7 @@ static bool holds_something(struct cli *c)
 	return rc != 0;
 }
 
-static int format(struct cli *c, uint64_t size, struct base_err *err)
+static int format(struct cli *c, uint64_t size, bool over, struct base_err *err)
 {
 	struct bdev_opts dev_opts = { .size = sizeof(dev_opts), .flags = size ? BDEV_CREATE : 0, .create_size = size };
 	struct bs_format_opts opts = { .size = sizeof(opts), .owner = CLI_OWNER };
@@ -167,7 +167,11 @@ static int format(struct cli *c, uint64_t size, struct base_err *err)
 
 	if (rc)
 		return rc;
-	rc = bs_format(dev, &opts, err);
+	/* Only now, as nobody else can have it open any more. */
+	if (over)
+		rc = tool_wipe_any(c->device, dev);
+	if (!rc)
+		rc = bs_format(dev, &opts, err);
 	bdev_close(dev);
 	return rc;
 }
@@ -212,7 +216,7 @@ int cli_init(struct cli *c, const struct options *opt, int argc, char **argv)
 	}
 	if (in_use(c, true) || (!opt->force && holds_something(c)))
 		return EXIT_FAILED;
-	rc = format(c, size, &err);
+	rc = format(c, size, opt->force && !size, &err);
 	if (!rc)
 		return EXIT_OK;
 	if (absent)

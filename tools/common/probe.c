@@ -171,7 +171,8 @@ int tool_probe_any(const char *device, char *what, size_t len, struct base_err *
 			rc;
 }
 
-int tool_wipe_bdev(struct bdev *dev)
+/* Zeroes where signatures lie. */
+static int wipe_bdev(struct bdev *dev)
 {
 	struct bdev_channel *ch = bdev_channel_borrow(dev);
 	struct place part[3];
@@ -186,7 +187,8 @@ int tool_wipe_bdev(struct bdev *dev)
 	return rc;
 }
 
-int tool_wipe(const char *path)
+/* Every signature libblkid knows. */
+static int wipe_path(const char *path)
 {
 	int fd = open(path, O_RDWR | O_CLOEXEC), rc = 0;
 	blkid_probe pr;
@@ -205,4 +207,9 @@ int tool_wipe(const char *path)
 	blkid_free_probe(pr);
 	close(fd);
 	return rc;
+}
+
+int tool_wipe_any(const char *device, struct bdev *dev)
+{
+	return tool_is_path(device) ? wipe_path(device) : wipe_bdev(dev);
 }

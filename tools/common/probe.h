@@ -14,10 +14,8 @@
 int tool_probe(const char *path, char *what, size_t len);
 /* The same for any name of a device; what is no path is read through the block-device port. err: why it cannot look. */
 int tool_probe_any(const char *device, char *what, size_t len, struct base_err *err);
-/* Zeroes where signatures lie on a device that is no path, opened for writing. 0 or negative errno. */
+/* Removes what it may find, from a device that is open for writing as dev. 0 or negative errno. */
 struct bdev;
-int tool_wipe_bdev(struct bdev *dev);
-/* Removes every signature libblkid knows. 0 or negative errno. */
-int tool_wipe(const char *path);
+int tool_wipe_any(const char *device, struct bdev *dev);
 
 #endif

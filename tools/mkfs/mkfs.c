@@ -252,7 +252,7 @@ static int make(const struct request *rq, uint64_t *size)
 	*size = bdev_info(dev)->size;
 	/* Only now, as nobody else can have it open any more. */
 	if (rq->force && strncmp(rq->device, "ram:", 4))
-		rc = tool_is_path(rq->device) ? tool_wipe(rq->device) : tool_wipe_bdev(dev);
+		rc = tool_wipe_any(rq->device, dev);
 	if (rc) {
 		tool_error("%s: cannot remove old signatures: %s", rq->device, strerror(-rc));
 	} else {
