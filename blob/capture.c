@@ -80,7 +80,7 @@ static int emit_runs(struct page *p, const struct bs_blob *blob, uint64_t *key)
 	rec.len = n * (uint32_t)sizeof(disk[0]);
 	if (!emit(p, &rec))
 		return -1;
-	*key = run[n - 1].logical + (uint64_t)run[n - 1].count;
+	*key = bs_run_end(&run[n - 1]);
 	return 1;
 }
 

@@ -64,6 +64,8 @@ struct bs_run { /* a run in memory: 16 bytes, as on the device */
 };
 static_assert(sizeof(struct bs_run) == 16, "runs are 16 bytes in memory");
 static inline uint64_t bs_run_phys(const struct bs_run *r) { return (uint64_t)r->phys_hi << 24 | r->phys_lo; }
+/* Not in 40 bits, as the compiler reckons with such fields: a run may end where no other can begin. */
+static inline uint64_t bs_run_end(const struct bs_run *r) { return (uint64_t)r->logical + r->count; }
 void bs_run_set(struct bs_run *r, uint64_t logical, uint64_t phys, uint64_t count, unsigned flags);
 void bs_run_to_disk(const struct bs_run *r, struct bs_run_disk *d);
 void bs_run_from_disk(const struct bs_run_disk *d, struct bs_run *r);

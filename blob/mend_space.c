@@ -106,7 +106,7 @@ static int each_run(struct bs *bs, int (*fn)(struct bs *bs, uint64_t blob, const
 		while (!rc && (n = bs_runmap_copy(&blob->map, from, runs, ARRAY_SIZE(runs))) > 0) {
 			for (unsigned i = 0; i < n && !rc; i++)
 				rc = fn(bs, blob->id, &runs[i], arg);
-			from = runs[n - 1].logical + runs[n - 1].count;
+			from = bs_run_end(&runs[n - 1]);
 		}
 	}
 	return rc;

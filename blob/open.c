@@ -180,7 +180,7 @@ static int claim_blob(struct bs *bs, struct bs_blob *blob, struct base_err *err)
 			if (rc && !(rc == -EUCLEAN && bs->reporter))
 				return rc;
 		}
-		from = runs[n - 1].logical + runs[n - 1].count;
+		from = bs_run_end(&runs[n - 1]);
 	}
 	return 0;
 }

@@ -24,11 +24,6 @@ static int chunk_cmp(const struct bs_chunk *a, const struct bs_chunk *b)
 
 BS_RB_GENERATE(bs_chunk_tree, bs_chunk, node, chunk_cmp)
 
-static uint64_t run_end(const struct bs_run *r)
-{
-	return (uint64_t)r->logical + r->count;
-}
-
 /* ---- chunks and the pool ---- */
 
 static struct bs_chunk *chunk_alloc(uint16_t cap)
@@ -148,7 +143,7 @@ static unsigned run_after(const struct bs_chunk *c, uint64_t block)
 	while (lo < hi) {
 		unsigned mid = (lo + hi) / 2;
 
-		if (run_end(&c->run[mid]) > block)
+		if (bs_run_end(&c->run[mid]) > block)
 			hi = mid;
 		else
 			lo = mid + 1;
@@ -184,7 +179,7 @@ void bs_runmap_lookup(const struct bs_runmap *map, uint64_t block, uint64_t max,
 	out->block = block;
 	if (r && r->logical <= block) {
 		out->phys = bs_run_phys(r) + (block - r->logical);
-		out->count = MIN(max, run_end(r) - block);
+		out->count = MIN(max, bs_run_end(r) - block);
 		out->flags = r->flags;
 		return;
 	}
@@ -214,7 +209,7 @@ uint64_t bs_runmap_end(const struct bs_runmap *map)
 {
 	struct bs_chunk *c = RB_MAX(bs_chunk_tree, (struct bs_chunk_tree *)&map->chunks);
 
-	return c ? run_end(&c->run[c->n - 1]) : 0;
+	return c ? bs_run_end(&c->run[c->n - 1]) : 0;
 }
 
 /* ---- changing ---- */
@@ -336,11 +331,11 @@ static void del_in_chunk(struct bs_runmap *map, struct bs_chunk *c, unsigned i, 
 	unsigned j;
 
 	if (r->logical < block) {
-		sink_part(map, r, block, run_end(r) - block, sink);
+		sink_part(map, r, block, bs_run_end(r) - block, sink);
 		r->count = block - r->logical;
 		i++;
 	}
-	for (j = i; j < c->n && run_end(&c->run[j]) <= end; j++)
+	for (j = i; j < c->n && bs_run_end(&c->run[j]) <= end; j++)
 		;
 	if (j < c->n && c->run[j].logical < end) {
 		r = &c->run[j];
@@ -368,7 +363,7 @@ void bs_runmap_del(struct bs_runmap *map, uint64_t block, uint64_t count, struct
 	r = map_after(map, block, &c, &i);
 	if (!r || r->logical >= end || block == end)
 		return;
-	if (r->logical < block && run_end(r) > end) {
+	if (r->logical < block && bs_run_end(r) > end) {
 		right = *r;
 		cut_head(&right, end - r->logical);
 		sink_part(map, r, block, end - block, sink);
@@ -385,7 +380,7 @@ void bs_runmap_del(struct bs_runmap *map, uint64_t block, uint64_t count, struct
 
 static bool continues(const struct bs_run *a, const struct bs_run *b)
 {
-	return run_end(a) == b->logical && bs_run_phys(a) + a->count == bs_run_phys(b) &&
+	return bs_run_end(a) == b->logical && bs_run_phys(a) + a->count == bs_run_phys(b) &&
 	       a->flags == b->flags;
 }
 
@@ -500,8 +495,8 @@ static void share_part(struct bs_runmap *map, uint64_t at, uint64_t block, uint6
 	if (!r || r->logical >= end || !to_be_shared(r))
 		return;
 	first = MAX(r->logical, block);
-	to = MIN(run_end(r), end);
-	if (first == r->logical && to == run_end(r))
+	to = MIN(bs_run_end(r), end);
+	if (first == r->logical && to == bs_run_end(r))
 		return;
 	bs_run_set(&part, first, bs_run_phys(r) + (first - r->logical), to - first,
 		   r->flags | BS_RUN_SHARED);
@@ -531,14 +526,14 @@ void bs_runmap_share(struct bs_runmap *map, uint64_t block, uint64_t count, stru
 	/* The two runs that may reach out of the range, then all within it. */
 	share_part(map, block, block, end, spare);
 	share_part(map, end - 1, block, end, spare);
-	for (at = block; (r = map_after(map, at, &c, &i)) && r->logical < end; at = run_end(r)) {
-		if (!to_be_shared(r) || r->logical < block || run_end(r) > end)
+	for (at = block; (r = map_after(map, at, &c, &i)) && r->logical < end; at = bs_run_end(r)) {
+		if (!to_be_shared(r) || r->logical < block || bs_run_end(r) > end)
 			continue;
 		r->flags = (r->flags | BS_RUN_SHARED) & 0xff;
 		map->shared += r->count;
 	}
 	for (at = block; (r = map_after(map, at, &c, &i)) && r->logical <= end;) {
-		uint64_t next = run_end(r);
+		uint64_t next = bs_run_end(r);
 
 		join_previous(map, c, i);
 		at = next;
@@ -552,7 +547,7 @@ bool bs_runmap_all_shared(const struct bs_runmap *map, uint64_t block, uint64_t 
 	unsigned i;
 	const struct bs_run *r = map_after(map, block, &c, &i);
 
-	for (; r && r->logical < end; r = map_after(map, run_end(r), &c, &i))
+	for (; r && r->logical < end; r = map_after(map, bs_run_end(r), &c, &i))
 		if (to_be_shared(r))
 			return false;
 	return true;

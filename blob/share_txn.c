@@ -349,7 +349,7 @@ void bs_blob_get_usage(struct bs_blob *blob, struct bs_usage *out)
 			out->exclusive += run[i].count - shared;
 		}
 		if (n)
-			from = run[n - 1].logical + run[n - 1].count;
+			from = bs_run_end(&run[n - 1]);
 		pthread_mutex_unlock(&bs->lock);
 	} while (n);
 }

@@ -416,3 +416,34 @@ TEST(bfs_cache, at_a_power_cut_the_tail_is_old_or_zero)
 	}
 	bdev_close(pc);
 }
+
+TEST(data, the_last_byte_of_the_largest_file_is_as_any_other)
+{
+	struct bfs_repair_opts repair = { .size = sizeof(repair), .flags = BFS_REPAIR_ALL | BFS_REPAIR_REBUILD };
+	struct bfs_repair_result done;
+	struct bfs_file *file;
+	struct bs_usage use;
+	struct bs_blob *blob;
+	struct world w;
+	char c = 0;
+
+	data_make(&w, "64M", (struct bfs_mount_opts){ .flags = BFS_NO_SERVICE });
+	file = data_open(&w, "/f", O_RDWR | O_CREAT);
+	ASSERT_EQ_INT(1, bfs_pwrite(file, "x", 1, BFS_SIZE_MAX - 1));
+	ASSERT_OK(bfs_sync(w.fs));
+	blob = bs_blob_get(bfs_store(w.fs), bfs_file_ino(file));
+	bs_blob_get_usage(blob, &use);
+	EXPECT_EQ_INT(1, use.exclusive);
+	bs_blob_put(blob);
+	bfs_close(file);
+	ASSERT_OK(bfs_unmount(w.fs));
+	bdev_ref(w.keep);
+	ASSERT_OK(bfs_repair(w.keep, &repair, &done, &w.err));
+	data_mount(&w, (struct bfs_mount_opts){ .flags = BFS_NO_SERVICE });
+	file = data_open(&w, "/f", O_RDONLY);
+	ASSERT_EQ_INT(BFS_SIZE_MAX, bfs_file_size(file));
+	ASSERT_EQ_INT(1, bfs_pread(file, &c, 1, BFS_SIZE_MAX - 1));
+	EXPECT_EQ_INT('x', c);
+	bfs_close(file);
+	data_end(&w);
+}
