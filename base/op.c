@@ -136,6 +136,12 @@ enum op_next op_await(struct op *op, int step, int rc)
 	return OP_WAIT;
 }
 
+enum op_next op_later(struct op *op, int step)
+{
+	op->resume = step;
+	return OP_LATER;
+}
+
 enum op_next op_finish(struct op *op)
 {
 	(void)op;
@@ -204,6 +210,10 @@ static bool run(struct op *op)
 			if (atomic_fetch_sub(&op->pending, 1) != 1)
 				return false;
 			next = resume(op);
+		}
+		if (next == OP_LATER) {
+			queue(op);
+			return false;
 		}
 		if (next == OP_END) {
 			/* Children still out would come back to memory that is not ours any more. */

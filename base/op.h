@@ -7,6 +7,7 @@
  *     op_goto(op, STEP)            go on at STEP at once
  *     op_await(op, STEP, rc)       children were started (op_child_begin); go on at STEP when the last
  *                                  of them has called op_child_done. rc != 0 means starting failed.
+ *     op_later(op, STEP)           go on at STEP behind all that is ready to run by now
  *     op_finish(op)                the work is over; op->rc is the result
  * When rc or a child's result is negative it is kept in op->rc (the first one wins) and the op goes on
  * at op->on_error instead of STEP, if on_error is not OP_NO_STEP; on_error is cleared by that jump, so
@@ -31,7 +32,7 @@ BLOBFS_C_BEGIN
 
 #define OP_NO_STEP (-1)
 
-enum op_next { OP_AGAIN, OP_WAIT, OP_END };
+enum op_next { OP_AGAIN, OP_WAIT, OP_LATER, OP_END };
 
 struct op;
 struct op_driver;
@@ -91,6 +92,7 @@ static inline enum op_next op_goto(struct op *op, int step)
 	return OP_AGAIN;
 }
 BLOBFS_API enum op_next op_await(struct op *op, int step, int rc);
+BLOBFS_API enum op_next op_later(struct op *op, int step);
 BLOBFS_API enum op_next op_finish(struct op *op);
 /* Jump to on_error with rc (negative errno), as a failed await does. */
 BLOBFS_API enum op_next op_fail(struct op *op, int rc);

@@ -144,7 +144,9 @@ struct bs_log {
 	bool with_frame, with_flush, with_switch;
 	uint64_t sealed_pos, sealed_lsn; /* end of what is sealed */
 	uint32_t expected;               /* so many may wait soon; 0: the next round need not look for them */
-	uint64_t write_began, write_ns, let_go_ns;
+	uint32_t gather_skip, gather_pause; /* rounds that do not look for them: still to come, in all */
+	pthread_cond_t came;             /* with lock: n_waiters has reached expected */
+	uint64_t write_began, write_ns;
 	uint64_t frame_block, frame_len;
 	uint64_t flush_gen;             /* data_gen when a flush was submitted */
 	_Atomic uint64_t flushed_gen;   /* when the last successful one was */

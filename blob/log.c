@@ -29,6 +29,7 @@ int bs_log_create(struct bs *bs)
 		return -ENOMEM;
 	log->bs = bs;
 	pthread_mutex_init(&log->lock, NULL);
+	pthread_cond_init(&log->came, NULL);
 	TAILQ_INIT(&log->segments);
 	TAILQ_INIT(&log->waiters);
 	TAILQ_INIT(&log->room_waiters);
@@ -112,6 +113,7 @@ void bs_log_destroy(struct bs *bs)
 	bs_ring_free(&log->ring);
 	dma_free(log->frame);
 	dma_free(log->header);
+	pthread_cond_destroy(&log->came);
 	pthread_mutex_destroy(&log->lock);
 	free(log);
 	bs->log = NULL;
@@ -324,7 +326,8 @@ static void commit_start(struct bs *bs, uint64_t lsn, struct op *op)
 			w = NULL;
 		} else {
 			TAILQ_INSERT_TAIL(&log->waiters, w, link);
-			log->n_waiters++;
+			if (++log->n_waiters == log->expected)
+				pthread_cond_signal(&log->came);
 			w->home = async ? home : NULL;
 			watch = async && !log->watched;
 			log->n_async += async;

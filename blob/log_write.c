@@ -10,10 +10,11 @@
  * A failure of any of these I/Os freezes the store: what the medium holds is unknown (R5).
  */
 #include <errno.h>
-#include <sched.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "blob/device.h"
 #include "blob/mutation.h"
@@ -26,32 +27,43 @@ enum { W_SEAL, W_FLUSHED, W_FRAME, W_DURABLE, W_FAIL };
 /*
  * Those who were let go together come back at about the same time, but not before the next round, which would then be for the few that came
  * meanwhile, and so on in turns. So where several were let go, the round begins behind them (W_DURABLE), and they get a moment to come
- * back: at most a quarter of what the last write took, which others can run in.
+ * back: at most a quarter of what the last write took. Where they do not, the next rounds do without, the more of them the longer this goes.
  */
 #define GATHER_FROM 4u /* were let go */
-#define GATHER_MAX_NS 100000u
-#define GATHER_YIELDS 100u
-
-static uint32_t count_waiters(struct bs_log *log)
-{
-	uint32_t n;
-
-	pthread_mutex_lock(&log->lock);
-	n = log->n_waiters;
-	pthread_mutex_unlock(&log->lock);
-	return n;
-}
+#define GATHER_MIN_NS 20000u /* less than it costs to sleep */
+#define GATHER_MAX_NS 1000000u
+#define GATHER_PAUSE_MAX 64u
 
 static void let_them_come(struct bs_log *log)
 {
-	uint64_t now = base_now_ns(), until = now + MIN(log->write_ns / 4, (uint64_t)GATHER_MAX_NS);
+	struct timespec end;
+	int rc = 0;
 
 	if (!log->expected)
 		return;
-	if (now - log->let_go_ns < log->write_ns)
-		for (unsigned i = 0; i < GATHER_YIELDS && count_waiters(log) < log->expected && base_now_ns() < until; i++)
-			sched_yield();
+	clock_gettime(CLOCK_MONOTONIC, &end); /* a clock that no test can stop */
+	end.tv_nsec += (long)MIN(log->write_ns / 4, (uint64_t)GATHER_MAX_NS);
+	end.tv_sec += end.tv_nsec / 1000000000;
+	end.tv_nsec %= 1000000000;
+	pthread_mutex_lock(&log->lock);
+	while (log->n_waiters < log->expected && !rc)
+		rc = pthread_cond_clockwait(&log->came, &log->lock, CLOCK_MONOTONIC, &end);
+	log->gather_pause = rc ? MIN(2 * log->gather_pause + 1, GATHER_PAUSE_MAX) : 0;
+	log->gather_skip = log->gather_pause;
 	log->expected = 0;
+	pthread_mutex_unlock(&log->lock);
+}
+
+/* log->lock held: how many may wait soon, after n were let go. One of them may be the thread that is at this. */
+static uint32_t expect(struct bs_log *log, uint32_t n)
+{
+	if (!log->with_frame || n < GATHER_FROM || log->write_ns / 4 < GATHER_MIN_NS)
+		return 0;
+	if (log->gather_skip) {
+		log->gather_skip--;
+		return 0;
+	}
+	return log->n_waiters + n - 1;
 }
 
 /* What this round has to do; false: nobody waits for anything. */
@@ -241,7 +253,6 @@ static void durable(struct bs_log *log)
 {
 	struct bs_commit_waiters mine = TAILQ_HEAD_INITIALIZER(mine);
 	struct bs_commit_waiter *w, *next;
-
 	uint32_t n = 0;
 
 	pthread_mutex_lock(&log->lock);
@@ -261,11 +272,9 @@ static void durable(struct bs_log *log)
 		n++;
 		atomic_fetch_add(&log->commits, 1);
 	}
-	/* One of them may be the thread that is at this. */
-	log->expected = log->with_frame && n >= GATHER_FROM ? log->n_waiters + n - 1 : 0;
+	log->write_ns = base_now_ns() - log->write_began;
+	log->expected = expect(log, n);
 	pthread_mutex_unlock(&log->lock);
-	log->let_go_ns = base_now_ns();
-	log->write_ns = log->let_go_ns - log->write_began;
 	bs_log_let_go(log, &mine, 0);
 	if (bs_log_wants_checkpoint(log->bs) && bs_ckpt_idle(log->bs))
 		bs_service_kick(log->bs, BS_KICK_CKPT);
@@ -294,7 +303,7 @@ static enum op_next writer_step(struct op *op)
 		return op_await(op, W_DURABLE, 0);
 	case W_DURABLE:
 		durable(log);
-		return log->expected ? op_finish(op) : op_goto(op, W_SEAL);
+		return log->expected ? op_later(op, W_SEAL) : op_goto(op, W_SEAL);
 	case W_FAIL:
 		bs_freeze(log->bs, op->rc, "the log could not be written");
 		return op_finish(op);
@@ -302,7 +311,7 @@ static enum op_next writer_step(struct op *op)
 	return op_bug(op);
 }
 
-/* The writer has found nothing to do, or lets others go first; who came since found it busy and started nothing. */
+/* The writer has found nothing to do; who came since found it busy and started nothing. */
 static void writer_done(struct op *op, void *arg)
 {
 	struct bs_log *log = arg;

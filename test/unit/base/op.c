@@ -360,6 +360,30 @@ TEST(op, ready_ops_run_in_the_order_they_became_ready)
 		EXPECT_EQ_INT(i, order[i]);
 }
 
+static enum op_next later_twice(struct op *op)
+{
+	return op->step < 2 ? op_later(op, op->step + 1) : op_finish(op);
+}
+
+TEST(op, later_is_behind_what_is_ready_but_in_the_same_poll)
+{
+	struct fake_driver f = driver_new();
+	int ids[3] = { 0, 1, 2 };
+	struct op ops[3];
+
+	order_count = 0;
+	for (int i = 0; i < 3; i++) {
+		op_init(&ops[i], "ordered", i == 0 ? later_twice : end_at_once, &f.d, note_order, &ids[i]);
+		op_start(&ops[i]);
+	}
+	EXPECT_EQ_INT(0, order_count);
+	EXPECT_EQ_INT(4, fake_poll(&f));
+	ASSERT_EQ_INT(3, order_count);
+	EXPECT_EQ_INT(1, order[0]);
+	EXPECT_EQ_INT(2, order[1]);
+	EXPECT_EQ_INT(0, order[2]);
+}
+
 /* A parent whose child is an op itself, three deep. */
 struct nest {
 	struct op op;

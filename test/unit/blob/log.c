@@ -588,24 +588,53 @@ static void run_writers(struct writers *w, unsigned threads)
 		pthread_join(t[i], NULL);
 }
 
+static void rig_open_slow(struct rig *r, uint32_t latency_us)
+{
+	struct bs_open_opts opts = { .size = sizeof(opts) };
+	struct bdev *slow;
+
+	rig_make(r, SIZE, true);
+	ASSERT_OK(bdev_open(r->name, NULL, &slow, NULL));
+	ASSERT_OK(bdev_delay_create(slow, latency_us, 0, &r->fault));
+	ASSERT_OK(bs_open(r->fault, &opts, &r->bs, &r->err));
+}
+
 TEST(blob_log_threads, those_who_commit_together_share_writes)
 {
 	static struct writers w;
-	struct bdev *slow;
-	struct bs_open_opts opts = { .size = sizeof(opts) };
 	struct bs_stat st;
 	struct rig r;
 
-	rig_make(&r, SIZE, true);
-	ASSERT_OK(bdev_open(r.name, NULL, &slow, NULL));
-	ASSERT_OK(bdev_delay_create(slow, 1000, 0, &r.fault));
-	ASSERT_OK(bs_open(r.fault, &opts, &r.bs, &r.err));
+	rig_open_slow(&r, 1000);
 	w.r = &r;
 	w.rounds = 30;
 	run_writers(&w, 8);
 	bs_get_stat(r.bs, &st);
 	EXPECT_GE_INT(st.commits, 100);
 	EXPECT_LT_INT(st.log_writes, 8 * 30 * 2 / 3); /* far fewer writes than commits */
+	EXPECT_OK(rig_close(&r));
+	rig_drop(&r);
+}
+
+/* A busy machine may keep some of them away in time: the best of some tries counts. */
+TEST(blob_log_threads, those_who_are_let_go_together_come_back_into_one_write)
+{
+	static struct writers w;
+	struct bs_stat before, after;
+	uint64_t least = UINT64_MAX;
+	struct rig r;
+
+	rig_open_slow(&r, 8000);
+	w.r = &r;
+	w.rounds = 20;
+	for (unsigned i = 0; i < 5 && least > 30; i++) {
+		atomic_store(&w.next, 0);
+		bs_get_stat(r.bs, &before);
+		run_writers(&w, 8);
+		bs_get_stat(r.bs, &after);
+		least = MIN(least, after.log_writes - before.log_writes);
+	}
+	EXPECT_LE_INT(least, 30); /* in turns with those who come meanwhile it would be 40 */
 	EXPECT_OK(rig_close(&r));
 	rig_drop(&r);
 }
