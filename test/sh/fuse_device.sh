@@ -58,7 +58,9 @@ for cmd in (0xc001b101, 0xc00cb101, 0x5421 + 0x100, 0x8010b102, 0xc1085879):
         if e.errno not in (errno.ENOTTY, errno.EINVAL): sys.exit(1)
 END
 if [ "$(id -u)" = 0 ]; then
-	says only_root_may 1 'Operation not permitted' setpriv --reuid 12345 --clear-groups env LD_LIBRARY_PATH="$BUILD/lib" blobfs grow "$mnt"
+	. "$root/test/tools/nobody.sh"
+	for_nobody
+	says only_root_may 1 'Operation not permitted' $as_nobody "$nobodys/bin/blobfs" grow "$mnt"
 fi
 unmount_image
 check_image grown && good grown_image_is_whole

@@ -12,15 +12,16 @@ serve_scripted --size 256M --block 512
 is mkfs 0 '' mkfs.blobfs -q "$dev"
 is mount 0 '' mount.blobfs "$dev" m
 mounted=$tmp/m
-echo kept >m/kept && sync m/kept
-tell stick 1
-timeout -k 5 120 dd if=data of=m/stuck bs=64k count=1 oflag=direct >stuck.err 2>&1 &
+: >m/stuck && : >m/lost && echo kept >m/kept && sync m/kept
+tell after 1 writes stick 1
+timeout -k 5 120 dd if=data of=m/stuck bs=64k count=1 oflag=direct conv=notrunc >stuck.err 2>&1 &
 stuck=$!
-sleep 0.5
-tell lose 1
-timeout -k 5 120 dd if=data of=m/lost bs=64k count=1 oflag=direct >lost.err 2>&1 &
+happened stick
+sleep 2 # what is committed by and by goes first
+tell after 1 writes lose 1
+timeout -k 5 120 dd if=data of=m/lost bs=64k count=1 oflag=direct conv=notrunc >lost.err 2>&1 &
 lost=$!
-sleep 0.5
+happened lose
 # Others go on meanwhile.
 run dd if=data of=m/meanwhile bs=64k oflag=direct
 [ "$code" = 0 ] && ok others_go_on || bad others_go_on "exit code $code"

@@ -59,7 +59,8 @@ pids=
 [ $code = 1 ] && grep -q 'not complete' .first && ok interrupted || bad interrupted "exit code $code"
 is after_the_interrupted 0 ' 0 found' blobfs scrub mnt
 if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
-	refused not_for_others 1 'ot permitted' setpriv --reuid 65534 --regid 65534 --clear-groups "$BUILD/bin/blobfs" scrub mnt
+	for_nobody
+	refused not_for_others 1 'ot permitted' $as_nobody "$nobodys/bin/blobfs" scrub mnt
 fi
 
 # The checkpoint is damaged under the mount.

@@ -164,11 +164,12 @@ is version 0 '^blobfs [0-9]' blobfs --version
 refused directory_as_device 1 'is a directory' blobfs ls .
 refused ram_is_no_store 1 'ram:64M: not a BlobFS' blobfs ls ram:64M
 if [ "$(id -u)" = 0 ]; then
+	for_nobody
 	chmod 444 "$img"
-	is readable_image 0 d $as_nobody "$BUILD/bin/blobfs" ls "$img"
-	refused readonly_image 1 'Permission denied' $as_nobody "$BUILD/bin/blobfs" mkdir "$img" /x
+	is readable_image 0 d $as_nobody "$nobodys/bin/blobfs" ls "$img"
+	refused readonly_image 1 'Permission denied' $as_nobody "$nobodys/bin/blobfs" mkdir "$img" /x
 	chmod 000 "$img"
-	refused unreadable_image 1 'Permission denied' $as_nobody "$BUILD/bin/blobfs" ls "$img"
+	refused unreadable_image 1 'Permission denied' $as_nobody "$nobodys/bin/blobfs" ls "$img"
 	chmod 644 "$img"
 fi
 

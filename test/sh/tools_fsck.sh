@@ -148,10 +148,11 @@ refused missing 8 'missing.img: No such file' fsck.blobfs missing.img
 refused directory 8 'is a directory' fsck.blobfs .
 refused character_device 8 '/dev/null' fsck.blobfs /dev/null
 if [ "$(id -u)" = 0 ]; then
+	for_nobody
 	chmod 600 good.img
-	refused no_permission 8 'good.img: Permission denied' $as_nobody "$BUILD/bin/fsck.blobfs" good.img
+	refused no_permission 8 'good.img: Permission denied' $as_nobody "$nobodys/bin/fsck.blobfs" good.img
 	chmod 644 good.img
-	is readable_is_enough 0 clean $as_nobody "$BUILD/bin/fsck.blobfs" -n good.img
+	is readable_is_enough 0 clean $as_nobody "$nobodys/bin/fsck.blobfs" -n good.img
 else
 	echo "skip $suite/no_permission: not root"
 fi

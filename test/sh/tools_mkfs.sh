@@ -93,9 +93,10 @@ refused small_ram 8 'ram:1M' mkfs.blobfs ram:1M
 refused ram_of_nonsense 8 'ram:x' mkfs.blobfs ram:x
 [ -e new.img ] && bad errors_make_no_file 'new.img is there' || ok errors_make_no_file
 if [ "$(id -u)" = 0 ]; then
+	for_nobody
 	truncate -s 64M secret.img && chmod 600 secret.img
-	refused no_permission 8 'secret.img: Permission denied' $as_nobody "$BUILD/bin/mkfs.blobfs" secret.img
-	refused no_permission_to_make 8 'Permission denied' $as_nobody "$BUILD/bin/mkfs.blobfs" -s 64M "$tmp/mine.img"
+	refused no_permission 8 'secret.img: Permission denied' $as_nobody "$nobodys/bin/mkfs.blobfs" secret.img
+	refused no_permission_to_make 8 'Permission denied' $as_nobody "$nobodys/bin/mkfs.blobfs" -s 64M "$tmp/mine.img"
 else
 	echo "skip $suite/no_permission: not root"
 fi

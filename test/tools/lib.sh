@@ -105,4 +105,4 @@ with open(sys.argv[1], 'r+b') as f:
 PY
 }
 
-as_nobody='setpriv --reuid 65534 --regid 65534 --clear-groups'
+. "$root/test/tools/nobody.sh"

@@ -28,6 +28,12 @@ tell() {
 	bad tell "it does not listen: $*"
 }
 
+# happened ACTION: what `tell after …` asked for has.
+happened() {
+	for _ in $(seq 400); do grep -q "^$1" "$tmp/nvmet.out" && return; sleep 0.05; done
+	bad happened "$1 has not"
+}
+
 # end_of_target NAME: it ends, and has nothing to complain of.
 end_of_target() {
 	kill -TERM "$target"

@@ -56,6 +56,17 @@ static int count_runs(struct bs_blob *blob, void *arg)
 	return 0;
 }
 
+/* The service thread may be discarding. */
+static bool owned(struct bs_space *s, uint64_t block)
+{
+	bool is;
+
+	pthread_mutex_lock(&s->lock);
+	is = s->bits[block / 64] >> (block % 64) & 1;
+	pthread_mutex_unlock(&s->lock);
+	return is;
+}
+
 void share_check(struct bs *bs)
 {
 	struct counts c = { .bs = bs,
@@ -76,7 +87,7 @@ void share_check(struct bs *bs)
 		}
 		ASSERT_EQ_INT(MAX(c.refs[b], 1), refs);
 		if (c.refs[b])
-			ASSERT_TRUE(bs->space->bits[b / 64] >> (b % 64) & 1);
+			ASSERT_TRUE(owned(bs->space, b));
 	}
 	ASSERT_EQ_INT(extra, bs->shares->extra);
 	pthread_mutex_unlock(&bs->lock);
