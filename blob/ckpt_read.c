@@ -304,28 +304,12 @@ static bool is_our_leaf(const struct load *l, const struct bs_page_disk *p, uint
 					       offsetof(struct bs_page_disk, crc));
 }
 
-/* Some block of a unit cannot be read: those that can, and zeroes. */
-static int read_singly(struct load *l, uint64_t unit, uint32_t unit_blocks)
-{
-	for (uint32_t i = 0; i < unit_blocks; i++) {
-		int rc = bdev_io_sync(l->ch, BDEV_READ, l->ahead + (uint64_t)i * BS_BLOCK, (unit + i) * BS_BLOCK, BS_BLOCK, 0);
-
-		if (rc == -ENOMEM)
-			return rc;
-		if (rc)
-			memset(l->ahead + (uint64_t)i * BS_BLOCK, 0, BS_BLOCK);
-	}
-	return 0;
-}
-
 /* The leaves of one unit that were not read yet. */
 static int load_stray(struct load *l, uint64_t unit, uint32_t unit_blocks, size_t known)
 {
-	int rc = bdev_io_sync(l->ch, BDEV_READ, l->ahead, unit * BS_BLOCK, (uint64_t)unit_blocks * BS_BLOCK, 0);
+	int rc = MIN(bs_mend_read(l->ch, l->ahead, unit, unit_blocks), 0);
 
 	l->ahead_blocks = 0;
-	if (rc && rc != -ENOMEM)
-		rc = read_singly(l, unit, unit_blocks);
 	for (uint32_t i = 0; i < unit_blocks && !rc; i++) {
 		const struct bs_page_disk *p = (const struct bs_page_disk *)(l->ahead + (uint64_t)i * BS_BLOCK);
 		uint64_t block = unit + i;

@@ -41,8 +41,11 @@ static int complain(struct replay *r, const char *code, uint64_t block, const ch
 	return bs_complain(r->bs, r->err, &place, "%s", what);
 }
 
+/* Mending goes on with what can be read (bs_mend_read). */
 static int read_segment(struct replay *r, uint64_t block, void *buf)
 {
+	if (bs_mending(r->bs))
+		return bs_mend_read(r->ch, buf, block, r->bs->log->segment_blocks);
 	return bdev_io_sync(r->ch, BDEV_READ, buf, block * BS_BLOCK, (uint64_t)r->bs->log->segment_blocks * BS_BLOCK, 0);
 }
 
@@ -285,9 +288,9 @@ static int next_segment(struct replay *r)
 	if (!segment_fits(r->bs, next))
 		return complain(r, "log-successor", r->pos.segment, "the segment's successor lies outside the store");
 	rc = read_segment(r, next, r->other);
-	if (rc && rc != -ENOMEM && bs_mending(r->bs))
-		return complain(r, "log-unreadable", next, "a segment of the log cannot be read");
-	if (rc)
+	if (rc > 0)
+		complain(r, "log-unreadable", next, "blocks of this segment of the log cannot be read");
+	if (rc < 0)
 		return base_err_set(r->err, rc, "block %" PRIu64 ": cannot read the log: %s", next, strerror(-rc));
 	nh = (const struct bs_segment_disk *)r->other;
 	bad = bs_mending(r->bs) && next_without_header(r, next, nonce);
@@ -363,7 +366,7 @@ static int note_rest(struct replay *r)
 			break;
 		segment = le64_get(h->next_address);
 		nonce = le64_get(h->next_nonce);
-		if (rc || read_segment(r, segment, r->buf) || !header_valid(r, r->buf, segment, nonce))
+		if (rc || read_segment(r, segment, r->buf) < 0 || !header_valid(r, r->buf, segment, nonce))
 			break;
 		off = 1;
 	}
@@ -388,11 +391,9 @@ static int first_segment(struct replay *r)
 {
 	int rc = read_segment(r, r->pos.segment, r->buf);
 
-	if (rc && rc != -ENOMEM && bs_mending(r->bs)) {
-		memset(r->buf, 0, (size_t)r->bs->log->segment_blocks * BS_BLOCK);
-		return complain(r, "log-unreadable", r->pos.segment, "the log's first segment cannot be read");
-	}
-	if (rc)
+	if (rc > 0)
+		complain(r, "log-unreadable", r->pos.segment, "blocks of the log's first segment cannot be read");
+	if (rc < 0)
 		return base_err_set(r->err, rc, "block %" PRIu64 ": cannot read the log: %s", r->pos.segment, strerror(-rc));
 	if (!header_valid(r, r->buf, r->pos.segment, r->pos.nonce)) {
 		rc = complain(r, "log-segment", r->pos.segment, "the log's first segment has no valid header");

@@ -94,6 +94,26 @@ int bs_mend_blobs(struct bs *bs)
 	return bs_mend_make_blob(bs, m->root, bs->lsn, &blob);
 }
 
+int bs_mend_read(struct bdev_channel *ch, void *buf, uint64_t block, uint32_t blocks)
+{
+	int rc = bdev_io_sync(ch, BDEV_READ, buf, block * BS_BLOCK, (uint64_t)blocks * BS_BLOCK, 0), bad = 0;
+
+	if (!rc || rc == -ENOMEM)
+		return rc;
+	for (uint32_t i = 0; i < blocks; i++) {
+		uint8_t *p = (uint8_t *)buf + (uint64_t)i * BS_BLOCK;
+
+		rc = bdev_io_sync(ch, BDEV_READ, p, (block + i) * BS_BLOCK, BS_BLOCK, 0);
+		if (rc == -ENOMEM)
+			return rc;
+		if (rc) {
+			memset(p, 0, BS_BLOCK);
+			bad++;
+		}
+	}
+	return bad;
+}
+
 static void mend_free(struct bs_mend *m)
 {
 	free(m->put);

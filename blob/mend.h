@@ -45,6 +45,8 @@ int bs_mend_space(struct bs *bs);
 int bs_mend_log_restart(struct bs *bs, struct base_err *err);
 /* The header of the segment that begins with frame seq, wherever it lies; false: there is none, or none can be read. */
 bool bs_mend_find_segment(struct bs *bs, struct bdev_channel *ch, uint64_t seq, uint64_t *block, uint64_t *nonce);
+/* Reads what can be read: other blocks are zeroes. How many of those there are, or -ENOMEM. */
+int bs_mend_read(struct bdev_channel *ch, void *buf, uint64_t block, uint32_t blocks);
 /* Is this a header of a segment of the store, by what it says itself? */
 bool bs_mend_segment_ok(const uint8_t uuid[16], const void *buf, uint64_t block);
 

@@ -83,16 +83,10 @@ static int scan(struct find *f)
 
 	for (uint64_t at = 0; at < blocks && !rc; at += step) {
 		uint32_t n = (uint32_t)MIN(blocks - at, (uint64_t)step + 1);
-		bool whole = !bdev_io_sync(f->ch, BDEV_READ, f->buf, at * BS_BLOCK, (uint64_t)n * BS_BLOCK, 0);
 
-		for (uint32_t i = 0; i < MIN(n, step) && !rc; i++) {
-			uint8_t *p = f->buf + (uint64_t)i * BS_BLOCK;
-
-			/* Some block of the chunk cannot be read: one by one, without the neighbour. */
-			if (!whole && bdev_io_sync(f->ch, BDEV_READ, p, (at + i) * BS_BLOCK, BS_BLOCK, 0))
-				continue;
-			rc = look_at(f, p, at + i, whole ? n - i : 1);
-		}
+		rc = MIN(bs_mend_read(f->ch, f->buf, at, n), 0);
+		for (uint32_t i = 0; i < MIN(n, step) && !rc; i++)
+			rc = look_at(f, f->buf + (uint64_t)i * BS_BLOCK, at + i, n - i);
 	}
 	return rc;
 }
@@ -206,7 +200,7 @@ static int leads_to(struct find *f, const struct bs_sb_disk *from, const struct 
 		return -ENOMEM;
 	for (uint64_t left = le64_get(from->blocks) / blocks; left && !there; left--) {
 		if (!pos.segment || pos.segment >= le64_get(from->blocks) || le64_get(from->blocks) - pos.segment < blocks ||
-		    bdev_io_sync(f->ch, BDEV_READ, seg, pos.segment * BS_BLOCK, (uint64_t)blocks * BS_BLOCK, 0) ||
+		    bs_mend_read(f->ch, seg, pos.segment, blocks) < 0 ||
 		    !bs_mend_segment_ok(from->uuid, h, pos.segment) || le64_get(h->nonce) != pos.nonce)
 			break;
 		there = pass_frames(&to, from->uuid, seg, blocks, &pos);

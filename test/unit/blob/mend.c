@@ -17,16 +17,32 @@ static void note(const struct bs_problem *p, void *arg)
 	}
 }
 
-/* Leaves the store as by a crash and mends it. */
-static void mend(struct kit *kit)
+static void mend_device(struct kit *kit, uint32_t flags)
 {
-	struct bs_mend_opts opts = { .size = sizeof(opts), .report = note };
-	struct bdev *dev;
+	struct bs_mend_opts opts = { .size = sizeof(opts), .flags = flags, .report = note };
 
 	codes[0] = '\0';
-	ASSERT_OK(bdev_open(kit->name, NULL, &dev, NULL));
-	ASSERT_OK(bs_mend(dev, &opts, &kit->bs, NULL));
-	kit->dev = dev;
+	ASSERT_OK(bs_mend(kit->dev, &opts, &kit->bs, NULL));
+}
+
+/* The store was left as by a crash. */
+static void mend(struct kit *kit)
+{
+	ASSERT_OK(bdev_open(kit->name, NULL, &kit->dev, NULL));
+	mend_device(kit, 0);
+}
+
+/* A block that cannot be read any more, on a device that is opened for it if it is the first. */
+static void lose(struct kit *kit, bool is_first, uint64_t block)
+{
+	struct bdev_fault f = { .op = BDEV_READ, .count = UINT64_MAX, .lo = block * BS_BLOCK, .hi = (block + 1) * BS_BLOCK, .rc = -EIO };
+	struct bdev *base;
+
+	if (is_first) {
+		ASSERT_OK(bdev_open(kit->name, NULL, &base, NULL));
+		ASSERT_OK(bdev_fault_create(base, &kit->dev));
+	}
+	ASSERT_OK(bdev_fault_add(kit->dev, &f));
 }
 
 /* Block 0 of a blob goes where another one's lies. */
@@ -57,7 +73,7 @@ static int byte_of(struct kit *kit, uint64_t id)
 	return byte;
 }
 
-/* A blob with one block of 'a', in a checkpoint. */
+/* A blob with one block of 'a', in a checkpoint and not in the log behind it. */
 static uint64_t first(struct kit *kit, uint64_t *phys)
 {
 	struct bs_blob *blob = kit_create(kit->bs);
@@ -68,6 +84,7 @@ static uint64_t first(struct kit *kit, uint64_t *phys)
 	bs_map_lookup(blob, 0, 1, &e);
 	*phys = e.phys;
 	bs_blob_put(blob);
+	ASSERT_OK(bs_commit(kit->bs, 0));
 	ASSERT_OK(bs_checkpoint(kit->bs));
 	return id;
 }
@@ -167,26 +184,143 @@ TEST(bs_mend, what_lost_records_wrote_over_is_nobody_elses_to_show)
 
 TEST(bs_mend, an_index_page_that_cannot_be_read_costs_nothing)
 {
-	struct bdev_fault f = { .kind = BDEV_FAULT_ERROR, .op = BDEV_READ, .count = UINT64_MAX, .rc = -EIO };
-	struct bs_mend_opts opts = { .size = sizeof(opts), .report = note };
-	struct bdev *ram, *dev;
+	uint64_t a, phys, root;
+	struct kit kit;
+
+	kit_open(&kit, &(struct kit_opts){ .flags = BS_NO_SERVICE });
+	a = first(&kit, &phys);
+	root = le64_get(kit.bs->sb.ckpt_root);
+	bs_abandon(kit.bs);
+	lose(&kit, true, root);
+	ASSERT_ERR(-EIO, bs_open(kit.dev, NULL, &kit.bs, NULL));
+	mend_device(&kit, 0);
+	EXPECT_EQ_INT('a', byte_of(&kit, a));
+	kit_reopen(&kit, false, BS_NO_SERVICE);
+	EXPECT_EQ_INT('a', byte_of(&kit, a));
+	kit_close(&kit);
+}
+
+/* Where the first page of a kind lies. */
+static uint64_t find_page(struct kit *kit, uint16_t kind)
+{
+	struct bs_page_disk *p = dma_alloc(BS_BLOCK, BS_BLOCK);
+	struct bdev_channel *ch = bdev_channel_borrow(kit->keep);
+	uint64_t block = 0, found = 0;
+
+	while (!found) {
+		ASSERT_OK(bdev_io_sync(ch, BDEV_READ, p, ++block * BS_BLOCK, BS_BLOCK, 0));
+		if (le32_get(p->magic) == BS_MAGIC_PAGE && le16_get(p->kind) == kind)
+			found = block;
+	}
+	bdev_channel_return(ch);
+	dma_free(p);
+	return found;
+}
+
+TEST(bs_mend, a_leaf_that_cannot_be_read_costs_what_was_in_it)
+{
+	uint64_t a, b, phys;
+	struct kit kit;
+
+	kit_open(&kit, &(struct kit_opts){ .flags = BS_NO_SERVICE });
+	a = first(&kit, &phys);
+	b = claim(&kit, phys + 8, 0);
+	bs_abandon(kit.bs);
+	lose(&kit, true, find_page(&kit, BS_PAGE_LEAF));
+	mend_device(&kit, 0);
+	EXPECT_TRUE(strstr(codes, "page-unreadable") != NULL);
+	EXPECT_TRUE(bs_blob_get(kit.bs, a) == NULL);
+	EXPECT_EQ_INT(0, byte_of(&kit, b));
+	kit_reopen(&kit, false, BS_NO_SERVICE);
+	EXPECT_EQ_INT(0, byte_of(&kit, b));
+	kit_close(&kit);
+}
+
+/* Both superblocks and a block next to the page that tells of them. */
+TEST(bs_mend, what_cannot_be_read_does_not_hide_what_lies_beside_it_when_the_device_is_searched)
+{
+	struct bs_stat st;
 	uint64_t a, phys;
 	struct kit kit;
 
 	kit_open(&kit, &(struct kit_opts){ .flags = BS_NO_SERVICE });
 	a = first(&kit, &phys);
-	f.lo = le64_get(kit.bs->sb.ckpt_root) * BS_BLOCK;
-	f.hi = f.lo + BS_BLOCK;
 	bs_abandon(kit.bs);
-	ASSERT_OK(bdev_open(kit.name, NULL, &ram, NULL));
-	ASSERT_OK(bdev_fault_create(ram, &dev));
-	ASSERT_OK(bdev_fault_add(dev, &f));
-	ASSERT_ERR(-EIO, bs_open(dev, NULL, &kit.bs, NULL));
-	ASSERT_OK(bs_mend(dev, &opts, &kit.bs, NULL));
+	lose(&kit, true, 0);
+	lose(&kit, false, BS_SB_COPY_BLOCK);
+	lose(&kit, false, find_page(&kit, BS_PAGE_SUPER) + 2);
+	EXPECT_ERR(-EIO, bs_mend(kit.dev, NULL, &kit.bs, NULL));
+	mend_device(&kit, BS_MEND_REBUILD);
+	EXPECT_TRUE(strstr(codes, "superblock-rebuilt") != NULL);
+	bs_get_stat(kit.bs, &st);
+	EXPECT_EQ_INT(0, st.replayed_records); /* all there is comes from the checkpoint */
 	EXPECT_EQ_INT('a', byte_of(&kit, a));
 	kit_reopen(&kit, false, BS_NO_SERVICE);
 	EXPECT_EQ_INT('a', byte_of(&kit, a));
 	kit_close(&kit);
+}
+
+TEST(bs_mend, one_superblock_that_cannot_be_read_is_written_anew)
+{
+	uint64_t a, phys;
+	struct kit kit;
+
+	kit_open(&kit, &(struct kit_opts){ .flags = BS_NO_SERVICE });
+	a = first(&kit, &phys);
+	bs_abandon(kit.bs);
+	lose(&kit, true, 0);
+	mend_device(&kit, 0);
+	EXPECT_TRUE(strstr(codes, "superblock-copy") != NULL);
+	kit_reopen(&kit, false, BS_NO_SERVICE);
+	EXPECT_EQ_INT('a', byte_of(&kit, a));
+	kit_close(&kit);
+}
+
+/* Three blobs, each in a frame of its own behind the checkpoint. What is lost: 0: their segment's header; else the block of that frame. */
+static void lose_of_log(uint64_t block, const char *code, unsigned kept)
+{
+	uint64_t id[3], phys, segment;
+	struct kit kit;
+
+	kit_open(&kit, &(struct kit_opts){ .flags = BS_NO_SERVICE });
+	first(&kit, &phys);
+	segment = le64_get(kit.bs->sb.log_segment);
+	if (block)
+		block += le32_get(kit.bs->sb.log_offset) - 1;
+	for (unsigned i = 0; i < 3; i++)
+		id[i] = claim(&kit, phys + 8 * (i + 1), 0);
+	bs_abandon(kit.bs);
+	lose(&kit, true, segment + block);
+	ASSERT_ERR(-EIO, bs_open(kit.dev, NULL, &kit.bs, NULL));
+	mend_device(&kit, 0);
+	EXPECT_TRUE(strstr(codes, "log-unreadable") != NULL);
+	EXPECT_TRUE(strstr(codes, code) != NULL);
+	for (unsigned pass = 0; pass < 2; pass++) {
+		for (unsigned i = 0; i < 3; i++) {
+			struct bs_blob *blob = bs_blob_get(kit.bs, id[i]);
+
+			EXPECT_EQ_INT(i < kept, blob != NULL);
+			bs_blob_put(blob);
+		}
+		if (pass == 0)
+			kit_reopen(&kit, false, BS_NO_SERVICE);
+	}
+	kit_close(&kit);
+}
+
+TEST(bs_mend, a_block_of_the_log_that_cannot_be_read_costs_what_comes_from_there_on)
+{
+	lose_of_log(2, "log-lost", 1);
+}
+
+TEST(bs_mend, a_block_of_the_log_that_holds_nothing_yet_costs_nothing)
+{
+	lose_of_log(5, "log-unreadable", 3);
+}
+
+TEST(bs_mend, a_segment_whose_header_cannot_be_read_costs_nothing)
+{
+	lose_of_log(0, "log-segment", 3);
 }
 
 TEST(bs_mend, a_mended_store_lets_what_is_sealed_be_repaired)
