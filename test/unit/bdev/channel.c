@@ -132,6 +132,7 @@ TEST(bdev_channel, indexes_are_small_unique_and_used_again)
 
 		ASSERT_LT_INT(i, 256);
 		ASSERT_FALSE(seen[i]);
+		EXPECT_LT_INT(i, bdev_channels_end(t.dev));
 		seen[i] = true;
 		n++;
 	}
@@ -139,6 +140,7 @@ TEST(bdev_channel, indexes_are_small_unique_and_used_again)
 	EXPECT_EQ_INT(255, n); /* the pool has one */
 	freed = bdev_channel_index(ch[100]);
 	bdev_channel_destroy(ch[100]);
+	EXPECT_EQ_INT(256, bdev_channels_end(t.dev)); /* it only grows */
 	ASSERT_OK(bdev_channel_create(t.dev, &again));
 	EXPECT_EQ_INT(freed, bdev_channel_index(again));
 	ch[100] = again;

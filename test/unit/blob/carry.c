@@ -11,18 +11,9 @@
 static int carry(struct bs_blob *blob, uint64_t offset, uint32_t len, uint8_t byte)
 {
 	uint8_t data[BS_BLOCK];
-	struct bs_txn *txn;
-	int rc = bs_txn_begin(blob->bs, 0, &txn);
 
-	if (rc)
-		return rc;
 	memset(data, byte, sizeof(data));
-	rc = bs_txn_carry(txn, blob, offset, data, len);
-	if (rc)
-		bs_txn_cancel(txn);
-	else
-		bs_txn_end(txn);
-	return rc;
+	return kit_carry(blob, offset, data, len);
 }
 
 static uint64_t carried_blocks(struct bs *bs)

@@ -57,23 +57,6 @@ static bool filled(const uint8_t *p, uint64_t blocks, uint8_t byte)
 	return true;
 }
 
-/* Device I/Os that did. */
-static uint64_t device_reads(struct kit *kit)
-{
-	struct bdev_stats st;
-
-	bdev_get_stats(kit->dev, &st);
-	return st.reads;
-}
-
-static uint64_t device_writes(struct kit *kit)
-{
-	struct bdev_stats st;
-
-	bdev_get_stats(kit->dev, &st);
-	return st.writes;
-}
-
 struct rig {
 	struct kit kit;
 	struct bs_blob *blob;
@@ -109,10 +92,10 @@ TEST(blob_fast, a_read_of_one_run_is_one_device_read_up_to_its_very_end)
 	for (uint64_t b = 4; b < 8; b++)
 		for (uint64_t n = 1; b + n <= 8; n++) {
 			memset(r.buf, 0, n * BS_BLOCK);
-			before = device_reads(&r.kit);
+			before = kit_device_stats(&r.kit).reads;
 			ASSERT_OK(answer(r.ch, ask(&r.a, r.blob, BS_READ, b, n, r.buf)));
 			EXPECT_TRUE(filled(r.buf, n, 'a'));
-			EXPECT_EQ_INT(1, device_reads(&r.kit) - before);
+			EXPECT_EQ_INT(1, kit_device_stats(&r.kit).reads - before);
 		}
 	rig_down(&r);
 }
@@ -146,10 +129,10 @@ TEST(blob_fast, of_two_runs_that_touch_each_is_found_by_its_own_blocks)
 	for (uint64_t b = 40; b >= 4; b -= 4)
 		ASSERT_OK(kit_write(r.blob, b, 4, (uint8_t)b, 0));
 	for (uint64_t b = 4; b < 44; b++) {
-		before = device_reads(&r.kit);
+		before = kit_device_stats(&r.kit).reads;
 		ASSERT_OK(answer(r.ch, ask(&r.a, r.blob, BS_READ, b, 1, r.buf)));
 		EXPECT_TRUE(filled(r.buf, 1, (uint8_t)(b & ~3ull)));
-		EXPECT_EQ_INT(1, device_reads(&r.kit) - before);
+		EXPECT_EQ_INT(1, kit_device_stats(&r.kit).reads - before);
 	}
 	ASSERT_OK(answer(r.ch, ask(&r.a, r.blob, BS_READ, 7, 2, r.buf)));
 	EXPECT_TRUE(filled(r.buf, 1, 4) && filled(r.buf + BS_BLOCK, 1, 8));
@@ -164,10 +147,10 @@ TEST(blob_fast, unwritten_blocks_are_zeroes_and_are_not_overwritten_unpublished)
 	rig_up(&r, BS_NO_SERVICE);
 	ASSERT_OK(kit_prealloc(r.kit.bs, r.blob, 0, 8));
 	memset(r.buf, 'x', 8 * BS_BLOCK);
-	before = device_reads(&r.kit);
+	before = kit_device_stats(&r.kit).reads;
 	ASSERT_OK(answer(r.ch, ask(&r.a, r.blob, BS_READ, 0, 8, r.buf)));
 	EXPECT_TRUE(filled(r.buf, 8, 0));
-	EXPECT_EQ_INT(0, device_reads(&r.kit) - before);
+	EXPECT_EQ_INT(0, kit_device_stats(&r.kit).reads - before);
 	memset(r.buf, 'b', BS_BLOCK);
 	ASSERT_OK(answer(r.ch, ask(&r.a, r.blob, BS_WRITE, 3, 1, r.buf)));
 	EXPECT_GT_INT(r.a.io.lsn, 0);
@@ -184,14 +167,14 @@ TEST(blob_fast, a_write_over_one_run_is_one_device_write_and_changes_no_metadata
 	rig_up(&r, BS_NO_SERVICE);
 	ASSERT_OK(kit_write(r.blob, 0, 8, 'a', 0));
 	lsn = bs_lsn(r.kit.bs);
-	before = device_writes(&r.kit);
+	before = kit_device_stats(&r.kit).writes;
 	memset(r.buf, 'b', 3 * BS_BLOCK);
 	ask(&r.a, r.blob, BS_WRITE, 5, 3, r.buf);
 	r.a.io.lsn = 77;
 	ASSERT_OK(answer(r.ch, &r.a));
 	EXPECT_EQ_INT(0, r.a.io.lsn);
 	EXPECT_EQ_INT(lsn, bs_lsn(r.kit.bs));
-	EXPECT_EQ_INT(1, device_writes(&r.kit) - before);
+	EXPECT_EQ_INT(1, kit_device_stats(&r.kit).writes - before);
 	EXPECT_EQ_INT('a', kit_byte(r.blob, 4));
 	EXPECT_EQ_INT('b', kit_byte(r.blob, 5));
 	/* Beyond the run's end it is no longer only that. */
@@ -211,10 +194,10 @@ TEST(blob_fast, shared_blocks_are_read_where_they_are_and_written_elsewhere)
 	ASSERT_OK(kit_write(r.blob, 0, 8, 'a', 0));
 	ASSERT_OK(bs_snapshot(r.kit.bs, &r.blob, 1, true, &id));
 	copy = bs_blob_get(r.kit.bs, id);
-	before = device_reads(&r.kit);
+	before = kit_device_stats(&r.kit).reads;
 	ASSERT_OK(answer(r.ch, ask(&r.a, copy, BS_READ, 0, 8, r.buf)));
 	EXPECT_TRUE(filled(r.buf, 8, 'a'));
-	EXPECT_EQ_INT(1, device_reads(&r.kit) - before);
+	EXPECT_EQ_INT(1, kit_device_stats(&r.kit).reads - before);
 	bs_map_lookup(r.blob, 2, 1, &e);
 	memset(r.buf, 'b', BS_BLOCK);
 	ASSERT_OK(answer(r.ch, ask(&r.a, r.blob, BS_WRITE, 2, 1, r.buf)));
@@ -381,22 +364,6 @@ TEST(blob_fast, a_look_without_the_lock_is_not_begun_while_maps_are_changed)
 	rig_down(&r);
 }
 
-/* Bytes of one block, by a transaction. */
-static int carry(struct bs_blob *blob, uint64_t offset, const void *data, uint32_t len)
-{
-	struct bs_txn *txn;
-	int rc = bs_txn_begin(blob->bs, 0, &txn);
-
-	if (rc)
-		return rc;
-	rc = bs_txn_carry(txn, blob, offset, data, len);
-	if (rc)
-		bs_txn_cancel(txn);
-	else
-		bs_txn_end(txn);
-	return rc;
-}
-
 /* Block 5 has 100 bytes of 'c' from byte 7 on that are carried; the blob's other blocks are 'a'. */
 static void reads_see_what_is_carried(struct rig *r)
 {
@@ -428,16 +395,16 @@ TEST(blob_fast, a_range_that_bytes_are_carried_for_goes_the_general_way_and_only
 		if (more)
 			ASSERT_OK(kit_write(r.blob, 100 * more, 4, 'x', 0));
 		ASSERT_OK(kit_write(r.blob, 0, 8, 'a', 0));
-		ASSERT_OK(carry(r.blob, 5 * BS_BLOCK + 7, bytes, sizeof(bytes)));
+		ASSERT_OK(kit_carry(r.blob, 5 * BS_BLOCK + 7, bytes, sizeof(bytes)));
 		reads_see_what_is_carried(&r);
 		memset(r.buf, 'a', 8 * BS_BLOCK);
 		/* Beside it a write in place changes no metadata; over it one is published, which ends what was carried. */
-		before = device_writes(&r.kit);
+		before = kit_device_stats(&r.kit).writes;
 		ASSERT_OK(answer(r.ch, ask(&r.a, r.blob, BS_WRITE, 0, 5, r.buf)));
 		EXPECT_EQ_INT(0, r.a.io.lsn);
 		ASSERT_OK(answer(r.ch, ask(&r.a, r.blob, BS_WRITE, 6, 2, r.buf)));
 		EXPECT_EQ_INT(0, r.a.io.lsn);
-		EXPECT_EQ_INT(2, device_writes(&r.kit) - before);
+		EXPECT_EQ_INT(2, kit_device_stats(&r.kit).writes - before);
 		reads_see_what_is_carried(&r);
 		ASSERT_OK(answer(r.ch, ask(&r.a, r.blob, BS_WRITE, 4, 2, r.buf)));
 		EXPECT_GT_INT(r.a.io.lsn, 0);
@@ -642,7 +609,7 @@ static void next_number(struct numbers *n, uint64_t block, uint64_t *buf)
 	uint64_t number = atomic_load(&n->now[block]) + 1;
 
 	if (number % 3) {
-		ASSERT_OK(carry(n->blob, block * BS_BLOCK, &number, sizeof(number)));
+		ASSERT_OK(kit_carry(n->blob, block * BS_BLOCK, &number, sizeof(number)));
 	} else {
 		buf[0] = number;
 		buf[511] = block;

@@ -102,8 +102,15 @@ struct bs_blob *kit_create(struct bs *bs)
 	return blob;
 }
 
-/* Ends a transaction as rc says. */
-static int end(struct bs_txn *txn, int rc)
+struct bdev_stats kit_device_stats(const struct kit *kit)
+{
+	struct bdev_stats st;
+
+	bdev_get_stats(kit->dev, &st);
+	return st;
+}
+
+int kit_end(struct bs_txn *txn, int rc)
 {
 	if (rc)
 		bs_txn_cancel(txn);
@@ -118,7 +125,7 @@ int kit_delete(struct bs *bs, struct bs_blob *blob)
 	int rc = bs_txn_begin(bs, BS_TXN_FREES, &txn);
 
 	if (!rc)
-		rc = end(txn, bs_txn_delete(txn, blob));
+		rc = kit_end(txn, bs_txn_delete(txn, blob));
 	bs_blob_put(blob);
 	return rc;
 }
@@ -128,7 +135,7 @@ int kit_put(struct bs *bs, struct bs_blob *blob, uint64_t key, const void *value
 	struct bs_txn *txn;
 	int rc = bs_txn_begin(bs, 0, &txn);
 
-	return rc ? rc : end(txn, bs_txn_put(txn, blob, BS_KIND_USER, key, value, len));
+	return rc ? rc : kit_end(txn, bs_txn_put(txn, blob, BS_KIND_USER, key, value, len));
 }
 
 int kit_prealloc(struct bs *bs, struct bs_blob *blob, uint64_t block, uint64_t count)
@@ -136,7 +143,15 @@ int kit_prealloc(struct bs *bs, struct bs_blob *blob, uint64_t block, uint64_t c
 	struct bs_txn *txn;
 	int rc = bs_txn_begin(bs, 0, &txn);
 
-	return rc ? rc : end(txn, bs_txn_prealloc(txn, blob, block, count, BS_STREAM_UNKNOWN));
+	return rc ? rc : kit_end(txn, bs_txn_prealloc(txn, blob, block, count, BS_STREAM_UNKNOWN));
+}
+
+int kit_carry(struct bs_blob *blob, uint64_t offset, const void *data, uint32_t len)
+{
+	struct bs_txn *txn;
+	int rc = bs_txn_begin(blob->bs, 0, &txn);
+
+	return rc ? rc : kit_end(txn, bs_txn_carry(txn, blob, offset, data, len));
 }
 
 static int do_io(struct bs_blob *blob, enum bs_io_op what, uint64_t block, uint64_t count,

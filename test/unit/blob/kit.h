@@ -37,11 +37,18 @@ void kit_reopen(struct kit *kit, bool crash, uint32_t flags);
 uint64_t kit_seed(void);
 uint32_t kit_rand(uint64_t *state, uint32_t below);
 
+/* What the device has done. */
+struct bdev_stats kit_device_stats(const struct kit *kit);
+
+/* Ends a transaction as rc says, which is returned. */
+int kit_end(struct bs_txn *txn, int rc);
 /* One transaction each; they end the test when they fail. */
 struct bs_blob *kit_create(struct bs *bs);
 int kit_delete(struct bs *bs, struct bs_blob *blob);
 int kit_put(struct bs *bs, struct bs_blob *blob, uint64_t key, const void *value, uint32_t len);
 int kit_prealloc(struct bs *bs, struct bs_blob *blob, uint64_t block, uint64_t count);
+/* Bytes of one block, in the log. */
+int kit_carry(struct bs_blob *blob, uint64_t offset, const void *data, uint32_t len);
 
 /* Blocks. Every written block is filled with `byte` unless buf says otherwise. */
 int kit_write(struct bs_blob *blob, uint64_t block, uint64_t count, uint8_t byte, uint32_t flags);

@@ -120,15 +120,6 @@ static int write_blocks(struct hand *h, struct bs_blob *blob, uint64_t first, ui
 	return line ? bs_io_sync(h->m->kit.bs, &io) : -ENOENT;
 }
 
-static int end(struct bs_txn *txn, int rc)
-{
-	if (rc)
-		bs_txn_cancel(txn);
-	else
-		bs_txn_end(txn);
-	return rc;
-}
-
 static void truncate_blob(struct hand *h, struct bs_blob *blob, uint64_t at)
 {
 	struct bs_txn *txn;
@@ -138,7 +129,7 @@ static void truncate_blob(struct hand *h, struct bs_blob *blob, uint64_t at)
 	rc = bs_txn_unmap(txn, blob, at, UINT64_MAX);
 	if (!rc)
 		rc = bs_txn_header(txn, blob, at * BS_BLOCK, NULL, 0);
-	MAY(end(txn, rc), -ENOENT, -EROFS);
+	MAY(kit_end(txn, rc), -ENOENT, -EROFS);
 }
 
 /* Some of the bytes of a block, in the log. */
@@ -146,13 +137,10 @@ static void carry(struct hand *h, struct bs_blob *blob, uint64_t number)
 {
 	uint32_t from = kit_rand(&h->rng, 7) * 512, len = (1 + kit_rand(&h->rng, 8 - from / 512)) * 512;
 	uint64_t line = line_of(blob), block[BS_BLOCK / 8];
-	struct bs_txn *txn;
 	int rc;
 
 	stamp(block, line, number);
-	ASSERT_OK(bs_txn_begin(h->m->kit.bs, 0, &txn));
-	rc = line ? bs_txn_carry(txn, blob, number * BS_BLOCK + from, block + from / 8, len) : -ENOENT;
-	rc = end(txn, rc);
+	rc = line ? kit_carry(blob, number * BS_BLOCK + from, block + from / 8, len) : -ENOENT;
 	MAY(rc, -ENOENT, -EROFS, -EINVAL, -EBUSY, -ENOSPC);
 	atomic_fetch_add(&h->m->carried, !rc);
 }

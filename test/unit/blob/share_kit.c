@@ -23,13 +23,8 @@ int share_range(struct bs_blob *from, uint64_t block, struct bs_blob *to, uint64
 	if (rc)
 		return rc;
 	rc = bs_txn_begin(from->bs, 0, &txn);
-	if (!rc) {
-		rc = bs_txn_share(txn, from, block, to, to_block, count);
-		if (rc)
-			bs_txn_cancel(txn);
-		else
-			bs_txn_end(txn);
-	}
+	if (!rc)
+		rc = kit_end(txn, bs_txn_share(txn, from, block, to, to_block, count));
 	bs_share_end(from, true);
 	return rc;
 }
