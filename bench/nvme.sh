@@ -16,9 +16,14 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 1' INT TERM HUP
 
-"$BUILD/test/nvmet" "$tmp/sock" --size 16G --null &
-pids=$!
-for _ in 1 2 3 4 5 6 7 8 9 10; do [ -S "$tmp/sock" ] || sleep 0.2; done
+# serve SOCKET OPTION…: a controller.
+serve() {
+	"$BUILD/test/nvmet" "$@" &
+	pids="$pids $!"
+	for _ in 1 2 3 4 5 6 7 8 9 10; do [ -S "$1" ] || sleep 0.2; done
+}
+
+serve "$tmp/sock" --size 16G --null
 echo "The driver, one thread, null medium in another process:"
 "$BUILD/bench/nvme_bench" "vfio-user:$tmp/sock" -t "${SECONDS_EACH:-2}" || exit 1
 for depth in 1 32 128; do
@@ -32,9 +37,7 @@ pairs() {
 for what in "-q 32" "-q 32 -w" "-q 1" "-q 1 -w" "-i 100000" "-i 100000 -w" "-i 100000 -l 10 -q 1"; do
 	pairs ram:1G "$what"
 done
-"$BUILD/test/nvmet" "$tmp/memory" --size 2G &
-pids="$pids $!"
-for _ in 1 2 3 4 5 6 7 8 9 10; do [ -S "$tmp/memory" ] || sleep 0.2; done
+serve "$tmp/memory" --size 2G
 for what in "-q 32" "-i 100000" "-i 100000 -w" "-i 100000 -l 10 -q 1"; do
 	pairs "nvme:vfio-user:$tmp/memory" "$what"
 done

@@ -7,27 +7,25 @@
  *   stack_bench DEVICE pairs [RUNS] [-p PAIRS] [-w] [-i IOPS] [-l MICROSECONDS] [-q DEPTH] [-t SECONDS]
  *
  * blob: through the store, with callbacks as the device has them; op: each as a child of an op. make: formats the device (what it
- * holds is lost) with a store of one blob of so many runs, of 512 MiB if it is one, which these read. pairs: does that and then
- * measures the bare device and the store by turns (-w: writes), in one process, on the same blocks: medians, what the store adds, by the clock and in time
- * of this thread's processor (which on a busy machine says more), and what share of the device's rate it keeps. -i: the device is delayed to that rate, each I/O for 100 microseconds at least, or for what -l says. The other
- * options are those of nvme_bench.
+ * holds is lost) with a store of one blob of so many runs, of 512 MiB if it is one, which these read.
+ *
+ * pairs: does that and then measures the bare device and the store by turns (-w: writes), in one process, on the same blocks: medians,
+ * what the store adds, by the clock and in time of this thread's processor (which on a busy machine says more), and what share of the
+ * device's rate it keeps. -i: the device is delayed to that rate, each I/O for 100 microseconds at least, or for what -l says.
+ *
+ * The other options are those of nvme_bench.
  */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
 #include <unistd.h>
 #include <x86intrin.h>
 
 #include "base/dma.h"
-#include "base/util.h"
 #include "bdev/wrap.h"
+#include "bench/store.h"
 #include "blob/blob.h"
 
 #define MAX_DEPTH 1023u
 
 #define ONE_RUN (512 * MiB / BS_BLOCK) /* blocks of a blob of one run */
-#define MAX_PAIRS 101u
 
 struct one {
 	struct op op; /* of a read of the blob as an op's child */
@@ -48,18 +46,10 @@ struct run {
 	struct one *all;
 };
 
-static uint64_t next_random(uint64_t *s)
-{
-	*s ^= *s << 13;
-	*s ^= *s >> 7;
-	*s ^= *s << 17;
-	return *s;
-}
-
 static uint64_t place(struct run *r)
 {
 	r->left--;
-	return r->base + (next_random(&r->seed) & r->mask) * r->step * BS_BLOCK;
+	return r->base + (bench_random(&r->seed) & r->mask) * r->step * BS_BLOCK;
 }
 
 static void dev_done(struct bdev_io *io, int rc)
@@ -129,30 +119,17 @@ static void start(struct run *r, struct one *o, char *buf)
 	op_start(&o->op);
 }
 
-static double clock_of(clockid_t clock)
-{
-	struct timespec ts;
-
-	clock_gettime(clock, &ts);
-	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
-}
-
-static double now(void)
-{
-	return clock_of(CLOCK_MONOTONIC);
-}
-
 /* Its name is known to nvme_count.py. */
 __attribute__((noinline, noclone)) static void loop(struct run *r, double seconds,
 						    unsigned settle_us)
 {
-	double end = now() + seconds;
+	double end = bench_now() + seconds;
 
 	while (bdev_channel_inflight(r->ch)) {
 		if (settle_us)
 			usleep(settle_us);
 		bdev_poll(r->ch);
-		if (!(++r->polls & 4095) && now() > end)
+		if (!(++r->polls & 4095) && bench_now() > end)
 			r->left = 0;
 	}
 	bdev_poll(r->ch);
@@ -174,15 +151,15 @@ static int measure(struct bdev *dev, struct run *r, unsigned depth, double secon
 	r->all = calloc(depth, sizeof(*r->all));
 	if (!buf || !r->all || bdev_channel_create(dev, &r->ch))
 		return -1;
-	took = now();
-	cpu = clock_of(CLOCK_THREAD_CPUTIME_ID);
+	took = bench_now();
+	cpu = bench_clock(CLOCK_THREAD_CPUTIME_ID);
 	tsc = __rdtsc();
 	for (unsigned i = 0; i < depth && r->left; i++)
 		start(r, &r->all[i], buf + (size_t)i * BS_BLOCK);
 	loop(r, seconds, settle_us);
 	tsc = __rdtsc() - tsc;
-	cpu = clock_of(CLOCK_THREAD_CPUTIME_ID) - cpu;
-	took = now() - took;
+	cpu = bench_clock(CLOCK_THREAD_CPUTIME_ID) - cpu;
+	took = bench_now() - took;
 	bdev_channel_destroy(r->ch);
 	free(r->all);
 	dma_free(buf);
@@ -320,23 +297,10 @@ static int on_blob(struct bdev *dev, struct run *r, unsigned depth, double secon
 
 /* ---- by turns ---- */
 
-static int by_size(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-static double median(double *v, unsigned n)
-{
-	qsort(v, n, sizeof(*v), by_size);
-	return v[n / 2];
-}
-
 static int turns(struct run *store, unsigned pairs, unsigned depth, double seconds, struct bdev *dev)
 {
-	double bare_ns[MAX_PAIRS] = { 0 }, store_ns[MAX_PAIRS] = { 0 }, more[MAX_PAIRS] = { 0 }, cpu[MAX_PAIRS] = { 0 };
-	double kept[MAX_PAIRS] = { 0 }, rate;
+	double bare_ns[PAIRS_MAX] = { 0 }, store_ns[PAIRS_MAX] = { 0 }, more[PAIRS_MAX] = { 0 }, cpu[PAIRS_MAX] = { 0 };
+	double kept[PAIRS_MAX] = { 0 }, rate;
 	struct run bare = *store;
 	struct cost b, s;
 	struct bs_extent e;
@@ -362,13 +326,13 @@ static int turns(struct run *store, unsigned pairs, unsigned depth, double secon
 		cpu[i] = s.cpu_ns - b.cpu_ns;
 		kept[i] = b.ns / s.ns;
 	}
-	rate = 1e9 / median(bare_ns, pairs);
+	rate = 1e9 / bench_median(bare_ns, pairs);
 	printf("%s of %s, depth %u, %u pairs: ", store->write ? "writes" : "reads", bdev_info(dev)->name,
 	       depth, pairs);
 	printf("device %.0f ns, store %.0f ns, the store adds %.0f ns (processor: %.0f) and keeps %.1f %% of %.0f a second\n",
-	       median(bare_ns, pairs), median(store_ns, pairs), median(more, pairs), median(cpu, pairs),
-	       100 * median(kept, pairs), rate);
-	if (store->paced && median(kept, pairs) < LEAST_KEPT)
+	       bench_median(bare_ns, pairs), bench_median(store_ns, pairs), bench_median(more, pairs), bench_median(cpu, pairs),
+	       100 * bench_median(kept, pairs), rate);
+	if (store->paced && bench_median(kept, pairs) < LEAST_KEPT)
 		printf("    misses the bar: the store is to keep %.0f %%\n", 100 * LEAST_KEPT);
 	return 0;
 }
@@ -421,7 +385,7 @@ static bool parse(int argc, char **argv, struct args *a)
 		else
 			return false;
 	}
-	if (argc - optind < 2 || !a->depth || a->depth > MAX_DEPTH || !a->pairs || a->pairs > MAX_PAIRS)
+	if (argc - optind < 2 || !a->depth || a->depth > MAX_DEPTH || !a->pairs || a->pairs > PAIRS_MAX)
 		return false;
 	a->device = argv[optind];
 	a->what = argv[optind + 1];
