@@ -5,15 +5,26 @@
 suite=fuse_carried
 . "$(dirname "$0")/../fuse/lib.sh"
 
+# says NAME PATTERN OPTION…: what stat --fs prints.
+says() {
+	name=$1 pattern=$2
+	shift 2
+	blobfs stat --fs "$@" >"$tmp/out" 2>&1 && grep -q -e "$pattern" "$tmp/out" && good "$name" || bad "$name" "it does not say $pattern"
+}
+
 text='bytes-that-only-the-log-carries'
 new_image 64M
 mount_image
 for i in 1 2 3 4 5; do echo "$text-$i" >"$mnt/little$i"; done
 inode=$(stat -c %i "$mnt/little3")
-sync "$mnt"/little*; kill -9 "$pid"
+sync "$mnt"/little*
+says stat_of_the_mount '^carried in the log  *[1-9]' "$mnt"
+kill -9 "$pid"
 await_end "$pid"
 umount "$mnt"
 check_image crashed
+says stat_has_what_is_not_home '^  blocks not home yet  *5$' "$img"
+says stat_has_it_in_json '"carried_blocks":5,' "$img" --json
 blobfs dump "$img" log -v | grep -q 'put carried' && good in_the_log || bad in_the_log 'nothing is carried'
 [ "$(blobfs cat "$img" /little3)" = "$text-3" ] && good read_from_there || bad read_from_there "it reads: $(blobfs cat "$img" /little3)"
 blobcli "$img" export "$inode" "$tmp/exported" && [ "$(cat "$tmp/exported")" = "$text-3" ] && good exported_from_there ||
@@ -47,5 +58,6 @@ mount_image
 [ "$(cat "$mnt/little5")" = "$text-5" ] && good mounted || bad mounted "it reads: $(cat "$mnt/little5")"
 unmount_image
 check_image closed
+says stat_has_nothing_any_more '^  blocks not home yet  *0$' "$img"
 [ "$(blobfs cat "$img" /little1)" = "$text-1" ] && good home || bad home "it reads: $(blobfs cat "$img" /little1)"
 exit $status
