@@ -6,8 +6,9 @@
  * It is inside an epoch from its look at the map until its device I/O is done, so what it reads or overwrites is not given to anybody
  * else meanwhile (R3). The look itself takes no lock while nobody changes maps (epoch.h).
  *
- * What asks for more than the bytes, such as a checksum, has a run flag that is not named here, and is sent the general way by it; so is a
- * range that bytes are carried in the log for, be it a single block of it. What is wrong with the iovecs the device port sees, and refuses with the error that is due; so it is not looked for twice.
+ * What asks for more than the bytes, such as a checksum, has a run flag that is not named here, and is sent the general way by it; so
+ * is a range that bytes are carried in the log for, be it a single block of it. What is wrong with the iovecs the device port sees, and
+ * refuses with the error that is due; so it is not looked for twice.
  */
 #include <stdatomic.h>
 

@@ -135,8 +135,9 @@ struct bs_segment *bs_segment_new(struct bs_log *log, uint64_t block)
 #define PART 48u
 
 /*
- * A checkpoint is due when the log has outgrown 56 MiB or half the last checkpoint, on small stores a 48th of the store: so recovery never
- * reads more than two checkpoints' worth. With the log at its limit and the room for a checkpoint of as much, a store with little metadata owns 192 MiB for all that, a small one a tenth of itself.
+ * A checkpoint is due when the log has outgrown 56 MiB or half the last checkpoint, on small stores a 48th of the store: so recovery
+ * never reads more than two checkpoints' worth. With the log at its limit and the room for a checkpoint of as much, a store with little
+ * metadata owns 192 MiB for all that, a small one a tenth of itself.
  */
 static void set_trigger(struct bs_log *log, uint64_t trigger)
 {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Mending: one owner for each block. Metadata that was read and found right keeps its place. Of several runs that claim a block
- * the one put last has it; the others get a hole there: what they wrote is overwritten, and other blobs' bytes are not theirs to show. A
- * shared run has company: it goes with other shared ones, and with an older one that is not flagged yet, whose block it shares then; not with an unwritten one, which has no bytes to share.
+ * the one put last has it; the others get a hole there: what they wrote is overwritten, and other blobs' bytes are not theirs to show.
+ * A shared run has company: it goes with other shared ones, and with an older one that is not flagged yet, whose block it shares then;
+ * not with an unwritten one, which has no bytes to share.
  */
 #include <errno.h>
 #include <inttypes.h>

@@ -568,8 +568,8 @@ TEST(blob_fast_threads, reads_find_their_own_block_while_its_runs_are_taken_apar
 }
 
 /*
- * Numbers that are carried in the log and come home, one block after the other, beside those who read them. What a read brings is never older than
- * what was there when it was asked for: neither what the block's place held before, nor what was carried before that.
+ * Numbers that are carried in the log and come home, one block after the other, beside those who read them. What a read brings is
+ * never older than what was there when it was asked for: neither what the block's place held before, nor what was carried before that.
  */
 #define NUMBERS 8u
 struct numbers {
