@@ -145,8 +145,6 @@ struct bdev_io {
 	struct bdev_io *parent;
 	struct iovec one; /* modules and bdev_io_init_buf: room for a single iovec */
 	int rc;
-	uint32_t children;
-	uint64_t submitted_ns;
 	uint64_t module_data[8]; /* the module's, and a wrapper's */
 };
 

@@ -250,23 +250,15 @@ void bs_blob_get_info(struct bs_blob *blob, struct bs_blob_info *out)
 	pthread_rwlock_unlock(lock);
 }
 
-bool bs_map_look(struct bs_blob *blob, uint64_t block, uint64_t max, struct bs_extent *out)
+void bs_map_lookup(struct bs_blob *blob, uint64_t block, uint64_t max, struct bs_extent *out)
 {
 	pthread_rwlock_t *lock = bs_maplock(blob->bs, blob->id);
-	bool carried;
 
 	pthread_rwlock_rdlock(lock);
 	bs_runmap_lookup(&blob->map, block, max, out);
 	if (blob->sharers && !(out->flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN)))
 		out->flags |= BS_RUN_SHARED;
-	carried = !RB_EMPTY(&blob->carried) && bs_carried_any(blob, block, max);
 	pthread_rwlock_unlock(lock);
-	return carried;
-}
-
-void bs_map_lookup(struct bs_blob *blob, uint64_t block, uint64_t max, struct bs_extent *out)
-{
-	bs_map_look(blob, block, max, out);
 }
 
 /* ---- items; the blob's maplock held ---- */

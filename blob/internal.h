@@ -159,8 +159,6 @@ uint64_t bs_carried_state(struct bs_blob *blob, uint64_t block, uint64_t count);
 /* Lays it over what a read has brought, if it is still so; false: it is not, and the read is worth nothing. */
 bool bs_carried_overlay(const struct bs_io *io, uint64_t state);
 uint32_t bs_carry_limit(const struct bs *bs);
-/* bs_map_lookup; true: something is carried in [block, block + max). */
-bool bs_map_look(struct bs_blob *blob, uint64_t block, uint64_t max, struct bs_extent *out);
 bool bs_carry_has_space(struct bs *bs);
 
 enum bs_slice_kind { BS_SLICE_INPLACE, BS_SLICE_UNWRITTEN, BS_SLICE_NEW };
