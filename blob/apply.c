@@ -310,8 +310,8 @@ static void apply_runs(struct bs *bs, const struct bs_rec *rec, uint64_t lsn, st
 	struct bs_sink *sink = bs->recovering ? NULL : &s.sink;
 
 	bs->n_runs -= blob->map.runs;
-	bs->n_mapped -= blob->map.blocks;
-	bs->n_unwritten -= blob->map.unwritten;
+	bs->n_mapped -= bs_runmap_blocks(&blob->map);
+	bs->n_unwritten -= bs_runmap_unwritten(&blob->map);
 	bs->meta_bytes -= bs_runs_bytes(blob->map.runs);
 	bs_maps_change(bs);
 	pthread_rwlock_wrlock(bs_maplock(bs, blob->id));
@@ -324,8 +324,8 @@ static void apply_runs(struct bs *bs, const struct bs_rec *rec, uint64_t lsn, st
 	blob->lsn = lsn;
 	pthread_rwlock_unlock(bs_maplock(bs, blob->id));
 	bs->n_runs += blob->map.runs;
-	bs->n_mapped += blob->map.blocks;
-	bs->n_unwritten += blob->map.unwritten;
+	bs->n_mapped += bs_runmap_blocks(&blob->map);
+	bs->n_unwritten += bs_runmap_unwritten(&blob->map);
 	bs->meta_bytes += bs_runs_bytes(blob->map.runs);
 }
 
@@ -364,8 +364,8 @@ static void apply_delete(struct bs *bs, uint64_t lsn, struct bs_blob *blob)
 {
 	bs->n_items -= blob->n_items;
 	bs->n_runs -= blob->map.runs;
-	bs->n_mapped -= blob->map.blocks;
-	bs->n_unwritten -= blob->map.unwritten;
+	bs->n_mapped -= bs_runmap_blocks(&blob->map);
+	bs->n_unwritten -= bs_runmap_unwritten(&blob->map);
 	bs->meta_bytes -= blob->item_bytes + bs_runs_bytes(blob->map.runs) +
 			  bs_rec_size((uint32_t)sizeof(struct bs_header_disk) + blob->user_len);
 	bs_ahead_drop(blob);

@@ -237,7 +237,7 @@ void bs_blob_get_info(struct bs_blob *blob, struct bs_blob_info *out)
 	pthread_rwlock_rdlock(lock);
 	out->id = blob->id;
 	out->size = blob->size;
-	out->mapped_blocks = blob->map.blocks;
+	out->mapped_blocks = bs_runmap_blocks(&blob->map);
 	out->runs = blob->map.runs;
 	out->items = blob->n_items;
 	out->lsn = blob->lsn;

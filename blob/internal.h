@@ -82,12 +82,34 @@ struct bs_chunk { /* runs in order, in a red-black tree by the first one's logic
 	struct bs_run run[];
 };
 RB_HEAD(bs_chunk_tree, bs_chunk);
+struct bs_run_counts { /* blocks mapped; of these, how many are unwritten, and how many lie in runs flagged shared */
+	uint64_t blocks : 42, unwritten : 42, shared : 42;
+} __attribute__((packed));
+static_assert(sizeof(struct bs_run_counts) == sizeof(struct bs_run), "the counts fit where one run is held");
 struct bs_runmap {
+	uint64_t runs;
+	union {
+		struct bs_run one; /* runs is 1: this is it, and no chunk is needed */
+		struct bs_run_counts counts;
+	};
 	struct bs_chunk_tree chunks;
-	uint64_t runs, blocks; /* number of runs, of blocks mapped */
-	uint64_t unwritten;    /* of these blocks, how many are unwritten */
-	uint64_t shared;       /* and how many lie in runs flagged shared */
 };
+static inline uint64_t bs_runmap_blocks(const struct bs_runmap *map)
+{
+	return map->runs == 1 ? map->one.count : map->counts.blocks;
+}
+static inline uint64_t bs_runmap_unwritten(const struct bs_runmap *map)
+{
+	if (map->runs == 1)
+		return map->one.flags & BS_RUN_UNWRITTEN ? map->one.count : 0;
+	return map->counts.unwritten;
+}
+static inline uint64_t bs_runmap_shared(const struct bs_runmap *map)
+{
+	if (map->runs == 1)
+		return map->one.flags & BS_RUN_SHARED ? map->one.count : 0;
+	return map->counts.shared;
+}
 /* Whole chunks set aside so that changes of maps cannot fail: one for each run put, one for each range deleted, and
  * those that take up what becomes unmapped. The store keeps one such pool, under bs->lock. */
 struct bs_spare {
@@ -115,8 +137,8 @@ void bs_runmap_del(struct bs_runmap *map, uint64_t block, uint64_t count, struct
 #define BS_SHARE_CHUNKS 4u
 void bs_runmap_share(struct bs_runmap *map, uint64_t block, uint64_t count, struct bs_spare *spare);
 bool bs_runmap_all_shared(const struct bs_runmap *map, uint64_t block, uint64_t count);
-/* Takes some chunk out of a map that is only to be freed; NULL when it is empty. Counts are not kept. */
-struct bs_chunk *bs_runmap_pop(struct bs_runmap *map);
+/* Takes some chunk out of what was a map's tree; NULL when it is empty. */
+struct bs_chunk *bs_chunks_pop(struct bs_chunk_tree *chunks);
 uint64_t bs_runmap_end(const struct bs_runmap *map); /* block after the last one mapped */
 /* Copies up to n runs that end after `block`, in order (not clipped); returns how many. */
 unsigned bs_runmap_copy(const struct bs_runmap *map, uint64_t block, struct bs_run *out, unsigned n);
@@ -185,8 +207,8 @@ struct bs_blob {
 	struct bs *bs;
 	uint64_t id, size, lsn;
 	struct bs_item_tree items;
-	struct bs_runmap map;
 	struct bs_carried_tree carried;
+	struct bs_runmap map;
 	LIST_HEAD(, bs_intent) intents; /* under bs->lock */
 	struct bs_ahead *ahead;         /* space reserved ahead for appends; NULL: none */
 	uint64_t item_bytes;            /* of its items, as records */
@@ -195,13 +217,13 @@ struct bs_blob {
 	uint8_t *user;                  /* header's user bytes */
 	uint8_t user_len;
 	bool deleted;
-	bool dying;                     /* deleted by the open transaction */
+	bool dying : 1;                 /* deleted by the open transaction */
+	bool made_up : 1;               /* mending: its header was not found */
 	_Atomic bool sealed;            /* its data and its size never change; written under the maplock */
 	uint32_t runs_txn;              /* low bits of the number of the last transaction that changes its runs */
 	uint16_t sharers;               /* bs_share_begin without bs_share_end; lookups say shared */
 	uint16_t holds;                 /* of these, how many keep writes from going over old blocks */
 	uint32_t hold_epoch;            /* low bits of the epoch when the first of them did */
-	bool made_up;                   /* mending: its header was not found */
 };
 RB_HEAD(bs_blob_tree, bs_blob);
 

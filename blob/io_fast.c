@@ -250,7 +250,7 @@ void bs_io_submit(struct bdev_channel *ch, struct bs_io *io, bs_io_cb cb)
 	}
 	r->count = c;
 	if (blob->map.runs != 1 || !RB_EMPTY(&blob->carried) ||
-	    !place_in(RB_ROOT(&blob->map.chunks)->run, io, BS_RUN_SHARED, &at)) {
+	    !place_in(&blob->map.one, io, BS_RUN_SHARED, &at)) {
 		look_and_read(ch, io);
 		return;
 	}

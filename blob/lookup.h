@@ -34,8 +34,8 @@ static inline const struct bs_run *bs_runmap_at(const struct bs_runmap *map, uin
 		c = RB_LEFT(c, node);
 	}
 found:
-	if (!best)
-		return NULL;
+	if (__builtin_expect(!best, 0))
+		return map->runs == 1 && block - map->one.logical < map->one.count ? &map->one : NULL;
 	/* The last one that starts at or before block; the first does. */
 	r = best->run;
 	end = r + best->n;

@@ -150,7 +150,7 @@ void bs_blob_trim_ahead(struct bs_blob *blob)
 static uint64_t ahead_wanted(struct bs *bs, struct bs_place_req *req, uint64_t group)
 {
 	struct bs_blob *blob = req->blob;
-	uint64_t has = blob->map.blocks / bs->cluster_blocks,
+	uint64_t has = bs_runmap_blocks(&blob->map) / bs->cluster_blocks,
 		 most = AHEAD_BYTES / BS_BLOCK / bs->cluster_blocks;
 	struct bs_extent e;
 

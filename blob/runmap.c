@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The runs of one blob: sorted chunks of up to BS_CHUNK_RUNS runs in a red-black tree. A chunk is
- * as large as it needs to be (a file of one run has a chunk of one), and grows in steps.
+ * as large as it needs to be, and grows in steps. A single run, which is what most blobs have, needs
+ * none: the map holds it itself, where it otherwise counts blocks.
  *
  * Invariants: runs ascend and do not overlap, across chunks too; no chunk in the tree is empty; two
  * neighbours that could be one run are one run if the change that made them neighbours was a put.
+ * Between changes a single run is never in a chunk; amid one it may be, so there it is the tree being empty that
+ * tells (the_one). A run of a map is found with its chunk and index; for one that the map holds the chunk is NULL.
  *
  * Changing a map cannot fail: where malloc does, a chunk comes from the pool the caller has filled.
  */
@@ -15,7 +18,7 @@
 
 #include "blob/internal.h"
 
-static const uint16_t caps[] = { 1, 2, 5, 13, 29, BS_CHUNK_RUNS };
+static const uint16_t caps[] = { 2, 5, 13, 29, BS_CHUNK_RUNS };
 
 static int chunk_cmp(const struct bs_chunk *a, const struct bs_chunk *b)
 {
@@ -109,14 +112,19 @@ void bs_runmap_free(struct bs_runmap *map)
 	bs_runmap_init(map);
 }
 
-struct bs_chunk *bs_runmap_pop(struct bs_runmap *map)
+struct bs_chunk *bs_chunks_pop(struct bs_chunk_tree *chunks)
 {
-	struct bs_chunk *c = RB_ROOT(&map->chunks);
+	struct bs_chunk *c = RB_ROOT(chunks);
 
-	if (!c)
-		return NULL;
-	RB_REMOVE(bs_chunk_tree, &map->chunks, c);
+	if (c)
+		RB_REMOVE(bs_chunk_tree, chunks, c);
 	return c;
+}
+
+/* The run that the map holds itself, else NULL. */
+static struct bs_run *the_one(const struct bs_runmap *map)
+{
+	return map->runs == 1 && RB_EMPTY(&map->chunks) ? (struct bs_run *)&map->one : NULL;
 }
 
 /* The last chunk that starts at or before block, else NULL. */
@@ -155,9 +163,14 @@ static unsigned run_after(const struct bs_chunk *c, uint64_t block)
 static struct bs_run *map_after(const struct bs_runmap *map, uint64_t block,
 				struct bs_chunk **chunk, unsigned *index)
 {
+	struct bs_run *one = the_one(map);
 	struct bs_chunk *c = chunk_at(map, block);
 	unsigned i = 0;
 
+	*chunk = NULL;
+	*index = 0;
+	if (one)
+		return bs_run_end(one) > block ? one : NULL;
 	if (!c)
 		c = RB_MIN(bs_chunk_tree, (struct bs_chunk_tree *)&map->chunks);
 	else if ((i = run_after(c, block)) == c->n) {
@@ -192,8 +205,10 @@ unsigned bs_runmap_copy(const struct bs_runmap *map, uint64_t block, struct bs_r
 {
 	struct bs_chunk *c;
 	unsigned i, done = 0;
+	const struct bs_run *r = map_after(map, block, &c, &i);
 
-	map_after(map, block, &c, &i);
+	if (r && !c && n)
+		out[done++] = *r;
 	while (c && done < n) {
 		unsigned take = MIN(c->n - i, n - done);
 
@@ -209,19 +224,67 @@ uint64_t bs_runmap_end(const struct bs_runmap *map)
 {
 	struct bs_chunk *c = RB_MAX(bs_chunk_tree, (struct bs_chunk_tree *)&map->chunks);
 
+	if (map->runs == 1)
+		return bs_run_end(&map->one);
 	return c ? bs_run_end(&c->run[c->n - 1]) : 0;
 }
 
 /* ---- changing ---- */
 
-/* Blocks leave the map. */
+/* Blocks come into the map, or leave it. Of what it holds itself no count is kept. */
+static void account_in(struct bs_runmap *map, const struct bs_run *r, uint64_t count)
+{
+	if (the_one(map))
+		return;
+	map->counts.blocks += count;
+	if (r->flags & BS_RUN_UNWRITTEN)
+		map->counts.unwritten += count;
+	if (r->flags & BS_RUN_SHARED)
+		map->counts.shared += count;
+}
+
 static void account_out(struct bs_runmap *map, const struct bs_run *r, uint64_t count)
 {
-	map->blocks -= count;
+	if (the_one(map))
+		return;
+	map->counts.blocks -= count;
 	if (r->flags & BS_RUN_UNWRITTEN)
-		map->unwritten -= count;
+		map->counts.unwritten -= count;
 	if (r->flags & BS_RUN_SHARED)
-		map->shared -= count;
+		map->counts.shared -= count;
+}
+
+/* A run in a chunk of its own. */
+static void run_apart(struct bs_runmap *map, const struct bs_run *r, struct bs_spare *spare)
+{
+	struct bs_chunk *c = chunk_new(2, spare);
+
+	c->run[0] = *r;
+	c->n = 1;
+	RB_INSERT(bs_chunk_tree, &map->chunks, c);
+}
+
+/* What the map holds itself goes into a chunk, which has room for one more. */
+static struct bs_chunk *one_out(struct bs_runmap *map, struct bs_spare *spare)
+{
+	struct bs_run run = map->one;
+
+	memset(&map->counts, 0, sizeof(map->counts));
+	run_apart(map, &run, spare);
+	account_in(map, &run, run.count);
+	return RB_ROOT(&map->chunks);
+}
+
+/* The other way round, at the end of a change. */
+static void one_in(struct bs_runmap *map)
+{
+	struct bs_chunk *c = RB_ROOT(&map->chunks);
+
+	if (map->runs != 1 || !c)
+		return;
+	map->one = c->run[0];
+	RB_INIT(&map->chunks);
+	free(c);
 }
 
 static void sink_part(struct bs_runmap *map, const struct bs_run *r, uint64_t from, uint64_t count,
@@ -243,7 +306,7 @@ static struct bs_chunk *chunk_room(struct bs_runmap *map, struct bs_chunk *c, un
 				   struct bs_spare *spare)
 {
 	struct bs_chunk *d;
-	unsigned keep;
+	unsigned keep = c->n / 2u;
 
 	if (c->n < c->cap)
 		return c;
@@ -256,8 +319,6 @@ static struct bs_chunk *chunk_room(struct bs_runmap *map, struct bs_chunk *c, un
 		free(c);
 		return d;
 	}
-	/* At the very end a map grows by appending: leave full chunks behind. */
-	keep = *i == c->n && !RB_NEXT(bs_chunk_tree, &map->chunks, c) ? c->n - 1u : c->n / 2u;
 	d = chunk_new(c->n - keep + 1u, spare);
 	d->n = (uint16_t)(c->n - keep);
 	memcpy(d->run, &c->run[keep], d->n * sizeof(c->run[0]));
@@ -274,6 +335,12 @@ static struct bs_chunk *chunk_room(struct bs_runmap *map, struct bs_chunk *c, un
 static void run_insert(struct bs_runmap *map, struct bs_chunk *c, unsigned i,
 		       const struct bs_run *r, struct bs_spare *spare)
 {
+	/* At the very end a map grows by appending: leave full chunks behind. */
+	if (i == BS_CHUNK_RUNS && !RB_NEXT(bs_chunk_tree, &map->chunks, c)) {
+		run_apart(map, r, spare);
+		map->runs++;
+		return;
+	}
 	c = chunk_room(map, c, &i, spare);
 	memmove(&c->run[i + 1], &c->run[i], (c->n - i) * sizeof(c->run[0]));
 	c->run[i] = *r;
@@ -352,8 +419,23 @@ static void del_in_chunk(struct bs_runmap *map, struct bs_chunk *c, unsigned i, 
 		run_remove(map, c, i, j - i);
 }
 
-void bs_runmap_del(struct bs_runmap *map, uint64_t block, uint64_t count, struct bs_spare *spare,
-		   struct bs_sink *sink)
+/* Not in its middle. */
+static void del_in_one(struct bs_runmap *map, uint64_t block, uint64_t end, struct bs_sink *sink)
+{
+	struct bs_run *r = &map->one;
+	uint64_t from = MAX(block, (uint64_t)r->logical), n = MIN(end, bs_run_end(r)) - from;
+
+	sink_part(map, r, from, n, sink);
+	if (n == r->count)
+		bs_runmap_init(map);
+	else if (from == r->logical)
+		cut_head(r, n);
+	else
+		r->count -= n;
+}
+
+static void del_range(struct bs_runmap *map, uint64_t block, uint64_t count, struct bs_spare *spare,
+		      struct bs_sink *sink)
 {
 	uint64_t end = count > UINT64_MAX - block ? UINT64_MAX : block + count;
 	struct bs_chunk *c, *next;
@@ -364,11 +446,19 @@ void bs_runmap_del(struct bs_runmap *map, uint64_t block, uint64_t count, struct
 	if (!r || r->logical >= end || block == end)
 		return;
 	if (r->logical < block && bs_run_end(r) > end) {
+		if (!c) {
+			c = one_out(map, spare);
+			r = c->run;
+		}
 		right = *r;
 		cut_head(&right, end - r->logical);
 		sink_part(map, r, block, end - block, sink);
 		r->count = block - r->logical;
 		run_insert(map, c, i + 1, &right, spare);
+		return;
+	}
+	if (!c) {
+		del_in_one(map, block, end, sink);
 		return;
 	}
 	for (; c && c->run[i].logical < end; c = next, i = 0) {
@@ -378,13 +468,38 @@ void bs_runmap_del(struct bs_runmap *map, uint64_t block, uint64_t count, struct
 	tidy(map, block);
 }
 
+void bs_runmap_del(struct bs_runmap *map, uint64_t block, uint64_t count, struct bs_spare *spare,
+		   struct bs_sink *sink)
+{
+	del_range(map, block, count, spare, sink);
+	one_in(map);
+}
+
 static bool continues(const struct bs_run *a, const struct bs_run *b)
 {
 	return bs_run_end(a) == b->logical && bs_run_phys(a) + a->count == bs_run_phys(b) &&
 	       a->flags == b->flags;
 }
 
-/* Puts a run where nothing is mapped. */
+/* Puts a run into a map that has none, or holds the one it has; false: that one does not go on with it. */
+static bool put_in_one(struct bs_runmap *map, const struct bs_run *run)
+{
+	struct bs_run *one = &map->one;
+
+	if (!map->runs) {
+		*one = *run;
+		map->runs = 1;
+	} else if (continues(one, run)) {
+		one->count += run->count;
+	} else if (continues(run, one)) {
+		bs_run_set(one, run->logical, bs_run_phys(run), run->count + one->count, run->flags);
+	} else {
+		return false;
+	}
+	return true;
+}
+
+/* Puts a run where nothing is mapped, and chunks are. */
 static void put_in_hole(struct bs_runmap *map, const struct bs_run *run, struct bs_spare *spare)
 {
 	struct bs_chunk *c = chunk_at(map, run->logical), *nc;
@@ -409,14 +524,8 @@ static void put_in_hole(struct bs_runmap *map, const struct bs_run *run, struct 
 			   run->flags);
 	} else if (c) {
 		run_insert(map, c, i, run, spare);
-	} else if ((c = RB_MIN(bs_chunk_tree, &map->chunks))) {
-		run_insert(map, c, 0, run, spare);
 	} else {
-		c = chunk_new(1, spare);
-		c->run[0] = *run;
-		c->n = 1;
-		RB_INSERT(bs_chunk_tree, &map->chunks, c);
-		map->runs++;
+		run_insert(map, RB_MIN(bs_chunk_tree, &map->chunks), 0, run, spare);
 	}
 }
 
@@ -467,13 +576,15 @@ void bs_runmap_put(struct bs_runmap *map, const struct bs_run *run, struct bs_sp
 			      .lo = bs_run_phys(run) };
 
 	p.hi = p.lo + run->count;
-	bs_runmap_del(map, run->logical, run->count, spare, sink ? &p.sink : NULL);
+	del_range(map, run->logical, run->count, spare, sink ? &p.sink : NULL);
+	if (RB_EMPTY(&map->chunks)) {
+		if (put_in_one(map, run))
+			return;
+		one_out(map, spare);
+	}
 	put_in_hole(map, run, spare);
-	map->blocks += run->count;
-	if (run->flags & BS_RUN_UNWRITTEN)
-		map->unwritten += run->count;
-	if (run->flags & BS_RUN_SHARED)
-		map->shared += run->count;
+	account_in(map, run, run->count);
+	one_in(map);
 }
 
 /* ---- sharing ---- */
@@ -530,14 +641,17 @@ void bs_runmap_share(struct bs_runmap *map, uint64_t block, uint64_t count, stru
 		if (!to_be_shared(r) || r->logical < block || bs_run_end(r) > end)
 			continue;
 		r->flags = (r->flags | BS_RUN_SHARED) & 0xff;
-		map->shared += r->count;
+		if (c)
+			map->counts.shared += r->count;
 	}
 	for (at = block; (r = map_after(map, at, &c, &i)) && r->logical <= end;) {
 		uint64_t next = bs_run_end(r);
 
-		join_previous(map, c, i);
+		if (c)
+			join_previous(map, c, i);
 		at = next;
 	}
+	one_in(map);
 }
 
 bool bs_runmap_all_shared(const struct bs_runmap *map, uint64_t block, uint64_t count)

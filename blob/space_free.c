@@ -80,6 +80,11 @@ void bs_space_unmapped_map(struct bs *bs, struct bs_runmap *map, uint64_t lsn)
 	struct bs_space *s = bs->space;
 	struct bs_chunk *c;
 
+	if (map->runs == 1) {
+		bs_space_unmapped(bs, bs_run_phys(&map->one), map->one.count, map->one.flags, lsn);
+		bs_runmap_init(map);
+		return;
+	}
 	pthread_mutex_lock(&s->lock);
 	c = s->open.roots;
 	if (!c || c->n == c->cap) {
@@ -90,7 +95,7 @@ void bs_space_unmapped_map(struct bs *bs, struct bs_runmap *map, uint64_t lsn)
 	static_assert(sizeof(map->chunks) <= sizeof(c->run[0]),
 		      "a run's place holds a tree's root");
 	memcpy(&c->run[c->n++], &map->chunks, sizeof(map->chunks));
-	gathered(s, map->blocks, map->shared, lsn);
+	gathered(s, bs_runmap_blocks(map), bs_runmap_shared(map), lsn);
 	pthread_mutex_unlock(&s->lock);
 	bs_runmap_init(map);
 }
@@ -101,7 +106,7 @@ void bs_space_unmapped_map(struct bs *bs, struct bs_runmap *map, uint64_t lsn)
 static struct bs_chunk *batch_pop(struct bs_batch *b)
 {
 	struct bs_chunk *c = b->chunks;
-	struct bs_runmap map;
+	struct bs_chunk_tree tree;
 
 	if (c) {
 		b->chunks = c->next;
@@ -115,9 +120,9 @@ static struct bs_chunk *batch_pop(struct bs_batch *b)
 			free(c);
 			continue;
 		}
-		memcpy(&map.chunks, &c->run[c->n - 1], sizeof(map.chunks));
-		leaf = bs_runmap_pop(&map);
-		memcpy(&c->run[c->n - 1], &map.chunks, sizeof(map.chunks));
+		memcpy(&tree, &c->run[c->n - 1], sizeof(tree));
+		leaf = bs_chunks_pop(&tree);
+		memcpy(&c->run[c->n - 1], &tree, sizeof(tree));
 		if (leaf)
 			return leaf;
 		c->n--;
