@@ -8,15 +8,26 @@
 
 /* Allocations of this thread until one fails; 0: none ever. */
 static _Thread_local uint64_t fail_after;
+static _Thread_local bool fail_on; /* and then all of them */
 
 void base_fail_alloc_after(uint64_t nth)
 {
 	fail_after = nth;
+	fail_on = false;
+}
+
+void base_fail_allocs_from(uint64_t nth)
+{
+	fail_after = nth;
+	fail_on = true;
 }
 
 bool base_alloc_fails(void)
 {
-	return fail_after && --fail_after == 0;
+	if (!fail_after || --fail_after)
+		return false;
+	fail_after = fail_on;
+	return true;
 }
 
 void *base_malloc(size_t size)

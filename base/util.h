@@ -66,6 +66,8 @@ BLOBFS_API void *base_realloc(void *p, size_t size);
 BLOBFS_API char *base_strdup(const char *s);
 /* Tests: the nth allocation from now of this thread fails, once; 0 switches it off. */
 BLOBFS_API void base_fail_alloc_after(uint64_t nth);
+/* The same, and so do all that follow until it is switched off. */
+BLOBFS_API void base_fail_allocs_from(uint64_t nth);
 
 BLOBFS_C_END
 #endif

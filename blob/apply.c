@@ -89,6 +89,8 @@ int bs_apply_finish(struct bs *bs, struct base_err *err)
 				  ", which does not exist",
 				  o->lsn, o->id);
 	bs_orphans_free(bs);
+	/* Records of checkpoints are longer than those of most transactions. */
+	bs_spare_trim(&bs->spare, 0);
 	return rc;
 }
 

@@ -72,7 +72,7 @@ void bs_run_from_disk(const struct bs_run_disk *d, struct bs_run *r);
 
 /* ---- runmap.c: one blob's runs; lookup costs a logarithm ---- */
 
-#define BS_CHUNK_RUNS 64u
+#define BS_CHUNK_RUNS 256u
 struct bs_chunk { /* runs in order, in a red-black tree by the first one's logical block; or extents in a list */
 	union {
 		RB_ENTRY(bs_chunk) node;
@@ -96,18 +96,20 @@ struct bs_runmap {
 };
 static inline uint64_t bs_runmap_blocks(const struct bs_runmap *map)
 {
-	return map->runs == 1 ? map->one.count : map->counts.blocks;
+	if (map->runs == 1)
+		return map->one.count;
+	return map->counts.blocks;
 }
 static inline uint64_t bs_runmap_unwritten(const struct bs_runmap *map)
 {
 	if (map->runs == 1)
-		return map->one.flags & BS_RUN_UNWRITTEN ? map->one.count : 0;
+		return map->one.flags & BS_RUN_UNWRITTEN ? (uint64_t)map->one.count : 0;
 	return map->counts.unwritten;
 }
 static inline uint64_t bs_runmap_shared(const struct bs_runmap *map)
 {
 	if (map->runs == 1)
-		return map->one.flags & BS_RUN_SHARED ? map->one.count : 0;
+		return map->one.flags & BS_RUN_SHARED ? (uint64_t)map->one.count : 0;
 	return map->counts.shared;
 }
 /* Whole chunks set aside so that changes of maps cannot fail: one for each run put, one for each range deleted, and
@@ -268,7 +270,7 @@ void bs_prep_drop(struct bs_prep *prep);
  * Keeps bs->meta_bytes, counts, next_id.
  */
 int bs_apply(struct bs *bs, const struct bs_rec *rec, uint64_t lsn, struct bs_prep *prep);
-/* After replay: -EUCLEAN and a line in err if records for absent blobs were not followed by a deletion. */
+/* After replay, whose pool of chunks it lets go: -EUCLEAN and a line in err if records for absent blobs were not followed by a deletion. */
 int bs_apply_finish(struct bs *bs, struct base_err *err);
 
 /* Capture for the checkpoint, bs->lock held: encodes the items from `cursor` on, in order of blob, kind, key, into buf until it is

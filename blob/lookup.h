@@ -39,9 +39,9 @@ found:
 	/* The last one that starts at or before block; the first does. */
 	r = best->run;
 	end = r + best->n;
-	static_assert(BS_CHUNK_RUNS == 64, "the steps reach the last run");
-#pragma GCC unroll 6
-	for (int n = 32; n; n /= 2)
+	static_assert(BS_CHUNK_RUNS == 256, "the steps reach the last run");
+#pragma GCC unroll 8
+	for (int n = 128; n; n /= 2)
 		if (r + n < end && bs_run_word(r + n) <= most)
 			r += n;
 	return block - r->logical < r->count ? r : NULL;

@@ -18,7 +18,7 @@
 
 #include "blob/internal.h"
 
-static const uint16_t caps[] = { 2, 5, 13, 29, BS_CHUNK_RUNS };
+static const uint16_t caps[] = { 2, 5, 13, 29, 61, 125, BS_CHUNK_RUNS };
 
 static int chunk_cmp(const struct bs_chunk *a, const struct bs_chunk *b)
 {
@@ -301,7 +301,7 @@ static void cut_head(struct bs_run *r, uint64_t n)
 }
 
 /* Room for one more run in c, which it may replace or split; *i is where the run is to go, and may
- * move to another chunk. */
+ * move to another chunk. What a chunk of the pool went into has room for two: a put that splits a run comes twice. */
 static struct bs_chunk *chunk_room(struct bs_runmap *map, struct bs_chunk *c, unsigned *i,
 				   struct bs_spare *spare)
 {
@@ -335,12 +335,6 @@ static struct bs_chunk *chunk_room(struct bs_runmap *map, struct bs_chunk *c, un
 static void run_insert(struct bs_runmap *map, struct bs_chunk *c, unsigned i,
 		       const struct bs_run *r, struct bs_spare *spare)
 {
-	/* At the very end a map grows by appending: leave full chunks behind. */
-	if (i == BS_CHUNK_RUNS && !RB_NEXT(bs_chunk_tree, &map->chunks, c)) {
-		run_apart(map, r, spare);
-		map->runs++;
-		return;
-	}
 	c = chunk_room(map, c, &i, spare);
 	memmove(&c->run[i + 1], &c->run[i], (c->n - i) * sizeof(c->run[0]));
 	c->run[i] = *r;
@@ -522,6 +516,10 @@ static void put_in_hole(struct bs_runmap *map, const struct bs_run *run, struct 
 	} else if (next) {
 		bs_run_set(next, run->logical, bs_run_phys(run), run->count + next->count,
 			   run->flags);
+	} else if (c && i == BS_CHUNK_RUNS && !RB_NEXT(bs_chunk_tree, &map->chunks, c)) {
+		/* At the very end a map grows by appending: leave full chunks behind. */
+		run_apart(map, run, spare);
+		map->runs++;
 	} else if (c) {
 		run_insert(map, c, i, run, spare);
 	} else {

@@ -158,6 +158,22 @@ TEST(alloc, the_nth_allocation_fails_once)
 	}
 }
 
+TEST(alloc, from_the_nth_on_all_fail)
+{
+	void *p;
+
+	base_fail_allocs_from(2);
+	p = base_malloc(10);
+	ASSERT_TRUE(p != NULL);
+	for (int i = 0; i < 10; i++)
+		EXPECT_EQ_PTR(NULL, base_malloc(10));
+	base_fail_allocs_from(0);
+	free(p);
+	p = base_malloc(10);
+	EXPECT_TRUE(p != NULL);
+	free(p);
+}
+
 TEST(dma, memory_is_aligned_and_writable_to_its_end)
 {
 	static const size_t aligns[] = { 1, 512, 4096, 65536, 2 * MiB, 8 * MiB };

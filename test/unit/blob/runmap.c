@@ -62,7 +62,7 @@ static void compare(const struct bs_runmap *map, const struct model *m)
 	ASSERT_EQ_INT(shared, bs_runmap_shared(map));
 	runs = bs_runmap_copy(map, 0, all, BLOCKS);
 	ASSERT_EQ_INT(runs, map->runs);
-	ASSERT_EQ_INT(runs ? all[runs - 1].logical + all[runs - 1].count : 0, bs_runmap_end(map));
+	ASSERT_EQ_INT(runs ? bs_run_end(&all[runs - 1]) : 0, bs_runmap_end(map));
 	/* Which form it has does not depend on how it came to be. */
 	ASSERT_EQ_INT(runs < 2, RB_EMPTY(&map->chunks));
 	for (uint64_t i = 1; i < runs; i++) {
@@ -163,7 +163,7 @@ static void random_changes(uint32_t blocks, bool short_of_memory)
 		bs_spare_trim(&spare, 1);
 		ASSERT_OK(bs_spare_fill(&spare, sharing ? BS_SHARE_CHUNKS : 1));
 		if (short_of_memory)
-			base_fail_alloc_after(1 + kit_rand(&seed, 2));
+			base_fail_allocs_from(1 + kit_rand(&seed, 3));
 		if (sharing)
 			share(&map, m, &spare, &seed);
 		else
@@ -220,7 +220,7 @@ TEST(runmap, one_run_takes_no_memory_and_a_second_one_a_chunk_at_most)
 
 	bs_runmap_init(&map);
 	/* Neither malloc nor the pool has any. */
-	base_fail_alloc_after(1);
+	base_fail_allocs_from(1);
 	for (uint64_t i = 0; i < 100; i++) {
 		bs_run_set(&run, 100 + i, 1000 + i, 1, i & 1 ? 0 : BS_RUN_UNWRITTEN);
 		bs_runmap_put(&map, &run, &spare, &s.sink);
@@ -239,7 +239,7 @@ TEST(runmap, one_run_takes_no_memory_and_a_second_one_a_chunk_at_most)
 	EXPECT_EQ_INT(200, m->sunk);
 	EXPECT_EQ_INT(200, m->sunk_shared);
 	ASSERT_OK(bs_spare_fill(&spare, 1));
-	base_fail_alloc_after(1);
+	base_fail_allocs_from(1);
 	bs_run_set(&run, 10, 10, 10, 0);
 	bs_runmap_put(&map, &run, &spare, &s.sink);
 	EXPECT_EQ_INT(1, spare.n);
@@ -250,6 +250,32 @@ TEST(runmap, one_run_takes_no_memory_and_a_second_one_a_chunk_at_most)
 	base_fail_alloc_after(0);
 	bs_runmap_free(&map);
 	free(m);
+}
+
+/* A full chunk, of which any run is split by a put: neither has a place for one more. */
+TEST(runmap, a_put_into_a_full_chunk_takes_one_spare_chunk_wherever_it_falls)
+{
+	for (uint64_t at = 0; at < BS_CHUNK_RUNS; at++) {
+		struct bs_spare spare = { NULL, 0 };
+		struct bs_runmap map;
+		struct bs_run run;
+
+		bs_runmap_init(&map);
+		ASSERT_OK(bs_spare_fill(&spare, 1));
+		for (uint64_t i = 0; i < BS_CHUNK_RUNS; i++) {
+			bs_run_set(&run, i * 4, 1 + i * 5, 3, 0);
+			bs_runmap_put(&map, &run, &spare, NULL);
+		}
+		ASSERT_EQ_INT(1, spare.n);
+		ASSERT_EQ_INT(BS_CHUNK_RUNS, RB_ROOT(&map.chunks)->n);
+		base_fail_allocs_from(1);
+		bs_run_set(&run, at * 4 + 1, 100000, 1, 0);
+		bs_runmap_put(&map, &run, &spare, NULL);
+		base_fail_allocs_from(0);
+		ASSERT_EQ_INT(0, spare.n);
+		ASSERT_EQ_INT(BS_CHUNK_RUNS + 2, map.runs);
+		bs_runmap_free(&map);
+	}
 }
 
 /* n runs that cannot grow together, put in ascending order. */
