@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # make bench: db_bench on the plugin and on the kernel's ext4, pair by pair, so that both see the same machine.
 #
-#   bench/run.sh [-n ROUNDS] [-m "buffered direct"] [-b "BENCHMARK …"] [-o FILE.json] [-q]
+#   bench/run.sh [-n ROUNDS] [-m "buffered direct"] [-b "BENCHMARK …"] [-s "SIDE SIDE"] [-o FILE.json] [-q]
 #
+# Sides: blobfs, datasum (a store made with -O datasum), ext4. Default: "blobfs ext4".
 # A benchmark is a comma-separated list for one db_bench, which readrandom needs: it reads what the same process wrote, so that both
 # caches are warm. Default: "fillseq fillrandom,overwrite,readrandom fillsync".
 #
@@ -18,21 +19,22 @@ dir=${BENCH_DIR:-/var/tmp}
 rounds=${BENCH_ROUNDS:-3} scale=${BENCH_SCALE:-1}
 keys=$((${BENCH_KEYS:-500000} / scale)) value=${BENCH_VALUE:-400} syncs=$((${BENCH_SYNCS:-3000} / scale))
 reads=$((${BENCH_READS:-200000} / scale)) size=${BENCH_IMAGE:-4G} cache=${BENCH_CACHE:-1G}
-modes="buffered direct" benches="fillseq fillrandom,overwrite,readrandom fillsync" json=$BUILD/bench.json quiet=
+modes="buffered direct" benches="fillseq fillrandom,overwrite,readrandom fillsync" sides="blobfs ext4" json=$BUILD/bench.json quiet=
 
 die() {
 	echo "bench: $*" >&2
 	exit 1
 }
 
-while getopts n:m:b:o:qh option; do
+while getopts n:m:b:s:o:qh option; do
 	case $option in
 	n) rounds=$OPTARG ;;
 	m) modes=$OPTARG ;;
 	b) benches=$OPTARG ;;
+	s) sides=$OPTARG ;;
 	o) json=$OPTARG ;;
 	q) quiet=1 ;;
-	*) sed -n '3,13s/^# \{0,1\}//p' "$0"; exit 2 ;;
+	*) sed -n '3,15s/^# \{0,1\}//p' "$0"; exit 2 ;;
 	esac
 done
 command -v db_bench >/dev/null || die "db_bench is not installed (Debian package rocksdb-tools; run 'make deps')"
@@ -50,13 +52,23 @@ trap 'exit 1' INT TERM HUP
 
 # ---- the two sides ----
 
-img=$tmp/image
-mkfs.blobfs -q -s "$size" --prewrite "$img" || die "mkfs.blobfs failed"
+first=${sides%% *} second=${sides##* }
+make_side() {
+	case $1 in
+	blobfs) mkfs.blobfs -q -s "$size" --prewrite "$tmp/blobfs" ;;
+	datasum) mkfs.blobfs -q -O datasum -s "$size" --prewrite "$tmp/datasum" ;;
+	ext4) ;;
+	*) die "there is no side '$1'" ;;
+	esac || die "mkfs.blobfs failed"
+}
+[ "$first $second" = "$sides" ] && [ "$first" != "$second" ] || die "two different sides are wanted, not '$sides'"
+make_side "$first"
+make_side "$second"
 native=$tmp/native
 mkdir "$native"
 fstype=$(findmnt -n -o FSTYPE -T "$native")
 ext4="a directory on $(findmnt -n -o SOURCE -T "$native"), ext4"
-if [ "$fstype" != ext4 ]; then
+if [ "$fstype" != ext4 ] && [ "$first" = ext4 -o "$second" = ext4 ]; then
 	[ "$(id -u)" = 0 ] || die "$dir is $fstype, not ext4, and only root can mount an image of ext4 (set BENCH_DIR)"
 	dd if=/dev/zero of="$tmp/ext4" bs=1M count=4096 status=none && mkfs.ext4 -q -E nodiscard "$tmp/ext4" &&
 		mount -o loop "$tmp/ext4" "$native" || die "cannot make and mount an image of ext4"
@@ -75,7 +87,8 @@ one() {
 	[ "$benchmarks" != fillsync ] || set -- "$@" --num=$((syncs * 1000)) --writes="$syncs"
 	[ "$mode" = buffered ] || set -- "$@" --use_direct_reads=1 --use_direct_io_for_flush_and_compaction=1
 	case $side in
-	blobfs)
+	blobfs | datasum)
+		img=$tmp/$side
 		LD_PRELOAD=$plugin BLOBFS_LOG=rocksdb=info db_bench "$@" --db=/db \
 			--fs_uri="blobfs://$img?cache=$cache" >"$tmp/out" 2>&1 &
 		;;
@@ -84,7 +97,7 @@ one() {
 	pid=$!
 	wait $pid || { tail -20 "$tmp/out" >&2; die "db_bench $benchmarks on $side failed"; }
 	pid=
-	if [ "$side" = blobfs ] && ! grep -q "$img opened" "$tmp/out"; then die "the plugin did not run"; fi
+	if [ "$side" != ext4 ] && ! grep -q "$img opened" "$tmp/out"; then die "the plugin did not run"; fi
 	awk -v benchmarks="$benchmarks" -v mode="$mode" -v rest="$side $round" '
 		BEGIN { n = split(benchmarks, name, ",") }
 		{ for (i = 1; i <= n; i++) if ($1 == name[i]) { bench = $1; for (k = 2; k < NF; k++) if ($(k + 1) == "ops/sec") ops = $k } }
@@ -104,7 +117,7 @@ for round in $(seq 1 "$rounds"); do
 		mode_reads=$reads
 		[ "$mode" = buffered ] || mode_reads=$((reads / 10))
 		for bench in $benches; do
-			if [ $((round % 2)) = 1 ]; then order="blobfs ext4"; else order="ext4 blobfs"; fi
+			if [ $((round % 2)) = 1 ]; then order="$first $second"; else order="$second $first"; fi
 			for side in $order; do one $side "$mode" "$bench" "$round"; done
 		done
 	done
@@ -132,21 +145,21 @@ function median(list, n, values, i, j, v) {
 	if ($4 > rounds) rounds = $4
 }
 END {
-	printf "%-9s %-11s %27s   %27s   %s\n", "", "", "blobfs", "ext4", "blobfs/ext4"
+	printf "%-9s %-11s %27s   %27s   %s\n", "", "", first, second, first "/" second
 	printf "%-9s %-11s %9s %8s %8s   %9s %8s %8s   %s\n", "mode", "benchmark", "ops/s", "p50 us", "p99 us", "ops/s", \
 		"p50 us", "p99 us", "ops/s (each pair)"
 	print "[" > json
 	for (c = 1; c <= count; c++) {
-		id = order[c]; split(id, part, " "); b = id " blobfs"; e = id " ext4"; pairs = ""
+		id = order[c]; split(id, part, " "); b = id " " first; e = id " " second; pairs = ""
 		for (r = 1; r <= rounds; r++)
 			pairs = pairs sprintf(" %.2f", each[b " " r] / each[e " " r])
 		printf "%-9s %-11s %9d %8.1f %8.1f   %9d %8.1f %8.1f   %.2f (%s)\n", part[1], part[2], median(ops[b]), \
 			median(p50[b]), median(p99[b]), median(ops[e]), median(p50[e]), median(p99[e]), median(pairs), \
 			substr(pairs, 2)
 		printf "%s  {\"mode\": \"%s\", \"benchmark\": \"%s\", \"rounds\": %d,\n" \
-			"   \"blobfs\": {\"ops\": %d, \"p50_us\": %.2f, \"p99_us\": %.2f},\n" \
-			"   \"ext4\": {\"ops\": %d, \"p50_us\": %.2f, \"p99_us\": %.2f}, \"ratio\": %.3f}", (c > 1 ? ",\n" : ""), \
-			part[1], part[2], rounds, median(ops[b]), median(p50[b]), median(p99[b]), median(ops[e]), median(p50[e]), \
+			"   \"%s\": {\"ops\": %d, \"p50_us\": %.2f, \"p99_us\": %.2f},\n" \
+			"   \"%s\": {\"ops\": %d, \"p50_us\": %.2f, \"p99_us\": %.2f}, \"ratio\": %.3f}", (c > 1 ? ",\n" : ""), \
+			part[1], part[2], rounds, first, median(ops[b]), median(p50[b]), median(p99[b]), second, median(ops[e]), median(p50[e]), \
 			median(p99[e]), median(pairs) > json
 	}
 	print "\n]" > json
@@ -154,7 +167,7 @@ END {
 END
 mkdir -p "$(dirname "$json")"
 echo "db_bench, $keys keys of 16 bytes with values of $value, one thread, uncompressed; medians of $rounds interleaved rounds."
-echo "blobfs: a prewritten image of $size, cache $cache. ext4: $ext4; the kernel's page cache is not limited."
-awk -v json="$json" -f "$tmp/sum.awk" "$tmp/rows" || die "cannot sum up"
+echo "blobfs: a prewritten image of $size, cache $cache; datasum: the same with data checksums. ext4: $ext4; the kernel's page cache is not limited."
+awk -v json="$json" -v first="$first" -v second="$second" -f "$tmp/sum.awk" "$tmp/rows" || die "cannot sum up"
 echo "As JSON: $json"
 echo "The blob store against its limits: make bench-store."

@@ -6,6 +6,8 @@
  *	store_io file IMAGE [-p PAIRS] [-t SECONDS]   on a file: rate and processor time against fio with io_uring on the same blocks of the
  *	                                              same file, depth 32. IMAGE is formatted.
  *
+ * -c: of a store with checksums of data.
+ *
  * One thread, each I/O sent again as it ends. SECONDS: of one side of a pair. On memory the time is the processor's, which others on the
  * machine change least.
  */
@@ -17,6 +19,8 @@
 
 #define DEPTH 32u
 #define WORK (512 * MiB) /* working set */
+
+static struct bs_format_opts format = { .size = sizeof(format) };
 
 struct one {
 	struct op op;
@@ -156,7 +160,7 @@ static void make(struct load *l, const char *device)
 	struct bs_extent e;
 
 	l->buf = dma_zalloc((DEPTH + 1) * BS_BLOCK, BS_BLOCK);
-	if (!v.iov_base || !l->buf || bdev_open(device, NULL, &l->dev, &err) || bs_format(l->dev, NULL, &err) ||
+	if (!v.iov_base || !l->buf || bdev_open(device, NULL, &l->dev, &err) || bs_format(l->dev, &format, &err) ||
 	    bs_open(l->dev, &o, &l->bs, &err))
 		bench_die(device, err.text);
 	bench_must("begin", bs_txn_begin(l->bs, 0, &txn));
@@ -319,11 +323,13 @@ int main(int argc, char **argv)
 	double seconds = 0;
 	int opt;
 
-	while ((opt = getopt(argc, argv, "p:t:")) != -1) {
+	while ((opt = getopt(argc, argv, "p:t:c")) != -1) {
 		if (opt == 'p')
 			pairs = MIN(MAX((unsigned)atoi(optarg), 1u), PAIRS_MAX);
 		else if (opt == 't')
 			seconds = strtod(optarg, NULL);
+		else if (opt == 'c')
+			format.flags = BS_FORMAT_SUMS;
 		else
 			return 2;
 	}
@@ -331,6 +337,6 @@ int main(int argc, char **argv)
 		return ram(pairs, seconds > 0 ? seconds : 0.3);
 	if (argc - optind == 2 && !strcmp(argv[optind], "file"))
 		return file(argv[optind + 1], pairs, seconds > 0 ? seconds : 1);
-	fprintf(stderr, "usage: store_io ram | file IMAGE [-p PAIRS] [-t SECONDS]\n");
+	fprintf(stderr, "usage: store_io ram | file IMAGE [-p PAIRS] [-t SECONDS] [-c]\n");
 	return 2;
 }

@@ -11,6 +11,7 @@
 
 #include "blob/mend.h"
 #include "blob/share.h"
+#include "blob/sum.h"
 
 /* Blobs that records in replay named and that are not there: deleted later in the log, or the log
  * is wrong. */
@@ -202,6 +203,8 @@ int bs_prep_make_blob(struct bs *bs, const struct bs_rec *rec, struct bs_blob *b
 			rc = prep_shared(bs, rec);
 	} else if (rec->op == BS_REC_PUT && rec->kind == BS_KIND_LOGDATA) {
 		rc = bs_carried_prep(bs, rec, &prep->carried);
+	} else if (rec->kind == BS_KIND_SUM) {
+		rc = bs_sum_prep(bs, rec, prep);
 	} else if (rec->op == BS_REC_PUT && rec->kind == BS_KIND_HEADER) {
 		rc = prep_header(bs, rec, blob, prep);
 	} else if (rec->op == BS_REC_PUT) {
@@ -217,6 +220,8 @@ void bs_prep_drop(struct bs_prep *prep)
 	bs_blob_put(prep->blob);
 	free(prep->item);
 	free(prep->carried);
+	for (unsigned i = 0; i < ARRAY_SIZE(prep->sums); i++)
+		free(prep->sums[i]);
 	free(prep->user);
 	memset(prep, 0, sizeof(*prep));
 }
@@ -390,6 +395,8 @@ int bs_apply(struct bs *bs, const struct bs_rec *rec, uint64_t lsn, struct bs_pr
 {
 	struct bs_blob *blob = bs_index_find(bs, rec->blob);
 
+	if (bs->recovering && !bs_sum_record_ok(bs, rec))
+		return -EUCLEAN;
 	if (rec->op == BS_REC_DEL_BLOB) {
 		if (blob)
 			apply_delete(bs, lsn, blob);
@@ -412,6 +419,8 @@ int bs_apply(struct bs *bs, const struct bs_rec *rec, uint64_t lsn, struct bs_pr
 		apply_runs(bs, rec, lsn, blob);
 	else if (rec->kind == BS_KIND_LOGDATA)
 		apply_carried(bs, rec, lsn, blob, prep);
+	else if (rec->kind == BS_KIND_SUM)
+		bs_sum_apply(bs, rec, prep);
 	else
 		apply_item(bs, rec, lsn, blob, prep);
 	return 0;

@@ -42,7 +42,7 @@ enum bs_kind {
 	BS_KIND_RUN = 1,
 	BS_KIND_LOGDATA = 2, /* bytes carried in the log: bs_txn_carry */
 	BS_KIND_SHARE = 3,   /* a range of runs that became shared */
-	BS_KIND_SUM = 4,     /* reserved: data checksums */
+	BS_KIND_SUM = 4,     /* data checksums that are in no page yet */
 	BS_KIND_USER = 16,
 	BS_KIND_MAX = 63
 };
@@ -59,6 +59,10 @@ struct bs_format_opts {
 	char label[64];        /* UTF-8, zero-terminated */
 	char owner[16];        /* what lives in the store: "blobfs" */
 	uint64_t store_size;   /* bytes of the device that the store takes; 0: all. See bs_grow */
+	uint32_t flags;        /* enum bs_format_flags */
+};
+enum bs_format_flags {
+	BS_FORMAT_SUMS = 1 << 0, /* data checksums: each block written has one, is never overwritten where it is, and is verified when read */
 };
 /* Writes an empty store over the device, durable when it returns. Old superblocks are invalidated first.
  * -EINVAL (options, device below BS_MIN_SIZE, block size over 4096), -EIO. opts may be NULL. */
@@ -135,6 +139,11 @@ struct bs_stat {
 	struct bs_hist stopped;  /* transactions that waited for room in the log, until a commit or a checkpoint had made some */
 	uint64_t carried_blocks; /* blocks that have bytes in the log which are not home yet */
 	uint64_t carries, carried_bytes; /* bs_txn_carry: how often and how many bytes since opening */
+	bool datasum;            /* the store has data checksums; without, all that follow are 0 */
+	uint64_t sum_pages;      /* blocks that hold checksums */
+	uint64_t sums_young;     /* pages' worth of blocks with checksums that are only in memory and log */
+	uint64_t sum_paged;      /* pages written since opening */
+	uint64_t sum_checked_bytes, sum_errors; /* since opening: read and compared; blocks that were wrong, pages of checksums too */
 };
 BLOBFS_API void bs_get_stat(struct bs *bs, struct bs_stat *out);
 
@@ -144,6 +153,9 @@ BLOBFS_API struct reactor *bs_service_reactor(struct bs *bs);
 BLOBFS_API struct bdev_channel *bs_service_channel(struct bs *bs);
 /* BS_NO_SERVICE: does the background work that is due (checkpoint, releases), blocking; returns the first error. */
 BLOBFS_API int bs_service_step(struct bs *bs);
+/* The part of it that writes data checksums to their pages, without waiting: on ch, as a child of parent (NULL: of nobody). It tells parent no
+ * error, for it never has to succeed; it does nothing where there are few of them, and where one is under way. */
+BLOBFS_API void bs_sums_start(struct bs *bs, struct bdev_channel *ch, struct op *parent);
 /* Writes a checkpoint now and waits for it. Not from the service thread. */
 BLOBFS_API int bs_checkpoint(struct bs *bs);
 
@@ -362,7 +374,8 @@ typedef void (*bs_wanted_fn)(struct bs_io *io, uint64_t *wanted, void *arg);
  * One data operation, embedded in the caller's request; the store's from bs_io_start until it is done. offset and length
  * in bytes, multiples of BS_BLOCK; length at most BS_IO_MAX for READ and WRITE, any for the others. The iovecs (READ, WRITE) add
  * up to length; each a multiple of the device's block size.
- * READ: holes and unwritten blocks give zeroes. WRITE: reserves, writes, publishes; visible to reads and not yet durable
+ * READ: holes and unwritten blocks give zeroes. -EIO also if a block's checksum is wrong: the log names blob, offset and device block, and
+ * what the iovecs hold then is not to be used. WRITE: reserves, writes, publishes; visible to reads and not yet durable
  * when done. Concurrent I/O on the same block: each block read is wholly of one of the writes if the device writes a
  * block atomically; at power loss a block being overwritten in place may hold any mix of old and new units of the
  * device's atomic write size. Of a block that bytes are carried for, a read beside a write may see those bytes over the written ones.
@@ -431,7 +444,7 @@ BLOBFS_API int bs_check(struct bdev *dev, bs_problem_fn report, void *arg, struc
 
 /* ---- looking at a device ---- */
 
-enum bs_piece_kind { BS_PIECE_SUPER, BS_PIECE_SEGMENT, BS_PIECE_FRAME, BS_PIECE_PAGE };
+enum bs_piece_kind { BS_PIECE_SUPER, BS_PIECE_SEGMENT, BS_PIECE_FRAME, BS_PIECE_PAGE, BS_PIECE_SUMS /* checksums of data */ };
 struct bs_piece { /* a structure as it lies on the device; blob/format.h says what is in it */
 	enum bs_piece_kind kind;
 	uint32_t blocks, depth; /* depth: of pages, below the root */
@@ -450,6 +463,13 @@ enum bs_walk_what { BS_WALK_SUPER = 1 << 0, BS_WALK_LOG = 1 << 1, BS_WALK_CKPT =
  */
 BLOBFS_API int bs_walk(struct bdev *dev, uint32_t what, bs_piece_fn fn, void *arg, struct base_err *err);
 
+/* The same for the pages of data checksums, which only an open store knows; nobody writes to it meanwhile. Also -ENOMEM, -ENODEV. */
+BLOBFS_API int bs_walk_sums(struct bs *bs, bs_piece_fn fn, void *arg);
+
+/* How many of these pages are damaged, and how often blocks in a row have lost their checksums; what bs_mend puts right. 0 to INT_MAX, or an
+ * error as above. */
+BLOBFS_API int bs_check_sums(struct bs *bs);
+
 struct bs_record {
 	uint64_t blob, key, lsn; /* lsn: of a page's records, the page's */
 	uint8_t op, kind;
@@ -465,7 +485,7 @@ BLOBFS_API void bs_piece_seal(const struct bs_piece *piece);
 
 /* ---- scrubbing ---- */
 
-enum bs_scrub_what { BS_SCRUB_DATA, BS_SCRUB_SUPER, BS_SCRUB_LOG, BS_SCRUB_PAGE };
+enum bs_scrub_what { BS_SCRUB_DATA, BS_SCRUB_SUPER, BS_SCRUB_LOG, BS_SCRUB_PAGE, BS_SCRUB_SUMS /* a page of checksums */ };
 struct bs_scrub_finding {
 	enum bs_scrub_what what;
 	int rc;          /* -EIO and other errors of the device; -EUCLEAN: it can be read and is wrong */
@@ -477,7 +497,7 @@ struct bs_scrub_finding {
 struct bs_scrub_result {
 	uint64_t total_bytes; /* mapped when it began, unwritten blocks among them */
 	uint64_t done_bytes;  /* data read */
-	uint64_t meta_bytes;  /* superblocks and checkpoint read */
+	uint64_t meta_bytes;  /* superblocks, checkpoint and pages of checksums read */
 	uint64_t findings;
 };
 struct bs_scrub_opts {
@@ -488,8 +508,8 @@ struct bs_scrub_opts {
 	void *arg;
 };
 /*
- * Reads everything that is mapped and written, and the metadata of the last checkpoint, while the store may be in use; what several
- * runs share once. Both functions are called in the caller's thread. Blocking, not inside a poll. 0: it went through, whatever it found;
+ * Reads everything that is mapped and written, compares it with its checksums where it has some, and the metadata of the last checkpoint,
+ * while the store may be in use; what several runs share once. Both functions are called in the caller's thread. Blocking, not inside a poll. 0: it went through, whatever it found;
  * -ECANCELED, -ENOMEM, -ENODEV.
  */
 BLOBFS_API int bs_scrub(struct bs *bs, const struct bs_scrub_opts *opts, struct bs_scrub_result *out);

@@ -5,8 +5,8 @@
  */
 #include <string.h>
 
-#include "blob/internal.h"
 #include "blob/mutation.h"
+#include "blob/sum.h"
 
 struct page {
 	uint8_t *buf;
@@ -84,6 +84,24 @@ static int emit_runs(struct page *p, const struct bs_blob *blob, uint64_t *key)
 	return 1;
 }
 
+/* Checksums that are in no page yet. False: the page is full. */
+static bool emit_sums(struct page *p, const struct bs *bs, uint64_t *key)
+{
+	le32 sum[BS_SUM_PAGE];
+	uint64_t first;
+	uint32_t n;
+
+	while ((n = BS_MUTATE(sum_captured) ? 0 : bs_sum_capture(bs, *key, &first, sum, BS_SUM_PAGE))) {
+		struct bs_rec rec = { .op = BS_REC_PUT, .kind = BS_KIND_SUM, .blob = BS_SUM_ID, .key = first,
+				      .len = n * (uint32_t)sizeof(sum[0]), .value = sum };
+
+		if (!emit(p, &rec))
+			return false;
+		*key = first + n;
+	}
+	return true;
+}
+
 /* False: the page is full. */
 static bool emit_carried(struct page *p, const struct bs_blob *blob, uint64_t *key)
 {
@@ -151,6 +169,13 @@ static bool emit_blob(struct page *p, const struct bs_blob *blob, struct bs_curs
 		cursor->kind = BS_KIND_LOGDATA + 1;
 		cursor->key = 0;
 	}
+	if (cursor->kind < BS_KIND_SUM) {
+		cursor->kind = BS_KIND_SUM;
+		cursor->key = 0;
+	}
+	if (cursor->kind == BS_KIND_SUM && blob->bs->sums && blob == blob->bs->sums->blob &&
+	    !emit_sums(p, blob->bs, &cursor->key))
+		return false;
 	return emit_items(p, blob, cursor);
 }
 

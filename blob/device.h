@@ -216,6 +216,7 @@ enum bs_service_bits {
 	BS_KICK_TIMER = 1 << 2,  /* something is uncommitted: commit within commit_ms */
 	BS_KICK_CKPT = 1 << 3,   /* checkpoint */
 	BS_KICK_DISCARD = 1 << 4,/* something may be discarded, or was */
+	BS_KICK_SUMS = 1 << 5,   /* page out checksums */
 };
 int bs_service_start(struct bs *bs);
 void bs_service_stop(struct bs *bs);

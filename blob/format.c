@@ -19,6 +19,8 @@ static int check_opts(const struct bdev_info *info, const struct bs_format_opts 
 
 	if (opts->size != sizeof(*opts))
 		return base_err_set(err, -EINVAL, "format options have the wrong size");
+	if (opts->flags & ~(uint32_t)BS_FORMAT_SUMS)
+		return base_err_set(err, -EINVAL, "unknown format flags %#x", opts->flags);
 	if (cluster && (!is_pow2(cluster) || cluster < BS_BLOCK || cluster > 65536))
 		return base_err_set(err, -EINVAL, "cluster size %u: a power of two from 4096 to 65536 is needed", cluster);
 	if (info->block_size > BS_BLOCK)
@@ -56,7 +58,7 @@ static void fill_super(struct bs_sb_disk *sb, const struct bdev_info *info, cons
 	}
 	memcpy(sb->label, opts->label, sizeof(sb->label) - 1);
 	memcpy(sb->owner, opts->owner, sizeof(sb->owner) - 1);
-	sb->incompat = le64_make(BS_INCOMPAT_KNOWN);
+	sb->incompat = le64_make(BS_INCOMPAT_CARRIED | BS_INCOMPAT_SHARE | (opts->flags & BS_FORMAT_SUMS ? BS_INCOMPAT_SUM : 0));
 	sb->created_ns = le64_make((uint64_t)base_wall_ns());
 	sb->blocks = le64_make(store_size(info, opts) / BS_BLOCK);
 	sb->cluster_blocks = le32_make(cluster / BS_BLOCK);

@@ -20,11 +20,13 @@
 #define BS_MAGIC_SEGMENT 0x47455342u   /* "BSEG" */
 #define BS_MAGIC_FRAME 0x4d524642u     /* "BFRM" */
 #define BS_MAGIC_PAGE 0x47415042u      /* "BPAG" */
+#define BS_MAGIC_SUM 0x4d555342u       /* "BSUM" */
 
 /* Feature bits: a reader that does not know an incompat bit refuses; a ro_compat bit: read-only; a compat bit: ignores it. */
 #define BS_INCOMPAT_CARRIED ((uint64_t)1 << 0) /* records of bytes carried in the log may be there */
 #define BS_INCOMPAT_SHARE ((uint64_t)1 << 1) /* runs may be shared, blobs sealed */
-#define BS_INCOMPAT_KNOWN (BS_INCOMPAT_CARRIED | BS_INCOMPAT_SHARE)
+#define BS_INCOMPAT_SUM ((uint64_t)1 << 2)   /* runs may be checksummed; BS_SUM_ID is the store's own */
+#define BS_INCOMPAT_KNOWN (BS_INCOMPAT_CARRIED | BS_INCOMPAT_SHARE | BS_INCOMPAT_SUM)
 
 /* The superblock: block 0 and BS_SB_COPY_BLOCK; the valid copy with the higher generation counts. */
 struct bs_sb_disk {
@@ -144,6 +146,20 @@ struct bs_carried_disk {
 	le32 zero;
 } __attribute__((packed));
 static_assert(sizeof(struct bs_carried_disk) == 8, "bytes carried in the log");
+/* Sums of blocks in a row: value of SUM, whose key is the first of these blocks on the device; a DEL has the value {le64 count}. */
+#define BS_SUM_ID (UINT64_MAX >> 1) /* the store's own blob: all SUM records are its, and its runs map sum pages */
+#define BS_SUM_PAGE 1008u           /* blocks in a row whose sums are in one page */
+struct bs_sum_page_disk {
+	le32 magic;
+	le32 crc;      /* of the block, seeded with uuid and the page's number */
+	uint8_t uuid[16];
+	le64 first;    /* block of the device that the first sum is of */
+	le64 lsn;      /* of the store when it was written */
+	uint8_t reserved[24];
+	le32 sum[BS_SUM_PAGE];
+} __attribute__((packed));
+static_assert(sizeof(struct bs_sum_page_disk) == 4096, "a page of sums is one block");
+static_assert(offsetof(struct bs_sum_page_disk, sum) == 64, "sum_page.sum");
 
 /* A checkpoint page: header, then records (leaf: PUTs in order of blob, kind, key; LSN and END unused) or index entries. */
 enum bs_page_kind { BS_PAGE_LEAF = 1, BS_PAGE_INDEX = 2, BS_PAGE_SUPER = 3 /* holds the superblock that names the checkpoint */ };

@@ -168,12 +168,18 @@ void bs_index_free(struct bs *bs)
 	}
 }
 
+/* The store's own blob, which has the highest number there can be. */
+static bool is_ours(const struct bs *bs, uint64_t id)
+{
+	return bs->sums && id == BS_SUM_ID;
+}
+
 struct bs_blob *bs_blob_get(struct bs *bs, uint64_t id)
 {
 	struct bs_blob *blob;
 
 	pthread_rwlock_rdlock(&bs->index_lock);
-	blob = bs_index_find(bs, id);
+	blob = is_ours(bs, id) ? NULL : bs_index_find(bs, id);
 	if (blob)
 		bs_blob_ref(blob);
 	pthread_rwlock_unlock(&bs->index_lock);
@@ -203,7 +209,7 @@ static unsigned take_some(struct bs *bs, uint64_t id, struct bs_blob **out)
 	unsigned n = 0;
 
 	pthread_rwlock_rdlock(&bs->index_lock);
-	for (b = bs_index_next(bs, id); b && n < BS_INDEX_AHEAD; b = RB_NEXT(bs_blob_tree, &bs->blobs, b)) {
+	for (b = bs_index_next(bs, id); b && n < BS_INDEX_AHEAD && !is_ours(bs, b->id); b = RB_NEXT(bs_blob_tree, &bs->blobs, b)) {
 		bs_blob_ref(b);
 		__builtin_prefetch(b->user);
 		out[n++] = b;

@@ -35,7 +35,7 @@
 
 /* ---- record.c: encoding, decoding, validation, text ----
  * Decoding refuses: blob 0 or over BS_ID_MAX; a DEL of RUN that reaches over 2^40 blocks (to unmap "to the end" write count
- * 2^40 - key); run flags other than UNWRITTEN or SHARED, and both; a header's size over 2^52; the reserved kinds. */
+ * 2^40 - key); run flags other than UNWRITTEN, SHARED and SUM, and UNWRITTEN with another; a header's size over 2^52; the reserved kinds. */
 #define BS_ID_MAX (UINT64_MAX >> 1)
 
 struct bs_rec { /* a record in memory; value points into somebody's buffer */
@@ -256,6 +256,7 @@ struct bs_prep {
 	struct bs_item *item; /* for a put item */
 	struct bs_carried *carried; /* for bytes carried in the log */
 	uint8_t *user;        /* for a header */
+	struct bs_sum_node *sums[2]; /* for checksums */
 	uint32_t chunks;      /* of the pool, for runs */
 };
 /* Also fills bs->spare for this record (bs->lock held), on top of what bs->spare_want says others need. */
@@ -360,6 +361,7 @@ int bs_space_grow_prepare(struct bs *bs, uint64_t blocks, struct bs_space **out)
 void bs_space_grow_commit(struct bs *bs, struct bs_space *more);
 void bs_space_grow_drop(struct bs_space *more);
 void bs_space_drop_batches(struct bs_space *s);
+bool bs_space_is_free(struct bs *bs, uint64_t block, uint64_t count);
 int bs_space_reserve(struct bs *bs, uint64_t clusters);
 void bs_space_unreserve(struct bs *bs, uint64_t clusters);
 /* A reservation that was consumed and whose space is about to be given back: it holds again. */
@@ -567,6 +569,7 @@ struct bs {
 	uint32_t txn_carries;      /* blocks that it carries bytes of */
 	struct bs_epochs *epochs;
 	struct bs_shares *shares;  /* share.h; under lock */
+	struct bs_sums *sums;      /* sum.h; NULL: a store without data checksums */
 	struct bs_space *space;
 	struct bs_meta *meta;
 	struct bs_log *log;

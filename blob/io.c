@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 #include "blob/io.h"
+#include "blob/sum.h"
 
 #define LOG_COMPONENT "blob"
 #include "base/log.h"
@@ -29,7 +30,7 @@ void io_leave(struct io_req *r)
 
 /* ---- reads ---- */
 
-enum { READ_BEGIN, READ_ROUND, READ_CARRIED, READ_DONE };
+enum { READ_BEGIN, READ_ROUND, READ_CHECK, READ_CARRIED, READ_DONE };
 
 static void read_span(struct io_req *r, struct io_span *span)
 {
@@ -38,6 +39,8 @@ static void read_span(struct io_req *r, struct io_span *span)
 
 	bs_map_lookup(r->io->blob, at / BS_BLOCK, (r->io->length - r->pos + in) / BS_BLOCK, &e);
 	span->hole = e.flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN);
+	if (e.flags & BS_RUN_SUM)
+		bs_sum_expect(r, at / BS_BLOCK, &e);
 	span->at = e.phys * BS_BLOCK + in;
 	span->len = e.count * BS_BLOCK - in;
 }
@@ -50,6 +53,7 @@ static enum op_next read_step(struct op *op)
 	switch (op->step) {
 	case READ_BEGIN:
 		io_again(r);
+		bs_sum_check_end(r); /* of the time before */
 		r->carried = bs_carried_state(io->blob, io->offset / BS_BLOCK, io->length / BS_BLOCK);
 		return op_goto(op, READ_ROUND);
 	case READ_ROUND:
@@ -57,13 +61,16 @@ static enum op_next read_step(struct op *op)
 		if (!r->inside)
 			io_enter(r);
 		io_round(r, BDEV_READ, read_span);
-		return op_await(op, r->pos < io->length ? READ_ROUND : READ_CARRIED, 0);
+		return op_await(op, r->pos < io->length ? READ_ROUND : READ_CHECK, 0);
+	case READ_CHECK:
+		return bs_sum_check(op, r, READ_CHECK, READ_CARRIED);
 	case READ_CARRIED:
 		/* What was carried has come home meanwhile, perhaps after the device had answered. */
 		if (r->carried && !bs_carried_overlay(io, r->carried))
 			return op_goto(op, READ_BEGIN);
 		return op_goto(op, READ_DONE);
 	case READ_DONE:
+		bs_sum_check_end(r);
 		io_leave(r);
 		io_drop(r);
 		bs_epoch_read(r->bs, io->ch, io->length);
@@ -128,7 +135,10 @@ static void req_init(struct io_req *r, struct bs_io *io)
 {
 	r->bs = io->blob->bs;
 	r->io = io;
-	r->inside = r->listed = r->wrote = false;
+	r->inside = r->listed = r->wrote = r->no_memory = false;
+	r->sum_wrong = NULL;
+	r->sums = NULL;
+	r->check = NULL;
 	r->tried = 0;
 	io_again(r);
 	r->slice_cap = IO_SLICES;

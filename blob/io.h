@@ -30,6 +30,8 @@ struct io_req { /* bs_io's private part */
 	unsigned tried; /* after ENOSPC */
 	bool wrote;
 	uint64_t carried; /* READ: bs_carried_state at its beginning */
+	bool no_memory;        /* for the check of sums */
+	const char *sum_wrong; /* what that found; NULL: nothing */
 	uint64_t pos; /* bytes handed to the device so far */
 	int iov;      /* where pos is in the caller's iovecs */
 	uint64_t iov_at;
@@ -37,6 +39,8 @@ struct io_req { /* bs_io's private part */
 	uint32_t slice_cap;
 	struct bs_intent intent;
 	struct bs_slice own_slice[IO_SLICES];
+	struct io_sums *sums;    /* of a write; NULL: it has none */
+	struct sum_check *check; /* of a read */
 	struct bdev_io *more;
 	struct iovec *odd; /* of pieces that are neither whole iovecs nor part of one */
 	uint32_t odd_n;

@@ -15,8 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "blob/io.h"
 #include "blob/mutation.h"
+#include "blob/sum.h"
 
 enum { PLAN, ROUND, PUBLISH, DONE, CANCEL };
 
@@ -70,7 +70,7 @@ static enum bs_slice_kind kind_of(const struct bs_io *io, const struct bs_extent
 {
 	/* Not even unwritten blocks: a write beside this one might publish them while ours is still
 	 * on its way. */
-	if ((e->flags & (BS_RUN_HOLE | BS_RUN_SUM)) || ((io->flags & BS_IO_NEW) && !BS_MUTATE(in_place_new)))
+	if ((e->flags & BS_RUN_HOLE) || ((e->flags & BS_RUN_SUM) && !BS_MUTATE(sum_in_place)) || ((io->flags & BS_IO_NEW) && !BS_MUTATE(in_place_new)))
 		return BS_SLICE_NEW;
 	/* Shared, or about to be: then what is overwritten after this would be in the snapshot. What is unwritten is in none. */
 	if (((e->flags & BS_RUN_SHARED) || (io->blob->holds && !(e->flags & BS_RUN_UNWRITTEN))) && !BS_MUTATE(shared_in_place))
@@ -107,6 +107,8 @@ static int plan_extents(struct io_req *r, struct bs_place_req *req)
 
 		bs_runmap_lookup(&r->io->blob->map, block, end - block, &e);
 		kind = kind_of(r->io, &e);
+		if (kind == BS_SLICE_UNWRITTEN && r->sums && bs_sum_contended(r, block, e.count))
+			kind = BS_SLICE_NEW;
 		/* What was given up goes to a place that is never published. */
 		if (clip_to_wanted(&r->intent, block, &e))
 			kind = BS_SLICE_NEW;
@@ -144,7 +146,9 @@ static void unlist(struct io_req *r)
  * that is a promise. */
 static bool meta_fits(struct io_req *r)
 {
-	return r->io->reserved || bs_meta_fits(r->bs, 2 * bs_runs_bytes(r->intent.n));
+	uint64_t sums = r->sums ? r->intent.n * (sizeof(struct bs_rec_disk) + 4ull) + r->intent.count * sizeof(le32) : 0;
+
+	return r->io->reserved || bs_meta_fits(r->bs, 2 * bs_runs_bytes(r->intent.n) + sums);
 }
 
 static int plan(struct io_req *r)
@@ -225,7 +229,7 @@ static void add_unwritten(struct runs *runs, uint64_t block, uint64_t phys, uint
 	for (; block < end; phys += e.count, block += e.count) {
 		bs_runmap_lookup(&runs->r->io->blob->map, block, end - block, &e);
 		if (e.flags == BS_RUN_UNWRITTEN && e.phys == phys)
-			bs_run_set(&runs->run[runs->n++], block, phys, e.count, 0);
+			bs_run_set(&runs->run[runs->n++], block, phys, e.count, runs->r->sums ? BS_RUN_SUM : 0);
 	}
 }
 
@@ -239,7 +243,7 @@ static void publish_part(struct runs *runs, const struct bs_slice *s, uint32_t o
 	if (s->kind == BS_SLICE_UNWRITTEN && wanted)
 		add_unwritten(runs, block, phys, count);
 	else if (s->kind == BS_SLICE_NEW && wanted)
-		bs_run_set(&runs->run[runs->n++], block, phys, count, 0);
+		bs_run_set(&runs->run[runs->n++], block, phys, count, r->sums ? BS_RUN_SUM : 0);
 }
 
 typedef void (*part_fn)(struct runs *runs, const struct bs_slice *s, uint32_t off, uint32_t count,
@@ -298,7 +302,10 @@ static int publish_in(struct io_req *r, struct bs_txn *txn)
 	runs.r = r;
 	runs.n = 0;
 	each_part(&runs, publish_part);
-	if (runs.n)
+	/* Sums first: whoever sees a run finds them. */
+	for (uint32_t i = 0; r->sums && i < runs.n && !rc; i++)
+		rc = bs_sum_publish(r, txn, &runs.run[i]);
+	if (!rc && runs.n)
 		rc = bs_txn_put_runs(txn, r->io->blob, runs.run, runs.n, false);
 	if (!rc && r->intent.carried)
 		rc = brought_home(r, txn);
@@ -337,9 +344,12 @@ static enum op_next step_plan(struct op *op, struct io_req *r)
 
 	if (!r->inside)
 		io_enter(r);
-	bs_lock_foreground(r->bs);
-	rc = atomic_load(&r->bs->frozen) ? -EROFS : plan(r);
-	pthread_mutex_unlock(&r->bs->lock);
+	rc = bs_sum_take(r);
+	if (!rc) {
+		bs_lock_foreground(r->bs);
+		rc = atomic_load(&r->bs->frozen) ? -EROFS : plan(r);
+		pthread_mutex_unlock(&r->bs->lock);
+	}
 	if (!rc)
 		return op_goto(op, ROUND);
 	/* Not while inside: reclaiming waits for those who are. */
@@ -413,6 +423,7 @@ enum op_next io_write_step(struct op *op)
 		cancel(r);
 		return op_goto(op, DONE);
 	case DONE:
+		bs_sum_put_back(r);
 		io_home(r);
 		io_leave(r);
 		if (io->reserved)

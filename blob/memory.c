@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "blob/share.h"
+#include "blob/sum.h"
 
 int bs_memory_init(struct bs *bs)
 {
@@ -36,6 +37,7 @@ void bs_memory_destroy(struct bs *bs)
 	while ((a = LIST_FIRST(&bs->aheads)))
 		bs_ahead_drop(a->blob);
 	bs_index_free(bs);
+	bs_sums_destroy(bs);
 	bs_orphans_free(bs);
 	bs_spare_trim(&bs->spare, 0);
 	bs_space_destroy(bs);
@@ -80,5 +82,6 @@ void bs_get_stat(struct bs *bs, struct bs_stat *st)
 	pthread_mutex_unlock(&bs->lock);
 	bs_epoch_get_stat(bs, st);
 	bs_pauses_get_stat(bs, st);
+	bs_sum_get_stat(bs, st);
 	bs_device_get_stat(bs, st);
 }

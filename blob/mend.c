@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "blob/mend.h"
+#include "blob/sum.h"
 
 static int put_add(struct bs_mend_put **list, size_t *n, size_t *room, const struct bs_mend_put *put)
 {
@@ -27,7 +28,7 @@ bool bs_mend_refuses(struct bs *bs, const struct bs_rec *rec, const char *pass, 
 {
 	struct bs_place place = { .pass = pass, .code = "blob-number", .blob = rec->blob, .block = block };
 
-	if (rec->blob < BS_MEND_SANE)
+	if ((rec->blob < BS_MEND_SANE || rec->blob == BS_SUM_ID) && bs_sum_record_ok(bs, rec))
 		return false;
 	bs_complain(bs, NULL, &place, "a record of blob %" PRIu64 ", which cannot be: dropped", rec->blob);
 	return true;

@@ -29,7 +29,11 @@
 	X(carried_captured, "a checkpoint leaves out the bytes carried in the log") \
 	X(carried_order, "bytes carried in the log go under those carried before") \
 	X(carried_copied, "a block is shared without the bytes carried for it") \
-	X(carried_fast, "what is read or written in one piece passes by the bytes carried in the log")
+	X(carried_fast, "what is read or written in one piece passes by the bytes carried in the log") \
+	X(sum_in_place, "a block that has a checksum is overwritten where it is") \
+	X(sum_rewritten, "a block that is used again keeps the checksum of what was there") \
+	X(sum_captured, "checkpoints leave out checksums that are in no page yet") \
+	X(sum_paged, "checksums are forgotten that were not written to their page")
 
 #ifdef BS_MUTATIONS
 enum bs_mutation {

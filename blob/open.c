@@ -12,6 +12,7 @@
 #include "blob/mend.h"
 #include "blob/mutation.h"
 #include "blob/share.h"
+#include "blob/sum.h"
 
 #define LOG_COMPONENT "blob"
 #include "base/log.h"
@@ -73,8 +74,17 @@ static int step_super(struct bs *bs, struct base_err *err)
 
 static int step_memory(struct bs *bs, struct base_err *err)
 {
+	int rc;
+
 	(void)err;
-	return bs_memory_init(bs);
+	rc = bs_memory_init(bs);
+	/* Mending finds out by itself whether the superblock forgot the feature. */
+	if (rc || (!(le64_get(bs->sb.incompat) & BS_INCOMPAT_SUM) && !bs_mending(bs)))
+		return rc;
+	rc = bs_sums_create(bs);
+	if (rc)
+		bs_memory_destroy(bs);
+	return rc;
 }
 
 static int step_ckpt(struct bs *bs, struct base_err *err)
@@ -194,7 +204,13 @@ static int step_space(struct bs *bs, struct base_err *err)
 	int rc = 0;
 
 	if (bs_mending(bs)) {
-		rc = bs_mend_space(bs);
+		rc = bs_sums_verify_pages(bs);
+		if (!rc)
+			rc = bs_mend_space(bs);
+		if (!rc)
+			rc = bs_sums_verify(bs);
+		if (!rc)
+			bs_sums_settle(bs);
 		bs->recovering = false;
 		return rc;
 	}
@@ -209,6 +225,10 @@ static int step_space(struct bs *bs, struct base_err *err)
 		rc = claim_blob(bs, blob, err);
 	if (!rc)
 		rc = bs_share_settle(bs, err);
+	if (!rc && bs->reporter)
+		rc = bs_sums_verify_pages(bs);
+	if (!rc && bs->reporter)
+		rc = bs_sums_verify(bs);
 	bs->recovering = false;
 	return rc;
 }

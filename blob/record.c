@@ -12,10 +12,10 @@
 #include "blob/internal.h"
 
 #define BLOCK_LIMIT (1ull << BS_RUN_BITS)
-/* What is unwritten has nothing to share. */
+/* What is unwritten has nothing to share, and no checksum. */
 static bool run_flags_ok(unsigned flags)
 {
-	return !flags || flags == BS_RUN_UNWRITTEN || flags == BS_RUN_SHARED;
+	return flags == BS_RUN_UNWRITTEN || !(flags & ~(unsigned)(BS_RUN_SHARED | BS_RUN_SUM));
 }
 
 static uint64_t get40(const uint8_t *p)
@@ -125,6 +125,13 @@ static bool carried_put_ok(const struct bs_rec *rec, uint64_t blocks)
 	return !le32_get(d->zero) && from < BS_BLOCK && rec->len - sizeof(*d) <= BS_BLOCK - from;
 }
 
+static bool sums_put_ok(const struct bs_rec *rec, uint64_t blocks)
+{
+	uint64_t n = rec->len / sizeof(le32);
+
+	return n && rec->len % sizeof(le32) == 0 && n <= BS_SUM_PAGE && rec->key < blocks && n <= blocks - rec->key;
+}
+
 static bool item_put_ok(const struct bs_rec *rec, uint64_t blocks)
 {
 	(void)blocks;
@@ -145,7 +152,7 @@ static bool blob_del_ok(const struct bs_rec *rec, uint64_t blocks)
 
 typedef bool (*shape_fn)(const struct bs_rec *rec, uint64_t blocks);
 
-/* The reserved kinds (sums) have no shape: whoever writes them sets a feature bit. */
+/* Every kind has its shape; the others are nobody's. */
 static const struct {
 	uint8_t op, kind_first, kind_last;
 	shape_fn ok;
@@ -156,6 +163,8 @@ static const struct {
 	{ BS_REC_PUT, BS_KIND_SHARE, BS_KIND_SHARE, run_range_ok },
 	{ BS_REC_PUT, BS_KIND_LOGDATA, BS_KIND_LOGDATA, carried_put_ok },
 	{ BS_REC_DEL, BS_KIND_LOGDATA, BS_KIND_LOGDATA, run_range_ok },
+	{ BS_REC_PUT, BS_KIND_SUM, BS_KIND_SUM, sums_put_ok },
+	{ BS_REC_DEL, BS_KIND_SUM, BS_KIND_SUM, run_range_ok },
 	{ BS_REC_PUT, BS_KIND_USER, BS_KIND_MAX, item_put_ok },
 	{ BS_REC_DEL, BS_KIND_USER, BS_KIND_MAX, empty_ok },
 	{ BS_REC_DEL_BLOB, BS_KIND_HEADER, BS_KIND_HEADER, blob_del_ok },
@@ -216,10 +225,11 @@ static size_t run_text(const struct bs_rec *rec, char *buf, size_t len)
 	size_t used = 0;
 
 	for (uint32_t i = 0; i < n && used < len; i++, d++)
-		used += (size_t)snprintf(buf + used, len - used, "%s%" PRIu64 "+%" PRIu64 " → %" PRIu64 "%s", i ? ", " : "",
+		used += (size_t)snprintf(buf + used, len - used, "%s%" PRIu64 "+%" PRIu64 " → %" PRIu64 "%s%s", i ? ", " : "",
 					 get40(d->logical), get40(d->count), get40(d->phys),
 					 d->flags == BS_RUN_UNWRITTEN ? " unwritten" :
-					 d->flags == BS_RUN_SHARED    ? " shared" : "");
+					 d->flags & BS_RUN_SHARED     ? " shared" : "",
+					 d->flags & BS_RUN_SUM ? " summed" : "");
 	return used;
 }
 
@@ -258,6 +268,11 @@ void bs_rec_text(const struct bs_rec *rec, char *buf, size_t len)
 	}
 	if (rec->kind == BS_KIND_LOGDATA) {
 		carried_text(rec, verb, buf, len);
+		return;
+	}
+	if (rec->kind == BS_KIND_SUM) {
+		snprintf(buf, len, "%s sums: %" PRIu64 "+%" PRIu64, verb, rec->key,
+			 rec->op == BS_REC_PUT ? rec->len / (uint64_t)sizeof(le32) : le64_get(*(const le64 *)rec->value));
 		return;
 	}
 	if (rec->kind != BS_KIND_RUN) {

@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "blob/device.h"
+#include "blob/sum.h"
 
 #define SLOTS 4u
 #define CHUNK_MIN (64u * 1024)
@@ -155,6 +156,7 @@ static void prepare(struct scrub_read *r, struct bs_blob *blob, uint64_t block, 
 {
 	r->iov = (struct iovec){ r->buf, count * BS_BLOCK };
 	memset(&r->io, 0, offsetof(struct bs_io, op_));
+	io_req(&r->io)->sum_wrong = NULL; /* a read that goes the short way does not set it */
 	r->io.blob = blob;
 	r->io.op = BS_READ;
 	r->io.offset = block * BS_BLOCK;
@@ -175,7 +177,12 @@ static int read_one(struct scrub *s, struct scrub_read *r, struct bs_blob *blob,
 	if (!f.rc || f.rc == -ENOMEM || f.rc == -ENODEV)
 		return f.rc;
 	f.block = e.phys;
-	snprintf(f.text, sizeof(f.text), "it cannot be read: %s", strerror(-f.rc));
+	if (io_req(&r->io)->sum_wrong) {
+		snprintf(f.text, sizeof(f.text), "%s", io_req(&r->io)->sum_wrong);
+		f.rc = -EUCLEAN;
+	} else {
+		snprintf(f.text, sizeof(f.text), "it cannot be read: %s", strerror(-f.rc));
+	}
 	found(s, &f);
 	return 0;
 }
@@ -284,6 +291,45 @@ static int scrub_blob(struct bs_blob *blob, void *arg)
 	return rc;
 }
 
+/* ---- pages of checksums ---- */
+
+static int scrub_sum_page(struct scrub *s, uint64_t page)
+{
+	struct scrub_read *r = &s->slot[0];
+	struct bs_blob *blob = s->bs->sums->blob;
+	struct bs_scrub_finding f = { .what = BS_SCRUB_SUMS };
+	struct bs_extent e;
+
+	bs_map_lookup(blob, page, 1, &e);
+	prepare(r, blob, page, 1);
+	f.rc = bs_io_sync(s->bs, &r->io);
+	if (f.rc == -ENOMEM || f.rc == -ENODEV)
+		return f.rc;
+	if (f.rc)
+		snprintf(f.text, sizeof(f.text), "it cannot be read: %s", strerror(-f.rc));
+	else if ((f.rc = bs_sum_page_check(s->bs, r->buf, page)))
+		snprintf(f.text, sizeof(f.text), "it is no page of the checksums of blocks %llu and on", (unsigned long long)page * BS_SUM_PAGE);
+	f.block = e.phys;
+	if (f.rc)
+		found(s, &f);
+	s->res.meta_bytes += BS_BLOCK;
+	return pace(s, BS_BLOCK);
+}
+
+static int scrub_sums(struct scrub *s)
+{
+	uint64_t pages = s->bs->blocks / BS_SUM_PAGE + 1;
+	struct bs_extent e;
+	int rc = 0;
+
+	for (uint64_t p = 0; s->bs->sums && p < pages && !rc; p = e.block + e.count) {
+		bs_map_lookup(s->bs->sums->blob, p, pages - p, &e);
+		for (uint64_t i = 0; !(e.flags & BS_RUN_HOLE) && i < e.count && !rc; i++)
+			rc = scrub_sum_page(s, e.block + i);
+	}
+	return rc;
+}
+
 /* ---- the whole ---- */
 
 static int make_buffers(struct scrub *s)
@@ -322,6 +368,8 @@ int bs_scrub(struct bs *bs, const struct bs_scrub_opts *opts, struct bs_scrub_re
 		rc = bs_foreach_blob(bs, 0, scrub_blob, s);
 	if (!rc && s->n)
 		rc = run(s);
+	if (!rc)
+		rc = scrub_sums(s);
 	for (unsigned i = 0; i < s->n; i++) /* after an error: prepared, not begun */
 		bs_blob_put(s->slot[i].io.blob);
 	for (unsigned i = 0; i < s->slots; i++)

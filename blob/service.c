@@ -12,6 +12,7 @@
 #include <sys/epoll.h>
 #include <time.h>
 
+#include "blob/sum.h"
 #include "blob/device.h"
 
 #define LOG_COMPONENT "blob"
@@ -52,6 +53,7 @@ static enum op_next service_step(struct op *op)
 		if (!bs_space_pending(s->bs))
 			return op_finish(op);
 		bs_space_release(s->bs);
+		bs_sums_sweep(s->bs);
 		return op_finish(op);
 	}
 	return op_bug(op);
@@ -204,6 +206,8 @@ static int on_round(void *arg)
 		bs_ckpt_start(s->bs);
 	if (bits & BS_KICK_DISCARD)
 		look_for_discards(s);
+	if (bits & BS_KICK_SUMS)
+		bs_sums_start(s->bs, s->ch, NULL);
 	return 1;
 }
 
@@ -291,7 +295,7 @@ static bool quiet(struct bs *bs)
 {
 	bool idle;
 
-	if (atomic_load(&bs->service->busy) || atomic_load(&bs->service->discarding) || !bs_ckpt_idle(bs))
+	if (atomic_load(&bs->service->busy) || atomic_load(&bs->service->discarding) || !bs_ckpt_idle(bs) || !bs_sums_idle(bs))
 		return false;
 	pthread_mutex_lock(&bs->log->lock);
 	idle = !bs->log->busy && !bs->log->n_async;
@@ -359,8 +363,11 @@ int bs_service_step(struct bs *bs)
 	rc = bs_commit(bs, 0);
 	if (!rc && bs_ckpt_wanted(bs))
 		rc = bs_checkpoint(bs);
+	if (!rc)
+		rc = bs_sums_step(bs);
 	if (bs_space_pending(bs))
 		bs_space_release(bs);
+	bs_sums_sweep(bs);
 	bs_discard_all(bs);
 	return rc;
 }

@@ -167,7 +167,7 @@ static int add_run(struct share *s, const struct bs_extent *e)
 
 	if (!s->n)
 		s->first = logical;
-	bs_run_set(&run, logical, e->phys, e->count, BS_RUN_SHARED);
+	bs_run_set(&run, logical, e->phys, e->count, BS_RUN_SHARED | (e->flags & BS_RUN_SUM));
 	bs_run_to_disk(&run, &s->run[s->n++]);
 	return rc;
 }

@@ -369,6 +369,16 @@ void bs_space_free_now(struct bs *bs, uint64_t block, uint64_t count)
 	pthread_mutex_unlock(&bs->space->lock);
 }
 
+bool bs_space_is_free(struct bs *bs, uint64_t block, uint64_t count)
+{
+	bool free;
+
+	pthread_mutex_lock(&bs->space->lock);
+	free = first_set(bs->space, block, block + count) == block + count;
+	pthread_mutex_unlock(&bs->space->lock);
+	return free;
+}
+
 /* ---- reservations ---- */
 
 int bs_space_reserve(struct bs *bs, uint64_t clusters)

@@ -10,8 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "blob/device.h"
 #include "blob/mutation.h"
 #include "blob/share.h"
+#include "blob/sum.h"
 
 #define KEEP_BYTES (256u * 1024) /* a larger buffer is not kept */
 #define KEEP_CHUNKS 320u         /* for the longest publication */
@@ -150,6 +152,8 @@ uint64_t bs_txn_end(struct bs_txn *txn)
 	txn_close(txn);
 	if (last)
 		bs_release_if_much(bs);
+	if (last && bs_sums_wanted(bs))
+		bs_service_kick(bs, BS_KICK_SUMS);
 	return last;
 }
 
@@ -302,7 +306,7 @@ int bs_txn_create(struct bs_txn *txn, uint64_t id_hint, const void *user, uint32
 	struct bs_blob *blob;
 	int rc;
 
-	if (id > BS_ID_MAX)
+	if (id > BS_ID_MAX || (txn->bs->sums && id == BS_SUM_ID))
 		return id_hint ? -EINVAL : -ENOSPC;
 	if (id < txn->next_id)
 		return -EEXIST;
@@ -527,8 +531,8 @@ int bs_txn_zero(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, uint64
 		end = block + count;
 	for (; !rc && block < end; block += e.count) {
 		bs_runmap_lookup(&blob->map, block, end - block, &e);
-		/* Others still have what is shared: it becomes a hole. */
-		if (e.flags & BS_RUN_SHARED)
+		/* Others still have what is shared, and what has a checksum is not written where it is: both become holes. */
+		if (e.flags & (BS_RUN_SHARED | BS_RUN_SUM))
 			rc = bs_txn_unmap(txn, blob, e.block, e.count);
 		else if (!(e.flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN)))
 			rc = batch_add(&b, e.block, e.phys, e.count);

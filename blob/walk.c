@@ -9,6 +9,7 @@
 
 #include "blob/ckpt.h"
 #include "blob/mend.h"
+#include "blob/sum.h"
 
 #define DEPTH 7u
 
@@ -276,6 +277,7 @@ void bs_piece_seal(const struct bs_piece *piece)
 	struct bs_segment_disk *h = piece->data;
 	struct bs_frame_disk *f = piece->data;
 	struct bs_page_disk *p = piece->data;
+	struct bs_sum_page_disk *s = piece->data;
 	size_t len = (size_t)piece->blocks * BS_BLOCK;
 
 	switch (piece->kind) {
@@ -290,5 +292,6 @@ void bs_piece_seal(const struct bs_piece *piece)
 	case BS_PIECE_PAGE:
 		p->crc = le32_make(bs_crc_skip(bs_crc_page_seed(p->uuid, piece->block), p, len, offsetof(struct bs_page_disk, crc)));
 		break;
+	case BS_PIECE_SUMS: s->crc = le32_make(bs_sum_page_crc(s)); break;
 	}
 }

@@ -51,6 +51,7 @@ struct bfs_format_opts {
 	uint32_t root_mode, root_uid, root_gid; /* mode 0: 0755 */
 	uint64_t store_size;                    /* bytes of the device that it takes; 0: all */
 	uint32_t hash_bits;                     /* 0: 55; fewer make names collide, for tests */
+	uint32_t store_flags;                   /* enum bs_format_flags */
 };
 /* Makes an empty file system on an open device; durable when it returns. */
 BLOBFS_API int bfs_format(struct bdev *dev, const struct bfs_format_opts *opts, struct base_err *err);

@@ -66,6 +66,7 @@ int bfs_format(struct bdev *dev, const struct bfs_format_opts *user_opts, struct
 		return base_err_set(err, -EINVAL, "hash_bits: more than %u", BFS_HASH_BITS);
 	bs_opts.cluster_size = opts.cluster_size;
 	bs_opts.store_size = opts.store_size;
+	bs_opts.flags = opts.store_flags;
 	memcpy(bs_opts.uuid, opts.uuid, sizeof(bs_opts.uuid));
 	memcpy(bs_opts.label, opts.label, sizeof(bs_opts.label));
 	rc = bs_format(dev, &bs_opts, err);

@@ -242,8 +242,8 @@ static int open_store(struct bdev *dev, const struct bfs_repair_opts *opts, stru
 				     .flags = opts->flags & BFS_REPAIR_REBUILD ? BS_MEND_REBUILD : 0 };
 	int rc = bs_open(dev, &open_opts, bs, err);
 
-	if (!rc && (opts->flags & BFS_REPAIR_ALL) && !has_root(*bs)) {
-		/* Ids are used once, so no transaction can make it; mending can. */
+	/* Ids are used once, so no transaction can make a root; mending can. Only it sees to checksums of data, too. */
+	if (!rc && (opts->flags & BFS_REPAIR_ALL) && (!has_root(*bs) || bs_check_sums(*bs))) {
 		bdev_ref(dev);
 		bs_abandon(*bs);
 		*bs = NULL;

@@ -128,3 +128,8 @@ const char *testdev_name(const char *ram, char *out, size_t len)
 	pthread_mutex_unlock(&lock);
 	return out;
 }
+
+bool testdev_sums(void)
+{
+	return getenv("TEST_DATASUM");
+}

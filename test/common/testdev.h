@@ -14,6 +14,8 @@
  * until it was opened and closed. A program in which a driver broke the specification ends with exit code 3.
  */
 const char *testdev_name(const char *ram, char *out, size_t len);
+/* TEST_DATASUM is in the environment: file systems are made with checksums of data. */
+bool testdev_sums(void);
 /* TEST_DEVICE names a controller. */
 bool testdev_is_nvme(void);
 

@@ -33,7 +33,7 @@ struct image {
 	uint32_t n_used;
 };
 /* Several, told apart by how they were left; exits with a message when one cannot be made. */
-#define IMAGES 3
+#define IMAGES 4
 void images_make(struct image image[IMAGES]);
 /* One of some dozen files, as it was closed, or with a log: for quick tests. */
 void image_make_small(struct image *image, bool tail);
@@ -94,6 +94,7 @@ struct verdict {
 	char codes[256];    /* those of the first check, as far as they fit, each followed by a blank */
 	char fault[512];    /* "" or what must not be */
 	uint64_t intact, cuts, failures; /* repair: inodes that had to be as they were, power cuts and failures of the device tried */
+	uint64_t caught;    /* files whose data was hit and could not be read */
 };
 /* Checks, mounts, walks, changes, unmounts, checks again. Takes the device over. */
 void use_device(struct bdev *dev, struct rnd *r, struct verdict *v);
@@ -104,9 +105,11 @@ struct contents { /* of a sound image */
 	struct known {
 		uint64_t ino, size;
 		uint32_t mode, digest;
-		bool hit;
+		bool hit;      /* what stands of it in the metadata */
+		bool data_hit;
 	} *inode;
 	size_t n;
+	bool sums;             /* the image has checksums of data, and none of them was hit */
 };
 void contents_take(struct contents *c, const struct image *image);
 /* Repairs the damaged image, with power cuts now and then. exact: every damage shows in a checksum, so what was not hit must be there. */

@@ -175,9 +175,22 @@ static void snapshot(struct bdev *dev, struct image *image)
 			image->used[image->n_used++] = b;
 }
 
-static struct bfs *begin_one(struct bdev **dev)
+/* Some checksums are in pages then, others in the checkpoint, and the tail's in the log. */
+static void page_out(struct bfs *fs)
 {
-	struct bfs_format_opts fo = { .size = sizeof(fo), .label = "hostile" };
+	struct bs_stat st;
+
+	must(bs_service_step(bfs_store(fs)), "page out checksums");
+	write_file(fs, "/young", 8, 64 * KiB, 64 * KiB, true);
+	bs_get_stat(bfs_store(fs), &st);
+	if (!st.sum_pages || !st.sums_young)
+		must(-EIO, "no checksums in pages, or none elsewhere");
+	must(bs_checkpoint(bfs_store(fs)), "checkpoint");
+}
+
+static struct bfs *begin_one(struct bdev **dev, uint32_t store_flags)
+{
+	struct bfs_format_opts fo = { .size = sizeof(fo), .label = "hostile", .store_flags = store_flags };
 	struct bfs_mount_opts mo = { .size = sizeof(mo), .flags = BFS_NO_SERVICE, .cache_size = 8 * MiB };
 	struct base_err err = { "" };
 	struct bfs *fs;
@@ -202,12 +215,14 @@ static void end_one(struct bfs *fs, struct bdev *dev, bool die, struct image *im
 	bdev_close(dev);
 }
 
-static void make_one(struct image *image, int tail)
+static void make_one(struct image *image, int tail, uint32_t store_flags)
 {
 	struct bdev *dev;
-	struct bfs *fs = begin_one(&dev);
+	struct bfs *fs = begin_one(&dev, store_flags);
 
 	populate(fs);
+	if (store_flags & BS_FORMAT_SUMS)
+		page_out(fs);
 	if (tail)
 		add_tail(fs, (unsigned)tail);
 	end_one(fs, dev, tail, image);
@@ -234,7 +249,7 @@ void image_make_small(struct image *image, bool tail)
 
 	still();
 	image->name = tail ? "small-tail" : "small";
-	fs = begin_one(&dev);
+	fs = begin_one(&dev, 0);
 	make_batch(fs, 0, 12, 20);
 	write_file(fs, "/runs", 6, 4096, 12288, true);
 	must(bfs_mknod(fs, NULL, BFS_ROOT_INO, "fifo", S_IFIFO | 0600, 0, 0, NULL), "mknod");
@@ -259,11 +274,13 @@ void images_make(struct image image[IMAGES])
 {
 	still();
 	image[0].name = "closed";
-	make_one(&image[0], 0);
+	make_one(&image[0], 0, 0);
 	image[1].name = "tail";
-	make_one(&image[1], 25);
+	make_one(&image[1], 25, 0);
 	image[2].name = "long-tail";
-	make_one(&image[2], 125);
+	make_one(&image[2], 125, 0);
+	image[3].name = "checksums";
+	make_one(&image[3], 25, BS_FORMAT_SUMS);
 	moving();
 }
 

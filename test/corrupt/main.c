@@ -48,7 +48,7 @@ const char *__asan_default_options(void)
 int __lsan_do_recoverable_leak_check(void) __attribute__((weak));
 
 struct numbers {
-	uint64_t cases, refused, mounted, found, faults, intact, cuts, failures;
+	uint64_t cases, refused, mounted, found, faults, intact, cuts, failures, caught;
 };
 
 /* What children and parent share. */
@@ -96,7 +96,7 @@ static uint64_t nth_of(uint64_t number)
 static int image_of(enum damage_kind kind, uint64_t nth)
 {
 	if (kind == FRAME_FIELDS || kind == LOG_RECORDS)
-		return 1 + (int)(nth / 3 % 2);
+		return 1 + (int)(nth / 3 % (IMAGES - 1));
 	return (int)(nth / 3 % IMAGES);
 }
 
@@ -137,6 +137,7 @@ static bool run_case(struct run *run, uint64_t number)
 	n->intact += v.intact;
 	n->cuts += v.cuts;
 	n->failures += v.failures;
+	n->caught += v.caught;
 	n->cases++;
 	n->mounted += v.mounted;
 	n->refused += !v.mounted;
@@ -262,10 +263,11 @@ static int report(const struct run *run)
 			printf("not ok %s/%s: of %llu cases %llu mounted\n", name, damage_names[k],
 			       (unsigned long long)n->cases, (unsigned long long)n->mounted);
 		else if (run->repair)
-			printf("ok repair/%s: %llu cases: %llu repaired, %llu refused, %llu inodes as they were, %llu power cuts, %llu failures\n",
+			printf("ok repair/%s: %llu cases: %llu repaired, %llu refused, %llu inodes as they were, %llu with data that was found wrong, "
+			       "%llu power cuts, %llu failures\n",
 			       damage_names[k], (unsigned long long)n->cases, (unsigned long long)n->mounted,
-			       (unsigned long long)n->refused, (unsigned long long)n->intact, (unsigned long long)n->cuts,
-			       (unsigned long long)n->failures);
+			       (unsigned long long)n->refused, (unsigned long long)n->intact, (unsigned long long)n->caught,
+			       (unsigned long long)n->cuts, (unsigned long long)n->failures);
 		else
 			printf("ok corrupt/%s: %llu cases: checking found %llu, %llu mounted, %llu refused\n", damage_names[k],
 			       (unsigned long long)n->cases, (unsigned long long)n->found,

@@ -16,6 +16,7 @@
 #include "test/corrupt/corrupt.h"
 
 #define CUTS 3u
+#define UNREADABLE 1u /* instead of a digest */
 
 static void fault(struct verdict *v, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static void fault(struct verdict *v, const char *fmt, ...)
@@ -47,7 +48,7 @@ static uint32_t digest(struct bfs *fs, uint64_t ino, const struct bfs_attr *a)
 	for (uint64_t at = 0; (n = bfs_pread(f, buf, sizeof(buf), at)) > 0; at += (uint64_t)n)
 		crc = base_crc32c(crc, buf, (size_t)n);
 	bfs_close(f);
-	return n < 0 ? 1 : crc;
+	return n < 0 ? UNREADABLE : crc;
 }
 
 static int add_inode(struct bs_blob *blob, void *arg)
@@ -138,13 +139,25 @@ static bool continues(const struct scratch *s, int i)
 	return st->kind == FRAME && le32_get(f->flags) & BS_FRAME_CONTINUES;
 }
 
+static bool sum_page_is_changed(const struct scratch *s)
+{
+	for (uint32_t i = 0; i < s->image->n_used; i++) {
+		const le32 *magic = (const le32 *)(s->image->mem + (uint64_t)s->image->used[i] * BS_BLOCK);
+
+		if (le32_get(*magic) == BS_MAGIC_SUM && is_changed(s, s->image->used[i], 1))
+			return true;
+	}
+	return false;
+}
+
 /* A record in a page that was changed, or in the log from the first change on. Segments and frames stand in the map in order. */
 static void mark_hit(const struct scratch *s, struct contents *c)
 {
 	int log_from = s->map->n;
 
 	for (size_t i = 0; i < c->n; i++)
-		c->inode[i].hit = false;
+		c->inode[i].hit = c->inode[i].data_hit = false;
+	c->sums = le64_get(((const struct bs_sb_disk *)s->image->mem)->incompat) & BS_INCOMPAT_SUM && !sum_page_is_changed(s);
 	for (int i = s->map->n - 1; i >= 0; i--) {
 		const struct structure *st = &s->map->s[i];
 
@@ -160,14 +173,29 @@ static void mark_hit(const struct scratch *s, struct contents *c)
 		const struct structure *st = &s->map->s[rec->structure];
 		const struct bs_rec_disk *d = (const void *)(s->image->mem + (uint64_t)st->block * BS_BLOCK + rec->offset);
 		struct known *k = find_known(c, le64_get(d->blob));
+		bool hit = st->kind == FRAME ? rec->structure >= log_from : is_changed(s, st->block, st->blocks);
 
+		if (hit && le64_get(d->blob) == BS_SUM_ID)
+			c->sums = false;
 		if (!k)
 			continue;
-		if (st->kind == FRAME ? rec->structure >= log_from : is_changed(s, st->block, st->blocks))
-			k->hit = true;
-		if (data_is_changed(s, d))
-			k->hit = true;
+		k->hit |= hit;
+		k->data_hit |= data_is_changed(s, d);
 	}
+}
+
+/* Data that was hit, and its checksums were not: an error, if it still is the file's, and no wrong bytes. */
+static void damaged_data(struct bfs *fs, const struct known *k, struct verdict *v)
+{
+	struct bfs_attr a;
+	uint32_t is;
+
+	if (bfs_getattr(fs, k->ino, &a) || !S_ISREG(a.mode) || a.size != k->size)
+		return;
+	is = digest(fs, k->ino, &a);
+	if (is != k->digest && is != UNREADABLE)
+		fault(v, "data of inode %llu was hit, and wrong bytes were read", (unsigned long long)k->ino);
+	v->caught += is == UNREADABLE;
 }
 
 static void compare(struct bfs *fs, const struct contents *c, struct verdict *v)
@@ -177,8 +205,12 @@ static void compare(struct bfs *fs, const struct contents *c, struct verdict *v)
 		struct bfs_attr a;
 		int rc;
 
-		if (k->hit || !k->mode)
+		if (k->hit || !k->mode || (k->data_hit && !c->sums))
 			continue;
+		if (k->data_hit) {
+			damaged_data(fs, k, v);
+			continue;
+		}
 		v->intact++;
 		rc = bfs_getattr(fs, k->ino, &a);
 		if (rc)

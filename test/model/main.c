@@ -527,6 +527,7 @@ static void one_run(uint64_t seed, unsigned steps)
 	mood = (unsigned)rnd(ARRAY_SIZE(weights));
 	format.cluster_size = 4096u << rnd(5);
 	format.hash_bits = rnd(3) ? 0 : 4;
+	format.store_flags = rnd(3) ? 0 : BS_FORMAT_SUMS;
 	/* A cache smaller than the files, at times; a service thread, at times. */
 	opts.cache_size = rnd(2) ? 2 * MiB : 16 * MiB;
 	opts.flags = rnd(3) ? BFS_NO_SERVICE : 0;

@@ -94,7 +94,7 @@ static void fill(struct load *l)
 static void *load_begin(struct run *run)
 {
 	struct bfs_format_opts opts = { .size = sizeof(opts), .cluster_size = 4096u << rng_below(&run->rng, 4),
-					.store_size = device_first_size(run) };
+					.store_size = device_first_size(run), .store_flags = run->seed % 3 ? 0 : BS_FORMAT_SUMS };
 	struct load *l = calloc(1, sizeof(*l));
 	struct base_err err = { "" };
 	struct bfs_attr a;

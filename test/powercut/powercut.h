@@ -29,7 +29,7 @@ static inline bool rng_chance(struct rng *r, unsigned percent) { return rng_belo
 #define COVERAGE(X) \
 	X(checkpoints) X(segments) X(commits) X(log_waits) X(long_txns) X(in_place) X(published) X(reused) X(full) X(direct) \
 	X(orphans) X(throttled) X(grown) X(trimmed) X(reopened) X(cached) X(snapshots) X(shared) X(unshared) X(carried) X(home) \
-	X(copied_carried) X(replayed)
+	X(copied_carried) X(replayed) X(sums) X(sum_pages)
 struct coverage {
 #define X(name) uint64_t name;
 	COVERAGE(X)

@@ -123,6 +123,8 @@ static void note_stat(struct load *l)
 	v->segments += st.log_segments;
 	v->commits += st.commits;
 	v->carried += st.carries;
+	v->sums += st.datasum;
+	v->sum_pages += st.sum_paged;
 }
 
 static uint64_t avail_clusters(struct load *l)
@@ -241,7 +243,8 @@ static bool want_log(struct load *l)
 static void *load_begin(struct run *run)
 {
 	struct bs_format_opts opts = { .size = sizeof(opts), .cluster_size = 4096u << rng_below(&run->rng, 4),
-				       .owner = "powercut", .store_size = device_first_size(run) };
+				       .owner = "powercut", .store_size = device_first_size(run),
+				       .flags = run->seed % 3 ? 0 : BS_FORMAT_SUMS };
 	struct load *l = calloc(1, sizeof(*l));
 	struct base_err err = { "" };
 	int rc;
@@ -256,6 +259,7 @@ static void *load_begin(struct run *run)
 	if (rc)
 		broken(run, "bs_format: %s", base_err_text(&err, rc));
 	open_store(l);
+	l->m.own_txns = opts.flags & BS_FORMAT_SUMS;
 	sm_txn(&l->m, bs_lsn(l->bs), 0, false);
 	if (rng_chance(&run->rng, 60)) {
 		fill(l);
@@ -391,6 +395,8 @@ static enum op_next batch_step(struct op *op)
 	case 0:
 		for (unsigned i = 0; i < b->n; i++)
 			bs_io_start(b->l->ch, &b->w[i].io, op);
+		if (b->l->m.own_txns && !b->l->run->service)
+			bs_sums_start(b->l->bs, b->l->ch, op);
 		return op_await(op, 1, 0);
 	case 1:
 		return op_finish(op);
@@ -470,7 +476,7 @@ static void note_places(struct write *w)
 		struct bs_extent ext;
 
 		bs_map_lookup(w->io.blob, w->block + k, 1, &ext);
-		w->in_place[k] = !(ext.flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN | BS_RUN_SHARED)) && !(w->io.flags & BS_IO_NEW);
+		w->in_place[k] = !(ext.flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN | BS_RUN_SHARED | BS_RUN_SUM)) && !(w->io.flags & BS_IO_NEW);
 		w->carried[k] = is_carried(w->io.blob, w->block + k);
 		w->l->run->coverage.unshared += (ext.flags & BS_RUN_SHARED) != 0;
 	}
@@ -563,7 +569,7 @@ static void unmap_or_zero(struct load *l)
 
 		bs_map_lookup(l->blob[i], block + k, 1, &ext);
 		mapped[k] = !(ext.flags & BS_RUN_HOLE);
-		shared[k] = ext.flags & BS_RUN_SHARED;
+		shared[k] = ext.flags & (BS_RUN_SHARED | BS_RUN_SUM);
 		carried[k] = is_carried(l->blob[i], block + k);
 	}
 	if (what == 0)

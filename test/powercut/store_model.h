@@ -65,6 +65,7 @@ struct store_model {
 	size_t n_acks, acks_cap;
 	uint64_t counter; /* of writes: each has its own */
 	bool wide;        /* a long transaction is not durable yet */
+	bool own_txns;    /* the store makes some that nobody asked for: it pages out checksums */
 };
 
 struct model_blob *sm_new_blob(struct store_model *m, uint64_t id, uint64_t lsn);

@@ -118,7 +118,20 @@ static void describe_page(struct json_object *o, const struct bs_page_disk *p)
 	add_u64(o, "ckpt", le32_get(p->ckpt));
 }
 
-static const char *const kind_names[] = { "superblock", "segment", "frame", "page" };
+/* With the sums themselves as text, in hexadecimal, in the order of their blocks. */
+static void describe_sums(struct json_object *o, const struct bs_sum_page_disk *s, bool all)
+{
+	char text[9 * BS_SUM_PAGE + 1];
+
+	add_u64(o, "first", le64_get(s->first));
+	add_u64(o, "lsn", le64_get(s->lsn));
+	for (unsigned i = 0; all && i < BS_SUM_PAGE; i++)
+		snprintf(text + 9 * (size_t)i, sizeof(text) - 9 * (size_t)i, "%08x ", le32_get(s->sum[i]));
+	if (all)
+		add_text(o, "sums", text);
+}
+
+static const char *const kind_names[] = { "superblock", "segment", "frame", "page", "checksums" };
 
 static int add_record(const struct bs_record *rec, void *arg)
 {
@@ -199,6 +212,8 @@ static int on_piece(const struct bs_piece *p, void *arg)
 		describe_segment(o, p->data);
 	} else if (p->data && p->kind == BS_PIECE_FRAME) {
 		describe_frame(o, p->data);
+	} else if (p->data && p->kind == BS_PIECE_SUMS) {
+		describe_sums(o, p->data, d->records);
 	} else if (p->data) {
 		describe_page(o, p->data);
 	}
@@ -228,6 +243,8 @@ static int note_size(const struct bs_piece *p, void *arg)
 	return 0;
 }
 
+#define WALK_SUMS (1u << 31) /* not by bs_walk */
+
 static int parse_what(const struct call *call, struct dump *d, uint32_t *what)
 {
 	const char *name = call->argc ? call->argv[0] : "all";
@@ -239,8 +256,10 @@ static int parse_what(const struct call *call, struct dump *d, uint32_t *what)
 		*what = BS_WALK_LOG;
 	else if (!strcmp(name, "checkpoint"))
 		*what = BS_WALK_CKPT;
+	else if (!strcmp(name, "checksums"))
+		*what = WALK_SUMS;
 	else if (!strcmp(name, "all"))
-		*what = BS_WALK_SUPER | BS_WALK_LOG | BS_WALK_CKPT;
+		*what = BS_WALK_SUPER | BS_WALK_LOG | BS_WALK_CKPT | WALK_SUMS;
 	else if (!strcmp(name, "space"))
 		*what = 0;
 	else if (strcmp(name, "blob") != 0)
@@ -257,7 +276,7 @@ static int parse_what(const struct call *call, struct dump *d, uint32_t *what)
 	}
 	return -1;
 wrong:
-	tool_error("dump: what to dump is super, log, checkpoint, blob NUMBER, space or all, not '%s'", call->argv[call->argc - 1]);
+	tool_error("dump: what to dump is super, log, checkpoint, checksums, blob NUMBER, space or all, not '%s'", call->argv[call->argc - 1]);
 	return EXIT_USAGE;
 }
 
@@ -280,8 +299,10 @@ int verb_dump(const struct call *call)
 	if (call->json)
 		printf("{ \"device\": %s, \"pieces\": [\n", json_object_to_json_string_ext(json_object_new_string(call->device), JSON_C_TO_STRING_NOSLASHESCAPE));
 	rc = what ? bs_walk(dev, BS_WALK_SUPER, note_size, &d, &err) : dump_space(dev, call, &err);
-	if (!rc && what)
-		rc = bs_walk(dev, what, on_piece, &d, &err);
+	if (!rc && (what & ~WALK_SUMS))
+		rc = bs_walk(dev, what & ~WALK_SUMS, on_piece, &d, &err);
+	if (!rc && (what & WALK_SUMS))
+		rc = view_walk_sums(dev, on_piece, &d, &err);
 	if (call->json)
 		printf("\n] }\n");
 	bdev_close(dev);

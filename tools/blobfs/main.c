@@ -47,7 +47,7 @@ static const struct verb verbs[] = {
 	  false, NULL, verb_export },
 	{ "scrub", "", "read everything there is; DEVICE may be a mount point",
 	  "  -B, --rate BYTES  read at most so many a second (suffixes K, M, G)\n", "B:", 0, 0, false, true, NULL, verb_scrub },
-	{ "dump", "[super|log|checkpoint|blob NUMBER|space|all]", "structures as they lie on the device", "  -v   with every record\n", "v", 0,
+	{ "dump", "[super|log|checkpoint|checksums|blob NUMBER|space|all]", "structures as they lie on the device", "  -v   with every record\n", "v", 0,
 	  2, false, true, NULL, verb_dump },
 	{ "metadump", "FILE", "copy a store's metadata, without data, into a file", "  --scramble  names and attributes made unreadable\n", "X", 1, 1,
 	  false, false, NULL, verb_metadump },

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * blobfs metadump: superblocks, log and checkpoint of a store in a file, as they are, damage included as far as it is understood; no data, and
+ * blobfs metadump: superblocks, log, checkpoint and checksums of data of a store in a file, as they are, damage included as far as it is understood; no data, and
  * so without the bytes that the log carries. metarestore makes an image of it.
  *
  * The file: a header, then for each structure its block, its length in blocks, a checksum, and its bytes; the last has length 0.
@@ -111,6 +111,8 @@ int verb_metadump(const struct call *call)
 	if (!rc) {
 		size = bdev_info(dev)->size;
 		rc = bs_walk(dev, BS_WALK_SUPER | BS_WALK_LOG | BS_WALK_CKPT, keep, &m, &err);
+		if (!rc && view_walk_sums(dev, keep, &m, &err) == -ENOMEM) /* of a store too broken for it without */
+			rc = -ENOMEM;
 		bdev_close(dev);
 	}
 	if (rc) {

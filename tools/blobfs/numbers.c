@@ -70,6 +70,7 @@ static int print_info(const struct call *call, const struct bfs_control_stat *s)
 		{ "next_id", "next inode number", st->next_id, false },
 		{ "lsn", "LSN", st->lsn, false },
 		{ "checkpoint_lsn", "checkpoint LSN", st->checkpoint_lsn, false },
+		{ "datasum", "data checksums", st->datasum, false },
 		{ "replayed_records", "records replayed", st->replayed_records, false },
 	};
 	if (!call->json) {
@@ -175,12 +176,18 @@ static int print_activity(const struct call *call, const struct bfs_control_stat
 		{ "discarded", "discarded", st->discarded_bytes, true },
 		{ "reserve", "kept for log, checkpoint", st->reserve_bytes, true },
 		{ "log", "log", st->log_bytes, true },
+		{ "sum_checked", "compared with checksums", st->sum_checked_bytes, true },
+		{ "sum_errors", "wrong checksums", st->sum_errors, false },
+		{ "sum_pages", "pages of checksums", st->sum_pages, false },
+		{ "sum_paged", "  written", st->sum_paged, false },
+		{ "sums_young", "  only in memory, log", st->sums_young, false },
 	};
+	const size_t count = ARRAY_SIZE(n) - (st->datasum ? 0 : 5);
 
 	if (call->json)
-		return print_json(s, n, ARRAY_SIZE(n));
+		return print_json(s, n, count);
 	printf("%-22s %s (%s)\n", "device", s->device, s->module);
-	print_numbers(n, ARRAY_SIZE(n));
+	print_numbers(n, count);
 	printf("%-22s", "data by stream");
 	for (unsigned i = 0; i < BS_STREAMS; i++)
 		printf(" %s %s%s", streams[i], base_format_size(st->stream_bytes[i], text, sizeof(text)), i + 1 < BS_STREAMS ? "," : "\n");

@@ -102,7 +102,7 @@ static int scramble_record(const struct bs_record *rec, void *arg)
 		memcpy(&bits, value + offsetof(struct bfs_fs_disk, hash_bits), sizeof(bits));
 		bits = le32_make(le32_get(bits) | BFS_HASH_SCRAMBLED);
 		memcpy(value + offsetof(struct bfs_fs_disk, hash_bits), &bits, sizeof(bits));
-	} else if (rec->kind >= BS_KIND_USER)
+	} else if (rec->kind >= BS_KIND_USER || (rec->kind == BS_KIND_SUM && rec->op == BS_REC_PUT))
 		memset(value, 0, rec->len);
 	else
 		return 0;
@@ -167,7 +167,7 @@ static int strip_record(const struct bs_record *rec, void *arg)
 static bool has_its_magic(const struct bs_piece *p)
 {
 	static const uint32_t magic[] = { [BS_PIECE_SEGMENT] = BS_MAGIC_SEGMENT, [BS_PIECE_FRAME] = BS_MAGIC_FRAME,
-					  [BS_PIECE_PAGE] = BS_MAGIC_PAGE };
+					  [BS_PIECE_PAGE] = BS_MAGIC_PAGE, [BS_PIECE_SUMS] = BS_MAGIC_SUM };
 	le32 is;
 
 	memcpy(&is, p->data, sizeof(is));
@@ -182,7 +182,7 @@ static void strip(const struct bs_piece *p)
 	bool records = p->kind == BS_PIECE_FRAME ||
 		       (p->kind == BS_PIECE_PAGE && le16_get(((struct bs_page_disk *)p->data)->kind) != BS_PAGE_INDEX);
 
-	if (!has_its_magic(p))
+	if (!has_its_magic(p) || (p->kind == BS_PIECE_SUMS && p->wrong))
 		memset(p->data, 0, len);
 	else if (records)
 		bs_piece_records(p, 1ull << BS_RUN_BITS, strip_record, &s);
@@ -228,6 +228,8 @@ void meta_scramble(struct meta *m)
 			memset(((struct bs_sb_disk *)p->data)->label, 0, sizeof(((struct bs_sb_disk *)p->data)->label));
 		if (p->kind == BS_PIECE_SEGMENT)
 			memset(((struct bs_segment_disk *)p->data)->label, 0, sizeof(((struct bs_segment_disk *)p->data)->label));
+		if (p->kind == BS_PIECE_SUMS) /* they tell whether a block is one that somebody knows */
+			memset(((struct bs_sum_page_disk *)p->data)->sum, 0, sizeof(((struct bs_sum_page_disk *)p->data)->sum));
 		bs_piece_records(p, 1ull << BS_RUN_BITS, scramble_record, &s);
 		seal(m, i);
 	}

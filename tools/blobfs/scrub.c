@@ -152,7 +152,7 @@ static void name_mounted(struct scrub *s, const char *dir)
 
 /* ---- the report ---- */
 
-static const char *const whats[] = { "data", "superblock", "log", "page" };
+static const char *const whats[] = { "data", "superblock", "log", "page", "checksums" };
 
 static const char *what_name(const struct bs_scrub_finding *f)
 {

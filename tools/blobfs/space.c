@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "base/util.h"
-#include "bdev/wrap.h"
 #include "blob/format.h"
 #include "tools/blobfs/verb.h"
 
@@ -37,9 +36,9 @@ static int add(struct extents *x, const struct extent *e)
 
 static int add_piece(const struct bs_piece *p, void *arg)
 {
-	static const char *const names[] = { "superblock", "segment", "frame", "page" };
+	static const char *const names[] = { "superblock", "segment", "frame", "page", "checksums" };
 
-	return p->wrong ? 0 : add(arg, &(struct extent){ p->block, p->blocks, 0, 0, names[p->kind] });
+	return p->wrong && p->kind != BS_PIECE_SUMS ? 0 : add(arg, &(struct extent){ p->block, p->blocks, 0, 0, names[p->kind] });
 }
 
 static int add_runs(struct bs_blob *blob, void *arg)
@@ -104,30 +103,21 @@ static void print_all(const struct call *call, struct extents *x, uint64_t block
 
 int dump_space(struct bdev *dev, const struct call *call, struct base_err *err)
 {
-	struct bs_open_opts opts = { .size = sizeof(opts), .flags = BS_RDONLY };
 	struct extents x = { NULL, 0, 0, 0 };
-	struct bdev *over;
 	struct bs_stat st;
 	struct bs *bs;
 	int rc = bs_walk(dev, BS_WALK_SUPER | BS_WALK_LOG | BS_WALK_CKPT, add_piece, &x, err);
 
-	bdev_ref(dev);
-	if (!rc && (rc = bdev_overlay_create(dev, &over)))
-		bdev_close(dev);
+	if (!rc)
+		rc = view_open(dev, &bs, err);
 	if (rc) {
-		free(x.e);
-		return rc;
-	}
-	rc = bs_open(over, &opts, &bs, err);
-	if (rc == -EUCLEAN || rc == -EIO)
-		rc = bs_mend(over, NULL, &bs, err);
-	if (rc) {
-		bdev_close(over);
 		free(x.e);
 		return rc;
 	}
 	bs_get_stat(bs, &st);
 	rc = bs_foreach_blob(bs, 0, add_runs, &x);
+	if (!rc)
+		rc = bs_walk_sums(bs, add_piece, &x);
 	if (!rc)
 		print_all(call, &x, st.blocks);
 	bs_abandon(bs);

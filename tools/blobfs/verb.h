@@ -67,6 +67,10 @@ int verb_trim(const struct call *call);
  */
 int live_open(const struct call *call, char *where, size_t len);
 
+/* Opens what the device holds, mended if it must be, all in memory; bs_abandon ends it. */
+int view_open(struct bdev *dev, struct bs **bs, struct base_err *err);
+/* Calls fn for the pages of data checksums; of a store without them for none. */
+int view_walk_sums(struct bdev *dev, bs_piece_fn fn, void *arg, struct base_err *err);
 /* Prints what each extent is used for, as lines or the elements of a JSON array. */
 int dump_space(struct bdev *dev, const struct call *call, struct base_err *err);
 /* Copies everything out, going on after errors; salvage: keeps what can be read of a file. EXIT_OK or EXIT_FAILED. */

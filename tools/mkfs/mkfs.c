@@ -39,11 +39,31 @@ static void usage(FILE *to)
 		    "  -c SIZE      cluster size: 4K to 64K, a power of two (16K)\n"
 		    "  -L LABEL     label, at most 63 bytes\n"
 		    "  -U UUID      this UUID instead of a random one\n"
+		    "  -O FEATURES  datasum: checksums of data, verified at every read (^datasum: none)\n"
 		    "  -f           overwrite what is there (never a device in use)\n"
 		    "  -n           say what would be done, write nothing\n"
 		    "  -q           print only errors\n"
 		    "  -V, --version\n"
 		    "  -h, --help\n");
+}
+
+/* "datasum", "^datasum", by commas. */
+static int parse_features(struct request *rq, const char *list)
+{
+	while (*list) {
+		bool off = *list == '^';
+		const char *name = list + off;
+		size_t n = strcspn(name, ",");
+
+		if (n != strlen("datasum") || strncmp(name, "datasum", n)) {
+			tool_error("no feature '%.*s': there is datasum, and ^datasum", (int)n, name);
+			return EXIT_USAGE;
+		}
+		rq->format.store_flags = off ? rq->format.store_flags & ~(uint32_t)BS_FORMAT_SUMS :
+					       rq->format.store_flags | BS_FORMAT_SUMS;
+		list = name + n + (name[n] == ',');
+	}
+	return 0;
 }
 
 static int parse_option(struct request *rq, int opt)
@@ -73,6 +93,8 @@ static int parse_option(struct request *rq, int opt)
 			return 0;
 		tool_error("'%s' is not a UUID: write it as 8-4-4-4-12 hexadecimal digits", optarg);
 		return EXIT_USAGE;
+	case 'O':
+		return parse_features(rq, optarg);
 	case 'c':
 		if (tool_size("cluster size", optarg, &v))
 			return EXIT_USAGE;
@@ -107,7 +129,7 @@ static int parse(struct request *rq, int argc, char **argv)
 					       { NULL, 0, NULL, 0 } };
 	int opt, rc;
 
-	while ((opt = getopt_long(argc, argv, "fL:U:c:s:nqhV", longs, NULL)) != -1) {
+	while ((opt = getopt_long(argc, argv, "fL:U:c:O:s:nqhV", longs, NULL)) != -1) {
 		if (opt == 'h') {
 			usage(stdout);
 			return EXIT_OK;

@@ -141,14 +141,14 @@ static void delete_and_count(struct kit *kit, struct bs_blob *blob, uint64_t bef
 	EXPECT_LE_INT(before - st.free_blocks, 8 * 64);
 }
 
-TEST(data_threads, readers_never_see_a_torn_or_foreign_block_while_space_goes_round)
+static void space_goes_round(uint32_t format)
 {
 	struct crowd c = { .seed = kit_seed() };
 	struct member w[3], r[2], u[1];
 	struct kit kit;
 	uint64_t before, rounds = 0;
 
-	kit_open(&kit, &(struct kit_opts){ .size = 48 * MiB });
+	kit_open(&kit, &(struct kit_opts){ .size = 48 * MiB, .format = format });
 	before = free_of(kit.bs);
 	c.bs = kit.bs;
 	c.blob = kit_create(kit.bs);
@@ -164,8 +164,28 @@ TEST(data_threads, readers_never_see_a_torn_or_foreign_block_while_space_goes_ro
 	join(u, 1);
 	EXPECT_GE_INT(atomic_load(&c.written_blocks), 25000);
 	EXPECT_GT_INT(atomic_load(&c.reads), 50);
-	delete_and_count(&kit, c.blob, before);
+	if (format & BS_FORMAT_SUMS) {
+		struct bs_stat st;
+
+		bs_get_stat(kit.bs, &st);
+		EXPECT_EQ_INT(0, st.sum_errors);
+		EXPECT_GT_INT(st.sum_paged, 0);
+		EXPECT_GT_INT(st.sum_checked_bytes, 0);
+		bs_blob_put(c.blob);
+	} else {
+		delete_and_count(&kit, c.blob, before);
+	}
 	kit_close(&kit);
+}
+
+TEST(data_threads, readers_never_see_a_torn_or_foreign_block_while_space_goes_round)
+{
+	space_goes_round(0);
+}
+
+TEST(data_threads, checksums_are_right_while_space_goes_round)
+{
+	space_goes_round(BS_FORMAT_SUMS);
 }
 
 /* Blocks that are m->number modulo 4, so that all threads fill the same clusters; in place once

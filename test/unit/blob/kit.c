@@ -50,6 +50,7 @@ void kit_open(struct kit *kit, const struct kit_opts *opts)
 	open_device(kit);
 	fo.cluster_size = opts->cluster_size;
 	fo.store_size = opts->store_size;
+	fo.flags = opts->format;
 	ASSERT_OK(bs_format(kit->dev, &fo, NULL));
 	open_store(kit, opts->flags);
 }

@@ -24,6 +24,7 @@ struct kit_opts {
 	bool fault;            /* under a fault wrapper */
 	uint64_t checkpoint_bytes, discard_min, discard_rate;
 	uint64_t store_size;   /* 0: all of the device */
+	uint32_t format;       /* enum bs_format_flags */
 	bool cache;            /* a volatile one */
 };
 

@@ -223,7 +223,9 @@ TEST(blob_record, runs_outside_the_store_or_out_of_order_are_refused)
 		{ (1ull << 40) - 1, (1ull << 40) - 1, 100, 2, 0, false },
 		{ 5, 5, 100, 1, BS_RUN_SHARED, true },
 		{ 5, 5, 100, 1, BS_RUN_SHARED | BS_RUN_UNWRITTEN, false },
-		{ 5, 5, 100, 1, BS_RUN_SUM, false },
+		{ 5, 5, 100, 1, BS_RUN_SUM, true },
+		{ 5, 5, 100, 1, BS_RUN_SUM | BS_RUN_SHARED, true },
+		{ 5, 5, 100, 1, BS_RUN_SUM | BS_RUN_UNWRITTEN, false },
 		{ 5, 5, 100, 1, 0x80, false },
 	};
 	struct bs_run_disk d[2];

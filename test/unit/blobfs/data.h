@@ -18,13 +18,14 @@ static inline void data_mount(struct world *w, struct bfs_mount_opts opts)
 
 static inline void data_make(struct world *w, const char *size, struct bfs_mount_opts opts)
 {
+	struct bfs_format_opts format = { .size = sizeof(format), .store_flags = testdev_sums() ? BS_FORMAT_SUMS : 0 };
 	char device[64], ram[64];
 
 	snprintf(ram, sizeof(ram), "ram:%s", size);
 	testdev_name(ram, device, sizeof(device));
 	if (bdev_open(device, NULL, &w->keep, &w->err))
 		FAIL("%s", w->err.text);
-	ASSERT_OK(bfs_format(w->keep, NULL, &w->err));
+	ASSERT_OK(bfs_format(w->keep, &format, &w->err));
 	data_mount(w, opts);
 }
 

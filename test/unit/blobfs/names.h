@@ -35,7 +35,8 @@ static inline struct bfs *world_mount(struct world *w, uint32_t flags)
 
 static inline struct bfs *world_make(struct world *w, const char *size, uint32_t hash_bits)
 {
-	struct bfs_format_opts opts = { .size = sizeof(opts), .hash_bits = hash_bits, .label = "test" };
+	struct bfs_format_opts opts = { .size = sizeof(opts), .hash_bits = hash_bits, .label = "test",
+					.store_flags = testdev_sums() ? BS_FORMAT_SUMS : 0 };
 	char ram[64];
 
 	snprintf(ram, sizeof(ram), "ram:%s", size);
