@@ -485,6 +485,8 @@ struct bs_meta;
 /* True if a change that adds `add` bytes of items (all of the transaction's so far) still leaves that; may take more units by
  * bs_space_alloc_meta. bs->lock held. A transaction without BS_TXN_FREES is refused (-ENOSPC) where this is false. */
 bool bs_meta_fits(struct bs *bs, uint64_t add);
+/* An unwritten block may become a run of its own when it is written, with a checksum of its own, and that must not fail: it counts as both. */
+uint64_t bs_unwritten_bytes(const struct bs *bs);
 
 /* ---- txn.c, for data I/O ---- */
 

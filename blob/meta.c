@@ -69,10 +69,14 @@ static uint64_t ckpt_units(const struct bs *bs, uint64_t bytes)
 	return div_round_up(bytes + lost, (uint64_t)unit_blocks(bs) * BS_BLOCK) + 1;
 }
 
-/* An unwritten block may become a run of its own when it is written, which must not fail: it counts as one. */
+uint64_t bs_unwritten_bytes(const struct bs *bs)
+{
+	return sizeof(struct bs_run_disk) + (bs->sums ? sizeof(struct bs_rec_disk) + 4 + sizeof(le32) : 0);
+}
+
 static uint64_t needed(const struct bs *bs, uint64_t meta_bytes)
 {
-	meta_bytes += bs->n_unwritten * sizeof(struct bs_run_disk);
+	meta_bytes += bs->n_unwritten * bs_unwritten_bytes(bs);
 	return bs_log_cap_units(bs) + 2 * ckpt_units(bs, meta_bytes) + ckpt_units(bs, atomic_load(&bs->log->trigger));
 }
 

@@ -33,7 +33,8 @@
 	X(sum_in_place, "a block that has a checksum is overwritten where it is") \
 	X(sum_rewritten, "a block that is used again keeps the checksum of what was there") \
 	X(sum_captured, "checkpoints leave out checksums that are in no page yet") \
-	X(sum_paged, "checksums are forgotten that were not written to their page")
+	X(sum_paged, "checksums are forgotten that were not written to their page") \
+	X(sum_changed, "checksums are forgotten that came while their page was being written")
 
 #ifdef BS_MUTATIONS
 enum bs_mutation {

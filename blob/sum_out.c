@@ -159,7 +159,7 @@ static int publish(struct bs_txn *txn, struct bs_io *io, void *arg)
 	(void)io;
 	pthread_mutex_lock(&o->bs->sums->lock);
 	n = bs_sum_young(o->bs->sums, o->page);
-	if (n && n->changes != o->changes)
+	if (n && n->changes != o->changes && !BS_MUTATE(sum_changed))
 		n = NULL;
 	pthread_mutex_unlock(&o->bs->sums->lock);
 	return n ? bs_txn_add(txn, &rec, 0) : -ECANCELED;

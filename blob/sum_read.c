@@ -30,7 +30,7 @@ struct sum_check {
 	uint64_t iov_at;
 	uint64_t phys[BS_IO_MAX / BS_BLOCK]; /* 0: it has no sum */
 	uint64_t page, replaced; /* the one loaded; before it was */
-	uint32_t loaded_for;    /* the block it was loaded for */
+	uint64_t loaded_for;     /* the device's block it was loaded for */
 	uint8_t *block;         /* one that is read again */
 	struct bs_sum_page_disk *disk;
 	struct iovec one;
@@ -94,7 +94,7 @@ static int load(struct op *op, struct io_req *r, uint64_t place)
 	struct bs_extent e;
 
 	c->page = place / BS_SUM_PAGE;
-	c->loaded_for = c->at;
+	c->loaded_for = place;
 	c->replaced = bs_sum_replaced(r->bs);
 	bs_map_lookup(blob, c->page, 1, &e);
 	if (e.flags & BS_RUN_HOLE)
@@ -135,8 +135,8 @@ static int want(struct io_req *r, uint64_t place, uint32_t *sum)
 
 	if (bs_sum_find(r->bs, place, sum))
 		return 1;
-	/* What was loaded is too old for a block whose sum has been paged out since, but not for the one it was loaded for. */
-	if (c->page != place / BS_SUM_PAGE || (c->loaded_for != c->at && c->replaced != bs_sum_replaced(r->bs)))
+	/* What was loaded is too old for a place whose sum has been paged out since, but not for the one it was loaded for. */
+	if (c->page != place / BS_SUM_PAGE || (c->loaded_for != place && c->replaced != bs_sum_replaced(r->bs)))
 		return 0;
 	*sum = le32_get(c->disk->sum[place % BS_SUM_PAGE]);
 	return 1;

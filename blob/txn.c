@@ -475,8 +475,7 @@ int bs_txn_put_runs(struct bs_txn *txn, struct bs_blob *blob, const struct bs_ru
 	struct bs_rec rec = {
 		.op = BS_REC_PUT, .kind = BS_KIND_RUN, .blob = blob->id, .value = disk
 	};
-	/* An unwritten block may become a run of its own when it is written, and that must not
-	 * fail: it counts as one now. */
+	/* What is unwritten counts as what it may become. */
 	uint64_t grows = alloc ? bs_runs_bytes(2 * n) : 0;
 	int rc = bs_txn_check_data(txn, blob);
 
@@ -486,7 +485,7 @@ int bs_txn_put_runs(struct bs_txn *txn, struct bs_blob *blob, const struct bs_ru
 	for (uint32_t i = 0; i < n; i++) {
 		bs_run_to_disk(&run[i], &disk[i]);
 		if (run[i].flags & BS_RUN_UNWRITTEN)
-			grows += run[i].count * sizeof(disk[0]);
+			grows += run[i].count * bs_unwritten_bytes(txn->bs);
 	}
 	rec.key = run[0].logical;
 	rec.len = n * (uint32_t)sizeof(disk[0]);

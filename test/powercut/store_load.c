@@ -28,10 +28,10 @@ struct write {
 };
 
 struct batch {
-	struct op op;
+	struct op op, late;
 	struct load *l;
 	struct write w[PARALLEL];
-	unsigned n;
+	unsigned n, early; /* the others begin when the first is done */
 };
 
 struct bs_txn *store_begin(struct load *l, uint32_t flags)
@@ -387,15 +387,47 @@ static void storm(struct load *l)
 
 /* ---- data ---- */
 
-static enum op_next batch_step(struct op *op)
+static enum op_next late_step(struct op *op)
 {
-	struct batch *b = container_of(op, struct batch, op);
+	struct batch *b = container_of(op, struct batch, late);
 
 	switch (op->step) {
 	case 0:
-		for (unsigned i = 0; i < b->n; i++)
+		op->on_error = 1;
+		bs_io_start(b->l->ch, &b->w[0].io, op);
+		return op_await(op, 1, 0);
+	case 1:
+		for (unsigned i = b->early; i < b->n; i++)
 			bs_io_start(b->l->ch, &b->w[i].io, op);
-		if (b->l->m.own_txns && !b->l->run->service)
+		return op_await(op, 2, 0);
+	case 2:
+		return op_finish(op);
+	}
+	return op_bug(op);
+}
+
+static void late_done(struct op *op, void *arg)
+{
+	struct batch *b = arg;
+
+	op_child_done(&b->op, op->rc);
+}
+
+/* Where there are checksums, some writes are published while others are on their way, and pages of sums meanwhile. */
+static enum op_next batch_step(struct op *op)
+{
+	struct batch *b = container_of(op, struct batch, op);
+	bool sums = b->l->m.own_txns && !b->l->run->service;
+
+	switch (op->step) {
+	case 0:
+		b->early = sums ? (b->n + 1) / 2 : b->n;
+		for (unsigned i = 1; i < b->early; i++)
+			bs_io_start(b->l->ch, &b->w[i].io, op);
+		op_child_begin(op);
+		op_init(&b->late, "late", late_step, bdev_channel_driver(b->l->ch), late_done, b);
+		op_start(&b->late);
+		if (sums)
 			bs_sums_start(b->l->bs, b->l->ch, op);
 		return op_await(op, 1, 0);
 	case 1:

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Data checksums: pages of sums written out while their sums change, and space that was promised. */
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/dma.h"
+#include "blob/device.h"
+#include "blob/sum.h"
+#include "test/unit/blob/sum_kit.h"
+
+#define SLOW_MS 200u
+
+/* Paging out, started and polled by hand. */
+struct out {
+	struct op op;
+	struct bs *bs;
+	struct bdev_channel *ch;
+};
+
+static enum op_next out_step(struct op *op)
+{
+	struct out *o = container_of(op, struct out, op);
+
+	if (op->step)
+		return op_finish(op);
+	bs_sums_start(o->bs, o->ch, op);
+	return op_await(op, 1, 0);
+}
+
+static void out_start(struct out *o, struct kit *kit)
+{
+	o->bs = kit->bs;
+	ASSERT_OK(bdev_channel_create(kit->dev, &o->ch));
+	op_init(&o->op, "out", out_step, bdev_channel_driver(o->ch), NULL, NULL);
+	op_start(&o->op);
+	bdev_kick(o->ch);
+}
+
+static void out_wait(struct out *o)
+{
+	ASSERT_OK(op_wait(&o->op));
+	bdev_channel_destroy(o->ch);
+}
+
+/* What has a sum is where the page of it is, and not young. */
+static bool is_paged(struct kit *kit, struct bs_blob *a, uint64_t block)
+{
+	return !bs_sum_is_young(kit->bs, sum_look(a, block).phys);
+}
+
+/*
+ * A blob of 64 unwritten blocks of which half are written, so that their page is the one that has not changed for longest; then what makes
+ * the store page out. Then the page is on its way to the device, and comes there late.
+ */
+static struct bs_blob *page_under_way(struct kit *kit, struct out *out)
+{
+	struct bdev_fault slow = { .kind = BDEV_FAULT_DELAY, .op = BDEV_WRITE, .count = 1, .delay_ms = SLOW_MS };
+	struct bs_blob *a, *b;
+	uint64_t writes;
+
+	sum_kit_open(kit, (struct kit_opts){ .flags = BS_NO_SERVICE, .fault = true });
+	a = kit_create(kit->bs);
+	ASSERT_OK(kit_prealloc(kit->bs, a, 0, 64));
+	b = sum_spread(kit, 1200); /* in the rest of that page, and the next */
+	for (uint64_t i = 0; i < 32; i++)
+		ASSERT_OK(kit_write(a, i, 1, (uint8_t)(i + 1), 0));
+	bs_blob_put(b);
+	b = sum_spread(kit, 6000);
+	bs_blob_put(b);
+	ASSERT_TRUE(bs_sums_wanted(kit->bs));
+	while (TAILQ_FIRST(&kit->bs->sums->order)->page != sum_look(a, 0).phys / BS_SUM_PAGE) {
+		struct bs_sum_node *n = TAILQ_FIRST(&kit->bs->sums->order); /* not the turn of these */
+
+		TAILQ_REMOVE(&kit->bs->sums->order, n, link);
+		TAILQ_INSERT_TAIL(&kit->bs->sums->order, n, link);
+	}
+	ASSERT_EQ_INT(sum_look(a, 0).phys / BS_SUM_PAGE, sum_look(a, 63).phys / BS_SUM_PAGE);
+	ASSERT_OK(bdev_fault_add(kit->dev, &slow));
+	writes = bdev_fault_seen(kit->dev, BDEV_WRITE);
+	out_start(out, kit);
+	while (bdev_fault_seen(kit->dev, BDEV_WRITE) == writes)
+		bdev_poll(out->ch);
+	bdev_fault_clear(kit->dev);
+	return a;
+}
+
+static void expect_written(struct bs_blob *a, uint64_t blocks)
+{
+	for (uint64_t i = 0; i < 64; i++)
+		EXPECT_EQ_INT(i < blocks ? (int)i + 1 : 0, kit_byte(a, i));
+}
+
+static void pages_race(bool checkpoint)
+{
+	struct kit kit;
+	struct out out;
+	struct bs_blob *a = page_under_way(&kit, &out);
+	uint64_t id = bs_blob_id(a), paged = sum_stat(kit.bs).sum_paged;
+
+	for (uint64_t i = 32; i < 48; i++) /* where they are: sums of the page that is under way */
+		ASSERT_OK(kit_write(a, i, 1, (uint8_t)(i + 1), 0));
+	EXPECT_EQ_INT(paged, sum_stat(kit.bs).sum_paged);
+	EXPECT_FALSE(bs_sums_idle(kit.bs));
+	out_wait(&out);
+	EXPECT_TRUE(bs_sums_idle(kit.bs));
+	expect_written(a, 48);
+	/* The page was of no use; its turn comes again. */
+	sum_page_out(&kit);
+	for (int i = 0; i < 10 && !is_paged(&kit, a, 40); i++) {
+		bs_blob_put(sum_spread(&kit, 1200));
+		sum_page_out(&kit);
+	}
+	EXPECT_TRUE(is_paged(&kit, a, 0) && is_paged(&kit, a, 40));
+	expect_written(a, 48);
+	if (checkpoint)
+		ASSERT_OK(bs_checkpoint(kit.bs));
+	ASSERT_OK(bs_commit(kit.bs, 0));
+	bs_blob_put(a);
+	kit_reopen(&kit, true, BS_NO_SERVICE); /* nothing of it is cached */
+	a = bs_blob_get(kit.bs, id);
+	expect_written(a, 48);
+	EXPECT_EQ_INT(0, sum_stat(kit.bs).sum_errors);
+	bs_blob_put(a);
+	kit_close(&kit);
+}
+
+TEST(sum_race, a_page_whose_sums_change_while_it_is_written_is_not_published)
+{
+	pages_race(false);
+	pages_race(true);
+}
+
+TEST(sum_race, a_page_whose_blocks_are_freed_while_it_is_written_does_no_harm)
+{
+	struct kit kit;
+	struct out out;
+	struct bs_blob *a = page_under_way(&kit, &out), *b;
+	uint64_t id = bs_blob_id(a);
+
+	ASSERT_OK(kit_unmap(a, 0, 16));
+	ASSERT_OK(kit_write(a, 4, 8, 5, 0));
+	out_wait(&out);
+	ASSERT_OK(bs_reclaim(kit.bs));
+	b = sum_spread(&kit, 1200); /* these blocks, perhaps */
+	sum_page_out(&kit);
+	for (int round = 0; round < 2; round++) {
+		EXPECT_EQ_INT(0, kit_byte(a, 0));
+		EXPECT_EQ_INT(5, kit_byte(a, 4));
+		EXPECT_EQ_INT(20, kit_byte(a, 19));
+		sum_expect_spread(b, 1200);
+		if (round)
+			break;
+		ASSERT_OK(bs_commit(kit.bs, 0));
+		bs_blob_put(a);
+		bs_blob_put(b);
+		kit_reopen(&kit, true, BS_NO_SERVICE);
+		a = bs_blob_get(kit.bs, id);
+		b = bs_blob_get(kit.bs, id + 3);
+		ASSERT_TRUE(b);
+	}
+	bs_blob_put(a);
+	bs_blob_put(b);
+	kit_close(&kit);
+}
+
+TEST(sum_race, a_page_that_cannot_be_written_leaves_its_sums_young)
+{
+	struct bdev_fault wrong = { .kind = BDEV_FAULT_ERROR, .op = BDEV_WRITE, .count = UINT64_MAX, .rc = -EIO };
+	struct kit kit;
+	struct bs_blob *a;
+	uint64_t paged;
+
+	sum_kit_open(&kit, (struct kit_opts){ .flags = BS_NO_SERVICE, .fault = true });
+	a = sum_spread(&kit, 8192);
+	paged = sum_stat(kit.bs).sum_paged;
+	ASSERT_OK(bdev_fault_add(kit.dev, &wrong));
+	EXPECT_ERR(-EIO, bs_sums_step(kit.bs));
+	bdev_fault_clear(kit.dev);
+	EXPECT_EQ_INT(paged, sum_stat(kit.bs).sum_paged);
+	EXPECT_FALSE(bs_sums_wanted(kit.bs)); /* for a second */
+	sum_expect_spread(a, 8192);
+	atomic_store(&kit.bs->sums->retry_ns, 0);
+	sum_page_out(&kit);
+	EXPECT_GT_INT(sum_stat(kit.bs).sum_paged, paged);
+	sum_expect_spread(a, 8192);
+	bs_blob_put(a);
+	kit_close(&kit);
+}
+
+/* ---- space that was promised ---- */
+
+TEST(sum_race, what_was_preallocated_can_be_written_on_a_full_store)
+{
+	uint64_t seed = kit_seed(), blocks = 0, *order, step = 1024;
+	struct kit kit;
+	struct bs_blob *a;
+	uint8_t *buf = dma_zalloc(BS_BLOCK, BS_BLOCK);
+
+	sum_kit_open(&kit, (struct kit_opts){ .flags = BS_NO_SERVICE, .size = 128 * MiB, .cluster_size = BS_BLOCK });
+	a = kit_create(kit.bs);
+	for (; step; step /= 2)
+		while (!kit_prealloc(kit.bs, a, blocks, step))
+			blocks += step;
+	ASSERT_GT_INT(blocks, 16000);
+	EXPECT_EQ_INT(0, sum_stat(kit.bs).avail_blocks); /* no page of sums finds a place */
+	order = calloc(blocks, sizeof(*order));
+	for (uint64_t i = 0; i < blocks; i++) { /* one by one, in no order: a run and a row of sums each */
+		uint64_t k = kit_rand(&seed, (uint32_t)i + 1);
+
+		order[i] = order[k];
+		order[k] = i;
+	}
+	for (uint64_t i = 0; i < blocks; i++) {
+		memset(buf, (int)(order[i] % 251), BS_BLOCK);
+		ASSERT_OK(kit_write_buf(a, order[i], 1, buf, 0));
+		if (i % 5000 == 0)
+			ASSERT_OK(bs_service_step(kit.bs));
+		if (i % 7000 == 0)
+			ASSERT_OK(bs_checkpoint(kit.bs));
+	}
+	EXPECT_EQ_INT(0, sum_stat(kit.bs).sum_pages);
+	ASSERT_OK(bs_checkpoint(kit.bs));
+	sum_expect_spread(a, blocks);
+	EXPECT_EQ_INT(0, sum_stat(kit.bs).sum_errors);
+	free(order);
+	dma_free(buf);
+	bs_blob_put(a);
+	kit_close(&kit);
+}
