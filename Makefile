@@ -250,6 +250,7 @@ check-long-unit:
 	$(MAKE) SAN=asan unit
 	TEST_SCALE=50 $(O)/asan/test/unit --gtest_filter='nvme_long.reads*'
 	$(O)/asan/test/unit --gtest_filter='nvme_long.attached*'
+	TEST_DATASUM=1 $(O)/asan/test/unit --gtest_filter='bfs_*'
 	$(MAKE) SAN=tsan unit
 	TEST_SCALE=20 $(O)/tsan/test/unit --gtest_filter='*_mixed_threads.*'
 	$(MAKE) $(B)/test/powercut

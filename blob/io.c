@@ -66,7 +66,7 @@ static enum op_next read_step(struct op *op)
 		return bs_sum_check(op, r, READ_CHECK, READ_CARRIED);
 	case READ_CARRIED:
 		/* What was carried has come home meanwhile, perhaps after the device had answered. */
-		if (r->carried && !bs_carried_overlay(io, r->carried))
+		if (!op->rc && r->carried && !bs_carried_overlay(io, r->carried))
 			return op_goto(op, READ_BEGIN);
 		return op_goto(op, READ_DONE);
 	case READ_DONE:

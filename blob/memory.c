@@ -79,9 +79,9 @@ void bs_get_stat(struct bs *bs, struct bs_stat *st)
 	st->used_blocks = bs->n_mapped + bs->space->pending_shared;
 	st->saved_blocks = MIN(bs->shares->extra, st->used_blocks);
 	st->used_blocks -= st->saved_blocks;
+	bs_sum_get_stat(bs, st);
 	pthread_mutex_unlock(&bs->lock);
 	bs_epoch_get_stat(bs, st);
 	bs_pauses_get_stat(bs, st);
-	bs_sum_get_stat(bs, st);
 	bs_device_get_stat(bs, st);
 }

@@ -7,6 +7,7 @@
  * The log is not looked at: opening a store has read all there was of it, and what came since is being written.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -293,24 +294,37 @@ static int scrub_blob(struct bs_blob *blob, void *arg)
 
 /* ---- pages of checksums ---- */
 
-static int scrub_sum_page(struct scrub *s, uint64_t page)
+/* 0: it is as it should be, or not there any more. What was found wrong while it was given back or written anew is looked at again. */
+static int read_sum_page(struct scrub *s, uint64_t page, struct bs_scrub_finding *f)
 {
 	struct scrub_read *r = &s->slot[0];
 	struct bs_blob *blob = s->bs->sums->blob;
-	struct bs_scrub_finding f = { .what = BS_SCRUB_SUMS };
-	struct bs_extent e;
+	struct bs_extent e, now;
 
-	bs_map_lookup(blob, page, 1, &e);
-	prepare(r, blob, page, 1);
-	f.rc = bs_io_sync(s->bs, &r->io);
-	if (f.rc == -ENOMEM || f.rc == -ENODEV)
-		return f.rc;
-	if (f.rc)
-		snprintf(f.text, sizeof(f.text), "it cannot be read: %s", strerror(-f.rc));
-	else if ((f.rc = bs_sum_page_check(s->bs, r->buf, page)))
-		snprintf(f.text, sizeof(f.text), "it is no page of the checksums of blocks %llu and on", (unsigned long long)page * BS_SUM_PAGE);
-	f.block = e.phys;
-	if (f.rc)
+	do {
+		bs_map_lookup(blob, page, 1, &e);
+		if (e.flags & BS_RUN_HOLE)
+			return 0;
+		prepare(r, blob, page, 1);
+		f->rc = bs_io_sync(s->bs, &r->io);
+		f->block = e.phys;
+		if (f->rc)
+			snprintf(f->text, sizeof(f->text), "it cannot be read: %s", strerror(-f->rc));
+		else if ((f->rc = bs_sum_page_check(s->bs, r->buf, page)))
+			snprintf(f->text, sizeof(f->text), "it is no page of the checksums of blocks %" PRIu64 " and on", page * BS_SUM_PAGE);
+		bs_map_lookup(blob, page, 1, &now);
+	} while (f->rc && now.phys != e.phys);
+	return f->rc;
+}
+
+static int scrub_sum_page(struct scrub *s, uint64_t page)
+{
+	struct bs_scrub_finding f = { .what = BS_SCRUB_SUMS };
+	int rc = read_sum_page(s, page, &f);
+
+	if (rc == -ENOMEM || rc == -ENODEV)
+		return rc;
+	if (rc)
 		found(s, &f);
 	s->res.meta_bytes += BS_BLOCK;
 	return pace(s, BS_BLOCK);
@@ -360,7 +374,7 @@ int bs_scrub(struct bs *bs, const struct bs_scrub_opts *opts, struct bs_scrub_re
 	s->opts = opts;
 	s->start_ns = now_ns();
 	bs_get_stat(bs, &st);
-	s->res.total_bytes = st.used_blocks * BS_BLOCK;
+	s->res.total_bytes = (st.used_blocks - st.sum_pages) * BS_BLOCK;
 	rc = make_buffers(s);
 	if (!rc)
 		rc = scrub_meta(s);

@@ -178,7 +178,7 @@ static void node_changed(struct bs *bs, struct bs_sum_node *n)
 	bs->meta_bytes -= n->bytes;
 	n->bytes = count_bytes(n);
 	bs->meta_bytes += n->bytes;
-	n->changes++;
+	n->changes = ++s->n_changes;
 	TAILQ_REMOVE(&s->order, n, link);
 	TAILQ_INSERT_TAIL(&s->order, n, link);
 	if (!n->bytes)

@@ -23,7 +23,7 @@ struct bs_sum_node { /* young sums of the blocks of one page */
 	RB_ENTRY(bs_sum_node) node;
 	TAILQ_ENTRY(bs_sum_node) link; /* the one that changed last is last */
 	uint64_t page;
-	uint32_t changes;
+	uint64_t changes;              /* the number of the last one: of all nodes, for one may go and come again */
 	bool stuck;                    /* its page cannot be read: it stays */
 	uint32_t bytes;                /* of them as records, at most */
 	uint64_t has[BS_SUM_WORDS];
@@ -48,12 +48,12 @@ struct bs_sums {
 	TAILQ_HEAD(, bs_sum_node) order;
 	uint64_t n_young, high; /* nodes; with more of them paging out begins */
 	uint64_t n_stuck;       /* of these */
+	uint64_t n_changes;
 	struct bs_sum_cache cache;
 	TAILQ_HEAD(, bs_sum_cached) fifo;
 	uint64_t n_cached;
 	uint64_t replaced;     /* pages published since opening: what was read before is not to be cached after */
 	_Atomic uint64_t errors, checked, paged;
-	struct bs_sum_out *out;
 	_Atomic bool busy;
 	_Atomic uint64_t retry_ns;
 	_Atomic uint64_t told;  /* the page that the log said last cannot be used */

@@ -29,7 +29,7 @@ struct bs_sum_out {
 	struct bdev_channel *ch;
 	struct op *parent;   /* or NULL */
 	uint64_t left, page; /* at most so many more; the one at hand */
-	uint32_t changes;
+	uint64_t changes;    /* of its young sums, when they were taken */
 	struct bs_sum_page_disk *disk;
 	struct iovec iov;
 	struct bs_io io;
@@ -224,7 +224,6 @@ static void out_done(struct op *op, void *arg)
 		log_debug("%s: paging out checksums: %s", bdev_info(bs->dev)->name, strerror(-op->rc));
 	bs_blob_trim_ahead(bs->sums->blob);
 	dma_free(o->disk);
-	bs->sums->out = NULL;
 	free(o);
 	atomic_store(&bs->sums->busy, false);
 	if (parent)
@@ -259,7 +258,6 @@ void bs_sums_start(struct bs *bs, struct bdev_channel *ch, struct op *parent)
 		atomic_store(&bs->sums->busy, false);
 		return;
 	}
-	bs->sums->out = o;
 	o->parent = parent;
 	if (parent)
 		op_child_begin(parent);

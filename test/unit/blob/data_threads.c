@@ -117,6 +117,20 @@ static void *unmap_some(void *arg)
 	return NULL;
 }
 
+/* Nothing is damaged, whatever is given back and written anew meanwhile. */
+static void *scrub_all(void *arg)
+{
+	struct member *m = arg;
+	struct bs_scrub_opts opts = { .size = sizeof(opts) };
+	struct bs_scrub_result res;
+
+	while (!atomic_load(&m->c->stop)) {
+		ASSERT_OK(bs_scrub(m->c->bs, &opts, &res));
+		ASSERT_EQ_INT(0, res.findings);
+	}
+	return NULL;
+}
+
 static uint64_t free_of(struct bs *bs)
 {
 	struct bs_stat st;
@@ -144,7 +158,8 @@ static void delete_and_count(struct kit *kit, struct bs_blob *blob, uint64_t bef
 static void space_goes_round(uint32_t format)
 {
 	struct crowd c = { .seed = kit_seed() };
-	struct member w[3], r[2], u[1];
+	struct member w[3], r[2], u[1], s[1];
+	unsigned scrubbers = format ? 1 : 0;
 	struct kit kit;
 	uint64_t before, rounds = 0;
 
@@ -155,6 +170,7 @@ static void space_goes_round(uint32_t format)
 	run(&c, w, 3, write_new);
 	run(&c, r, 2, read_all);
 	run(&c, u, 1, unmap_some);
+	run(&c, s, scrubbers, scrub_all);
 	/* Until the frontier has gone over the whole store more than twice. */
 	while (atomic_load(&c.written_blocks) < 25000 && rounds++ < 2000)
 		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
@@ -162,6 +178,7 @@ static void space_goes_round(uint32_t format)
 	join(w, 3);
 	join(r, 2);
 	join(u, 1);
+	join(s, scrubbers);
 	EXPECT_GE_INT(atomic_load(&c.written_blocks), 25000);
 	EXPECT_GT_INT(atomic_load(&c.reads), 50);
 	if (format & BS_FORMAT_SUMS) {

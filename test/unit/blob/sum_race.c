@@ -189,6 +189,140 @@ TEST(sum_race, a_page_that_cannot_be_written_leaves_its_sums_young)
 	kit_close(&kit);
 }
 
+/* A block of `a` that lies in a page of which all blocks are a's, and is unwritten. */
+static uint64_t middle(struct bs_blob *a, uint64_t blocks, uint64_t page)
+{
+	for (uint64_t b = 0; b < blocks; b++) {
+		struct bs_extent e = sum_look(a, b);
+
+		if ((e.flags & BS_RUN_UNWRITTEN) && e.phys / BS_SUM_PAGE == page)
+			return b;
+	}
+	FAIL("no block is in page %llu", (unsigned long long)page);
+	return 0;
+}
+
+/* Of the two epochs that what was unmapped waits for, one goes by: a read is under way. */
+static void one_epoch(struct kit *kit, struct bs_blob *blob)
+{
+	struct bdev_fault slow = { .kind = BDEV_FAULT_DELAY, .op = BDEV_READ, .count = 1, .delay_ms = 20 };
+	uint8_t *buf = dma_alloc(BS_BLOCK, BS_BLOCK);
+	struct kit_io k;
+
+	ASSERT_OK(bdev_fault_add(kit->dev, &slow));
+	kit_start(&k, blob, BS_READ, 0, 1, buf);
+	bs_space_release(kit->bs);
+	ASSERT_OK(kit_wait(&k));
+	bdev_fault_clear(kit->dev);
+	dma_free(buf);
+}
+
+/* All blocks of a page become free while it is on its way, its young sums are forgotten, and others come. */
+TEST(sum_race, a_page_that_is_given_back_and_used_again_while_it_is_written_is_not_published)
+{
+	struct bdev_fault slow = { .kind = BDEV_FAULT_DELAY, .op = BDEV_WRITE, .count = 1, .delay_ms = SLOW_MS };
+	const uint64_t many = 2 * BS_SUM_PAGE + 200;
+	struct kit kit;
+	struct out out;
+	struct bs_blob *a, *b;
+	struct bs_sum_node *n;
+	uint64_t page, block, id, writes;
+
+	sum_kit_open(&kit, (struct kit_opts){ .flags = BS_NO_SERVICE, .fault = true });
+	a = kit_create(kit.bs);
+	ASSERT_OK(kit_prealloc(kit.bs, a, 0, many));
+	page = sum_look(a, 0).phys / BS_SUM_PAGE + 1;
+	block = middle(a, many, page);
+	ASSERT_OK(kit_write(a, block, 1, 1, 0));
+	b = sum_spread(&kit, 3000);
+	sum_page_out(&kit);
+	ASSERT_TRUE(is_paged(&kit, a, block));
+	ASSERT_OK(kit_write(a, middle(a, many, page), 1, 1, 0));
+	bs_blob_put(sum_spread(&kit, 3000));
+	ASSERT_TRUE(bs_sums_wanted(kit.bs));
+	n = bs_sum_young(kit.bs->sums, page);
+	ASSERT_TRUE(n);
+	TAILQ_REMOVE(&kit.bs->sums->order, n, link);
+	TAILQ_INSERT_HEAD(&kit.bs->sums->order, n, link);
+	ASSERT_OK(kit_delete(kit.bs, a));
+	ASSERT_OK(bs_commit(kit.bs, 0));
+	one_epoch(&kit, b);
+	ASSERT_OK(bdev_fault_add(kit.dev, &slow));
+	writes = bdev_fault_seen(kit.dev, BDEV_WRITE);
+	out_start(&out, &kit);
+	while (bdev_fault_seen(kit.dev, BDEV_WRITE) == writes)
+		bdev_poll(out.ch);
+	bdev_fault_clear(kit.dev);
+	ASSERT_TRUE(bs_sum_young(kit.bs->sums, page));
+	bs_space_release(kit.bs); /* and the other */
+	bs_sums_sweep(kit.bs);
+	ASSERT_FALSE(bs_sum_young(kit.bs->sums, page));
+	a = kit_create(kit.bs);
+	id = bs_blob_id(a);
+	for (block = 0; block < 8192; block += 64) { /* until some of it is there */
+		ASSERT_OK(kit_prealloc(kit.bs, a, block, 64));
+		if (sum_look(a, block).phys / BS_SUM_PAGE == page && sum_look(a, block).count)
+			break;
+	}
+	block = middle(a, block + 64, page);
+	ASSERT_OK(kit_write(a, block, 1, 2, 0));
+	ASSERT_TRUE(bs_sum_young(kit.bs->sums, page));
+	EXPECT_FALSE(bs_sums_idle(kit.bs));
+	out_wait(&out);
+	EXPECT_EQ_INT(2, kit_byte(a, block));
+	ASSERT_OK(bs_commit(kit.bs, 0));
+	bs_blob_put(a);
+	bs_blob_put(b);
+	kit_reopen(&kit, true, BS_NO_SERVICE);
+	a = bs_blob_get(kit.bs, id);
+	EXPECT_EQ_INT(2, kit_byte(a, block));
+	bs_blob_put(a);
+	kit_close(&kit);
+}
+
+/* ---- scrubbing beside it ---- */
+
+struct scrubbed {
+	struct kit *kit;
+	struct bs_blob *doomed;
+	uint64_t meta_bytes; /* that were read when all data was */
+};
+
+static int delete_doomed(const struct bs_scrub_result *res, void *arg)
+{
+	struct scrubbed *s = arg;
+
+	if (!s->doomed || res->done_bytes < res->total_bytes)
+		return 0;
+	if (!s->meta_bytes)
+		s->meta_bytes = res->meta_bytes;
+	if (res->meta_bytes == s->meta_bytes) /* not before the first page */
+		return 0;
+	ASSERT_OK(kit_delete(s->kit->bs, s->doomed));
+	s->doomed = NULL;
+	ASSERT_OK(bs_reclaim(s->kit->bs));
+	bs_sums_sweep(s->kit->bs);
+	return 0;
+}
+
+TEST(sum_race, scrubbing_takes_no_page_that_is_given_back_for_a_damaged_one)
+{
+	struct scrubbed s;
+	struct bs_scrub_opts so = { .size = sizeof(so), .progress = delete_doomed, .arg = &s };
+	struct bs_scrub_result res;
+	struct kit kit;
+	uint64_t pages;
+
+	sum_kit_open(&kit, (struct kit_opts){ .flags = BS_NO_SERVICE });
+	s = (struct scrubbed){ &kit, sum_spread(&kit, 8192), 0 };
+	sum_page_out(&kit);
+	pages = sum_stat(kit.bs).sum_pages;
+	ASSERT_OK(bs_scrub(kit.bs, &so, &res));
+	EXPECT_EQ_INT(0, res.findings);
+	EXPECT_LT_INT(sum_stat(kit.bs).sum_pages, pages);
+	kit_close(&kit);
+}
+
 /* ---- space that was promised ---- */
 
 TEST(sum_race, what_was_preallocated_can_be_written_on_a_full_store)
