@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Mending: one owner for each block. Metadata that was read and found right keeps its place. Of several runs that claim a block
- * the one put last has it; the others get a hole there: what they wrote is overwritten, and other blobs' bytes are not theirs to show.
- * A shared run has company: it goes with other shared ones, and with an older one that is not flagged yet, whose block it shares then;
- * not with an unwritten one, which has no bytes to share.
+ * Mending: one owner for each block. Metadata that was read and found right keeps its place, pages of checksums among it. Of several
+ * runs that claim a block the one put last has it; the others get a hole there: what they wrote is overwritten, and other blobs' bytes
+ * are not theirs to show. A shared run has company: it goes with other shared ones, and with an older one that is not flagged yet, whose
+ * block it shares then; not with an unwritten one, which has no bytes to share.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -293,13 +293,15 @@ static int find_rival(struct bs *bs, uint64_t blob, const struct bs_run *run, vo
 	return claims_add(&t->rivals, blob, run);
 }
 
-/* LSN of the record that put this run's first block; that of the blob when it is not known. */
+/* LSN of the record that put this run's first block; that of the blob when it is not known. A page of checksums was looked at, and is one. */
 static uint64_t claim_lsn(struct bs *bs, const struct claim *c)
 {
 	const struct bs_mend *m = bs->reporter->mend;
 	const struct bs_blob *blob = bs_index_find(bs, c->blob);
 	size_t lo = 0, hi = m->n_put;
 
+	if (c->blob == BS_SUM_ID)
+		return UINT64_MAX;
 	while (lo < hi) {
 		size_t mid = (lo + hi) / 2;
 

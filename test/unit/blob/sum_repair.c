@@ -168,6 +168,51 @@ TEST(sum_repair, pages_of_sums_of_what_was_deleted_are_given_back)
 	kit_close(&kit);
 }
 
+/* A run of `a` that maps a page of sums: what is there is a page, so it is not a's. */
+static void over_a_page(unsigned flags)
+{
+	uint64_t block = 200, page, id;
+	struct bs_run_disk disk;
+	struct bs_rec rec = { .op = BS_REC_PUT, .kind = BS_KIND_RUN, .key = 9000, .len = sizeof(disk), .value = &disk };
+	struct problems n;
+	struct bs_txn *txn;
+	struct bs_blob *a;
+	struct bs_run run;
+	struct kit kit;
+
+	a = paged(&kit, &block, &page);
+	id = rec.blob = bs_blob_id(a);
+	bs_run_set(&run, rec.key, page, 1, flags);
+	bs_run_to_disk(&run, &disk);
+	ASSERT_OK(bs_txn_begin(kit.bs, 0, &txn));
+	ASSERT_OK(bs_txn_add(txn, &rec, 0));
+	bs_txn_end(txn);
+	ASSERT_OK(bs_commit(kit.bs, 0));
+	bs_blob_put(a);
+	n = check(&kit);
+	EXPECT_GT_INT(n.other, 0);
+	n = mend(&kit);
+	EXPECT_EQ_INT(0, n.page);
+	EXPECT_GT_INT(n.other, 0);
+	a = bs_blob_get(kit.bs, id);
+	EXPECT_EQ_INT(BS_RUN_HOLE, sum_look(a, 9000).flags);
+	EXPECT_EQ_INT(BS_RUN_SUM, sum_look(a, block).flags);
+	sum_expect_spread(a, BLOCKS);
+	bs_blob_put(a);
+	n = check(&kit);
+	EXPECT_EQ_INT(0, n.page + n.lost + n.other);
+	kit_close(&kit);
+}
+
+TEST(sum_repair, a_run_over_a_page_of_sums_is_no_run)
+{
+	over_a_page(0);
+	over_a_page(BS_RUN_SUM);
+	over_a_page(BS_RUN_SHARED);
+	over_a_page(BS_RUN_SHARED | BS_RUN_SUM);
+	over_a_page(BS_RUN_UNWRITTEN);
+}
+
 static void set_incompat(struct kit *kit, uint64_t clear)
 {
 	struct bs_sb_disk sb = kit->bs->sb;
