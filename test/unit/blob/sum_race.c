@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Data checksums: pages of sums written out while their sums change, and space that was promised. */
+/* Data checksums: pages of sums written out while their sums change, scrubbing beside that, and space: promised, grown, trimmed. */
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -361,5 +361,43 @@ TEST(sum_race, what_was_preallocated_can_be_written_on_a_full_store)
 	free(order);
 	dma_free(buf);
 	bs_blob_put(a);
+	kit_close(&kit);
+}
+
+TEST(sum_race, a_store_that_grows_has_pages_for_that_and_trimming_takes_none_of_them)
+{
+	struct base_err err = { "" };
+	struct kit kit;
+	struct bs_blob *a, *b;
+	uint64_t ids[2], pages, bytes;
+
+	sum_kit_open(&kit, (struct kit_opts){ .flags = BS_NO_SERVICE, .size = 128 * MiB, .store_size = 48 * MiB });
+	a = sum_spread(&kit, 6000);
+	sum_page_out(&kit);
+	pages = sum_stat(kit.bs).sum_pages;
+	ASSERT_OK(bs_grow(kit.bs, 0, &err));
+	b = sum_spread(&kit, 16000);
+	sum_page_out(&kit);
+	EXPECT_GT_INT(sum_stat(kit.bs).sum_pages, pages + 10);
+	ids[0] = bs_blob_id(a);
+	ids[1] = bs_blob_id(b);
+	ASSERT_OK(kit_unmap(b, 8000, 8000));
+	ASSERT_OK(bs_reclaim(kit.bs));
+	for (int crash = 0; crash < 2; crash++) {
+		ASSERT_OK(bs_trim(kit.bs, NULL, &bytes, &err));
+		EXPECT_GT_INT(bytes, 0);
+		ASSERT_OK(bs_commit(kit.bs, 0));
+		bs_blob_put(a);
+		bs_blob_put(b);
+		kit_reopen(&kit, crash, BS_NO_SERVICE);
+		a = bs_blob_get(kit.bs, ids[0]);
+		b = bs_blob_get(kit.bs, ids[1]);
+		sum_expect_spread(a, 6000);
+		sum_expect_spread(b, 8000);
+		EXPECT_EQ_INT(0, kit_byte(b, 8001));
+	}
+	EXPECT_EQ_INT(0, sum_stat(kit.bs).sum_errors);
+	bs_blob_put(a);
+	bs_blob_put(b);
 	kit_close(&kit);
 }
