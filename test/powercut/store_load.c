@@ -537,7 +537,10 @@ static void run_batch(struct load *l, struct batch *b, bool beside)
 			note_write(order[i]);
 		free(order[i]->data);
 	}
-	if (rc != -ENOSPC)
+	/* Without a service nobody waits for room in memory behind long transactions: it was not published. */
+	if (rc == -EAGAIN && !l->run->service)
+		store_must(l, "commit", bs_commit(l->bs, 0));
+	else if (rc != -ENOSPC)
 		store_must(l, "write", rc);
 }
 
