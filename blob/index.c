@@ -65,22 +65,12 @@ static void blob_free(struct bs_blob *blob)
 	free(blob);
 }
 
-static struct bs_blob **found_slot(struct bs *bs, uint64_t id)
-{
-	return &bs->found[id % ARRAY_SIZE(bs->found)];
-}
-
 struct bs_blob *bs_index_find(struct bs *bs, uint64_t id)
 {
-	struct bs_blob *b = *found_slot(bs, id);
+	struct bs_blob *b = *bs_idtable_bucket(&bs->by_id, id);
 
-	if (b && b->id == id)
-		return b;
-	b = RB_ROOT(&bs->blobs);
 	while (b && b->id != id)
-		b = id < b->id ? RB_LEFT(b, node) : RB_RIGHT(b, node);
-	if (b && bs->recovering)
-		*found_slot(bs, id) = b;
+		b = b->same_bucket;
 	return b;
 }
 
@@ -99,50 +89,32 @@ struct bs_blob *bs_index_next(struct bs *bs, uint64_t id)
 	return best;
 }
 
-static void prefetch_blob(const struct bs_blob *b)
-{
-	/* It need not begin with a line of the cache. */
-	__builtin_prefetch(b);
-	__builtin_prefetch(&b->id);
-}
-
-/* All go down a level at a time, so they wait for memory together and not one after another. */
+/* In steps that all take together, so that they wait for memory together and not one after another. */
 void bs_index_prefetch(struct bs *bs, const uint64_t *id, unsigned n)
 {
-	struct bs_blob *at[BS_INDEX_AHEAD];
-	unsigned left = n;
+	struct bs_blob *b[BS_INDEX_AHEAD];
 
 	for (unsigned i = 0; i < n; i++)
-		at[i] = RB_ROOT(&bs->blobs);
-	while (left) {
-		left = 0;
-		for (unsigned i = 0; i < n; i++) {
-			struct bs_blob *b = at[i];
-
-			if (!b || b->id == id[i])
-				continue;
-			at[i] = id[i] < b->id ? RB_LEFT(b, node) : RB_RIGHT(b, node);
-			if (at[i]) {
-				prefetch_blob(at[i]);
-				left++;
-			}
-		}
+		__builtin_prefetch(bs_idtable_bucket(&bs->by_id, id[i]));
+	for (unsigned i = 0; i < n; i++) {
+		b[i] = *bs_idtable_bucket(&bs->by_id, id[i]);
+		/* It need not begin with a line of the cache. */
+		__builtin_prefetch(&b[i]->id);
+		__builtin_prefetch(&b[i]->user);
 	}
-	for (unsigned i = 0; i < n; i++)
-		if (at[i]) {
-			*found_slot(bs, id[i]) = at[i];
-			__builtin_prefetch(&at[i]->user);
-			__builtin_prefetch(&at[i]->refs);
-		}
-	for (unsigned i = 0; i < n; i++)
-		if (at[i] && at[i]->user)
-			__builtin_prefetch(at[i]->user - sizeof(size_t));
+	for (unsigned i = 0; i < n; i++) {
+		while (b[i] && b[i]->id != id[i])
+			b[i] = b[i]->same_bucket;
+		if (b[i] && b[i]->user)
+			__builtin_prefetch(b[i]->user - sizeof(size_t));
+	}
 }
 
 void bs_index_insert(struct bs *bs, struct bs_blob *blob)
 {
 	pthread_rwlock_wrlock(&bs->index_lock);
 	RB_INSERT(bs_blob_tree, &bs->blobs, blob);
+	bs_idtable_insert(&bs->by_id, blob, bs->n_blobs);
 	pthread_rwlock_unlock(&bs->index_lock);
 	bs->n_blobs++;
 }
@@ -151,8 +123,7 @@ void bs_index_remove(struct bs *bs, struct bs_blob *blob)
 {
 	pthread_rwlock_wrlock(&bs->index_lock);
 	RB_REMOVE(bs_blob_tree, &bs->blobs, blob);
-	if (*found_slot(bs, blob->id) == blob)
-		*found_slot(bs, blob->id) = NULL;
+	bs_idtable_remove(&bs->by_id, blob);
 	pthread_rwlock_unlock(&bs->index_lock);
 	bs->n_blobs--;
 }
@@ -166,6 +137,7 @@ void bs_index_free(struct bs *bs)
 		RB_REMOVE(bs_blob_tree, &bs->blobs, blob);
 		bs_blob_put(blob);
 	}
+	bs_idtable_destroy(&bs->by_id);
 }
 
 /* The store's own blob, which has the highest number there can be. */

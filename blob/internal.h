@@ -27,6 +27,7 @@
 #include "bdev/bdev.h"
 #include "blob/blob.h"
 #include "blob/format.h"
+#include "blob/idtable.h"
 
 #define BS_MAPLOCKS 256u
 /* libbsd's RB_GENERATE_STATIC needs a macro of the BSDs that glibc has not. */
@@ -206,6 +207,7 @@ bool bs_intents_cover(const struct bs_blob *blob, uint64_t block); /* bs->lock h
 
 struct bs_blob {
 	RB_ENTRY(bs_blob) node;
+	struct bs_blob *same_bucket; /* next in bs->by_id */
 	struct bs *bs;
 	uint64_t id, size, lsn;
 	struct bs_item_tree items;
@@ -232,7 +234,7 @@ RB_HEAD(bs_blob_tree, bs_blob);
 /* Tree of blobs; bs->lock held for changes. */
 struct bs_blob *bs_index_find(struct bs *bs, uint64_t id); /* not counted; under bs->lock or index_lock */
 struct bs_blob *bs_index_next(struct bs *bs, uint64_t id); /* lowest id >= id; same */
-/* Finds up to BS_INDEX_AHEAD blobs that will be looked up next, and brings them into the processor's cache. While recovering only. */
+/* Finds up to BS_INDEX_AHEAD blobs that will be looked up next, and brings them into the processor's cache. bs->lock held. */
 #define BS_INDEX_AHEAD 32u
 void bs_index_prefetch(struct bs *bs, const uint64_t *id, unsigned n);
 void bs_index_free(struct bs *bs);
@@ -551,6 +553,7 @@ struct bs {
 	pthread_rwlock_t maplock[BS_MAPLOCKS];
 	pthread_rwlock_t index_lock;
 	struct bs_blob_tree blobs;
+	struct bs_idtable by_id;   /* the same */
 	uint64_t n_blobs, n_items, n_runs, meta_bytes, next_id;
 	uint64_t n_mapped;         /* blocks mapped by runs */
 	uint32_t carry_limit;       /* blocks: by the size when it was opened, as it is asked for without a lock */
@@ -562,7 +565,6 @@ struct bs {
 	LIST_HEAD(, bs_ahead) aheads; /* space reserved ahead, under lock */
 	uint64_t lsn;              /* of the last record appended */
 	bool recovering;
-	struct bs_blob *found[64]; /* by the low bits of their ids: blobs in the tree that were looked up while recovering */
 	struct bs_orphans *orphans;/* replay: absent blobs that records named */
 	_Atomic int frozen;        /* negative errno: why */
 	_Atomic uint64_t data_gen; /* data writes completed */

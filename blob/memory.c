@@ -18,7 +18,9 @@ int bs_memory_init(struct bs *bs)
 	LIST_INIT(&bs->aheads);
 	if (!bs->next_id)
 		bs->next_id = 1;
-	rc = bs_epoch_create(bs);
+	rc = bs_idtable_init(&bs->by_id);
+	if (!rc)
+		rc = bs_epoch_create(bs);
 	if (!rc)
 		rc = bs_txn_create_store(bs);
 	if (!rc)
