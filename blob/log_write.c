@@ -27,10 +27,10 @@ enum { W_SEAL, W_FLUSHED, W_FRAME, W_DURABLE, W_FAIL };
 /*
  * Those who were let go together come back at about the same time, but not before the next round, which would then be for the few that came
  * meanwhile, and so on in turns. So where several were let go, the round begins behind them (W_DURABLE), and they get a moment to come
- * back: at most a quarter of what the last write took. Where they do not, the next rounds do without, the more of them the longer this goes.
+ * back: at most as long as the last write took. Where they do not, the next rounds do without, the more of them the longer this goes.
  */
 #define GATHER_FROM 4u /* were let go */
-#define GATHER_MIN_NS 20000u /* less than it costs to sleep */
+#define GATHER_MIN_NS 50000u /* less than it costs to sleep */
 #define GATHER_MAX_NS 1000000u
 #define GATHER_PAUSE_MAX 64u
 
@@ -42,7 +42,7 @@ static void let_them_come(struct bs_log *log)
 	if (!log->expected)
 		return;
 	clock_gettime(CLOCK_MONOTONIC, &end); /* a clock that no test can stop */
-	end.tv_nsec += (long)MIN(log->write_ns / 4, (uint64_t)GATHER_MAX_NS);
+	end.tv_nsec += (long)MIN(log->write_ns, (uint64_t)GATHER_MAX_NS);
 	end.tv_sec += end.tv_nsec / 1000000000;
 	end.tv_nsec %= 1000000000;
 	pthread_mutex_lock(&log->lock);
@@ -57,7 +57,7 @@ static void let_them_come(struct bs_log *log)
 /* log->lock held: how many may wait soon, after n were let go. One of them may be the thread that is at this. */
 static uint32_t expect(struct bs_log *log, uint32_t n)
 {
-	if (!log->with_frame || n < GATHER_FROM || log->write_ns / 4 < GATHER_MIN_NS)
+	if (!log->with_frame || n < GATHER_FROM || log->write_ns < GATHER_MIN_NS)
 		return 0;
 	if (log->gather_skip) {
 		log->gather_skip--;
