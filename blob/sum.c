@@ -119,7 +119,7 @@ static bool runs_are_pages(const struct bs *bs, const struct bs_rec *rec)
 		struct bs_run run;
 
 		bs_run_from_disk(d, &run);
-		if (run.flags || run.logical + run.count > bs->blocks / BS_SUM_PAGE + 1)
+		if (run.flags || bs_run_end(&run) > bs->blocks / BS_SUM_PAGE + 1)
 			return false;
 	}
 	return true;

@@ -127,7 +127,7 @@ int bs_sums_verify(struct bs *bs)
 			for (unsigned i = 0; i < n && !rc; i++)
 				if (runs[i].flags & BS_RUN_SUM)
 					rc = look_at_run(bs, blob, &runs[i]);
-			from = runs[n - 1].logical + runs[n - 1].count;
+			from = bs_run_end(&runs[n - 1]);
 		}
 	}
 	return rc;

@@ -95,12 +95,16 @@ bool bfs_page_zero_tail(struct bfs_inode *inode, uint64_t end)
 	if (page != BFS_NO_PAGE) {
 		uint16_t bit = (uint16_t)(1u << (number & (GROUP_PAGES - 1)));
 
-		if (g->writing & bit)
+		if (g->writing & bit) {
 			done = false;
-		else if (g->uptodate & bit)
+		} else if (g->uptodate & bit) {
 			bfs_copy_zero(bfs_page_data(c, page) + in_page, PAGE_SIZE - in_page);
-		else
+			/* What the log carries of it has no zeroes, and an fsync that finds nothing changed would leave the size where it was. */
+			if (g->dirty & bit)
+				bfs_page_dirty(c, g, number & (GROUP_PAGES - 1), in_page, PAGE_SIZE);
+		} else {
 			c->pages[page].valid = MIN(c->pages[page].valid, in_page);
+		}
 	}
 	pthread_mutex_unlock(&s->lock);
 	return done;

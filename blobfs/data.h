@@ -207,8 +207,8 @@ void bfs_range_drop(struct bfs_inode *inode, uint64_t first, uint64_t last, bool
 bool bfs_range_is_dirty(struct bfs_inode *inode, uint64_t first, uint64_t last, bool writing);
 /* First page >= from and <= last that is dirty or in write-back; UINT64_MAX: none. */
 uint64_t bfs_range_next_dirty(struct bfs_inode *inode, uint64_t from, uint64_t last);
-/* The page that holds byte `end`, if cached: zeroes it from there on; of one being filled less will count. False: it is in
- * write-back, nothing was done. */
+/* The page that holds byte `end`, if cached: zeroes it from there on, which changes a dirty one; of one being filled less will count. False:
+ * it is in write-back, nothing was done. inode->lock held. */
 bool bfs_page_zero_tail(struct bfs_inode *inode, uint64_t end);
 
 /* ---- waiting for pages ---- */

@@ -242,6 +242,30 @@ TEST(bfs_carry, what_was_cut_off_never_comes_back)
 	}
 }
 
+TEST(bfs_carry, a_size_between_the_durable_one_and_the_cached_one_becomes_durable)
+{
+	struct bfs_file *file;
+	struct world w;
+
+	data_make(&w, "64M", opts);
+	file = data_open(&w, "/f", O_RDWR | O_CREAT);
+	for (unsigned round = 0; round < 2; round++) {
+		put(file, 0, 2368, 'a');
+		ASSERT_OK(bfs_fsync(file, true));
+		put(file, 60000, 1376, 'b'); /* cached only */
+		ASSERT_OK(bfs_truncate(w.fs, NULL, bfs_file_ino(file), 3520));
+		ASSERT_OK(bfs_fsync(file, round));
+		file = crash(&w, file, BFS_NO_SERVICE);
+		ASSERT_EQ_INT(3520, bfs_file_size(file));
+		expect(file, 0, 2368, 'a');
+		expect(file, 2368, 3520 - 2368, 0);
+		ASSERT_OK(bfs_truncate(w.fs, NULL, bfs_file_ino(file), 0));
+		ASSERT_OK(bfs_fsync(file, false));
+	}
+	bfs_close(file);
+	data_end(&w);
+}
+
 TEST(bfs_carry, holes_and_zeroes_go_over_it)
 {
 	static const int modes[] = { FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE, 0 };
