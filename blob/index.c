@@ -98,6 +98,8 @@ void bs_index_prefetch(struct bs *bs, const uint64_t *id, unsigned n)
 		__builtin_prefetch(bs_idtable_bucket(&bs->by_id, id[i]));
 	for (unsigned i = 0; i < n; i++) {
 		b[i] = *bs_idtable_bucket(&bs->by_id, id[i]);
+		if (!b[i])
+			continue;
 		/* It need not begin with a line of the cache. */
 		__builtin_prefetch(&b[i]->id);
 		__builtin_prefetch(&b[i]->user);
