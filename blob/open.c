@@ -459,6 +459,8 @@ int bs_close(struct bs *bs)
 	int rc = 0;
 
 	if (bs->log->ch) {
+		/* Nobody else logs anything from here on. */
+		bs_service_stop(bs);
 		rc = atomic_load(&bs->frozen);
 		if (!rc)
 			rc = write_clean(bs);

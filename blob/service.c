@@ -206,7 +206,7 @@ static int on_round(void *arg)
 		bs_ckpt_start(s->bs);
 	if (bits & BS_KICK_DISCARD)
 		look_for_discards(s);
-	if (bits & BS_KICK_SUMS)
+	if ((bits & BS_KICK_SUMS) && !atomic_load(&s->stopping))
 		bs_sums_start(s->bs, s->ch, NULL);
 	return 1;
 }

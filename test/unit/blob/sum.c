@@ -249,6 +249,46 @@ TEST(sum, the_service_thread_moves_them_by_itself)
 	kit_close(&kit);
 }
 
+static struct bs *open_slow(const char *name, uint32_t latency_us)
+{
+	struct bs_open_opts opts = { .size = sizeof(opts), .commit_ms = 1 };
+	struct bdev *dev, *slow;
+	struct bs *bs;
+
+	ASSERT_OK(bdev_open(name, NULL, &dev, NULL));
+	ASSERT_OK(bdev_delay_create(dev, latency_us, 0, &slow));
+	ASSERT_OK(bs_open(slow, &opts, &bs, NULL));
+	return bs;
+}
+
+/* The service thread is about to begin with them, at it, or done, and commits all the time. */
+TEST(sum, closing_does_not_race_with_moving_them)
+{
+	for (unsigned round = 0; round < 16; round++) {
+		struct bs_blob *a;
+		struct kit kit;
+		struct bs *bs;
+		uint64_t id;
+
+		sum_kit_open(&kit, (struct kit_opts){ .flags = BS_NO_SERVICE });
+		a = sum_spread(&kit, 8192);
+		id = bs_blob_id(a);
+		bs_blob_put(a);
+		ASSERT_OK(bs_close(kit.bs));
+		bs = open_slow(kit.name, 500);
+		a = bs_blob_get(bs, id);
+		ASSERT_OK(kit_put(bs, a, 1, "x", 1));
+		bs_blob_put(a);
+		usleep(round * 400);
+		ASSERT_OK(bs_close(bs));
+		kit.bs = open_slow(kit.name, 0);
+		a = bs_blob_get(kit.bs, id);
+		sum_expect_spread(a, 8192);
+		bs_blob_put(a);
+		kit_close(&kit);
+	}
+}
+
 TEST(sum, a_damaged_page_of_sums_is_an_error_and_no_guess)
 {
 	struct kit kit;
