@@ -481,7 +481,8 @@ static void note_write(struct write *w)
 		home = in_place[i] && w->carried[i] && w->io.lsn;
 		w->l->run->coverage.home += home;
 		sm_block(w->b, w->block + i, home ? B_HOME : in_place[i] ? B_IN_PLACE : B_PUBLISH, w->counter,
-			 in_place[i] && !home ? 0 : w->io.lsn, w->submitted);
+			 in_place[i] && !home ? 0 : w->io.lsn, w->submitted)
+			->anew = !in_place[i] && w->io.flags & BS_IO_NEW;
 		note_block(w->l, w->io.blob, w->b->id, w->block + i);
 		*(in_place[i] ? &w->l->run->coverage.in_place : &w->l->run->coverage.published) += 1;
 	}

@@ -72,7 +72,7 @@ struct block_change *sm_block(struct model_blob *b, uint64_t block, enum block_e
 	struct block_history *h = &b->blocks[block];
 
 	GROW(h->c, h->n, h->cap);
-	h->c[h->n] = (struct block_change){ what, counter, b->id, block, lsn, submitted, UINT64_MAX, 0, 0, false };
+	h->c[h->n] = (struct block_change){ what, counter, b->id, block, lsn, submitted, UINT64_MAX, 0, 0, false, false };
 	return &h->c[h->n++];
 }
 
@@ -175,7 +175,7 @@ static void forget_block(struct block_history *h, uint64_t lsn)
 		struct block_history kept = { h->c, out, 0 };
 		const struct block_change *last = place_change(&kept, out);
 
-		dead |= c.lsn > lsn && c.shared; /* the block has another place from there on */
+		dead |= c.lsn > lsn && (c.shared || c.anew); /* the block has another place from there on */
 		if (c.lsn > lsn && (c.what == B_ZERO || c.what == B_ALLOC || c.what == B_CARRY)) {
 			zeroed |= c.what != B_CARRY;
 			continue;
@@ -290,7 +290,7 @@ static bool sector_allowed(const struct block_history *h, size_t base, uint64_t 
 	for (size_t i = base + 1; i < h->n; i++) {
 		const struct block_change *c = &h->c[i];
 
-		if (c->what == B_UNMAP || c->shared || (c->what == B_PUBLISH && !is_zeroed(place_change(h, i))))
+		if (c->what == B_UNMAP || c->shared || c->anew || (c->what == B_PUBLISH && !is_zeroed(place_change(h, i))))
 			break;
 		if (c->what == B_ZERO || c->what == B_ALLOC || c->what == B_CARRY)
 			continue;

@@ -26,6 +26,7 @@ struct block_change {
 	uint64_t durable;   /* event at which a commit that covers it had been acknowledged; UINT64_MAX: none */
 	uint32_t from, to;  /* CARRY: sectors */
 	bool shared;        /* PUBLISH: by sharing, which wrote nothing */
+	bool anew;          /* PUBLISH: in another place, whatever the block has */
 };
 struct item_change {
 	uint64_t lsn, value; /* 0: deleted */
