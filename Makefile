@@ -2,7 +2,7 @@
 # make            everything, into build/          make check   all tests
 # make unit       only the unit tests              make demo    see it work
 # make check-long what takes longer                make bench-nvme  what a read costs the NVMe driver
-# make bench-store PAIRS=3  what the store is judged by
+# make bench      everything that is measured      make bench-store PAIRS=3  what the store is judged by
 # make O=DIR      build elsewhere                  make SAN=asan|tsan   with a sanitizer, into O/asan, O/tsan
 # make LAYERS="base bdev" unit                     only these layers of the library and their unit tests
 # Files are found by wildcards: a new file needs no change here.
@@ -262,12 +262,12 @@ LONG_STATES ?= 1000000
 part = $(shell expr $(LONG_STATES) \* $(1) / 100)
 check-long-powercut:
 	$(MAKE) $(B)/test/powercut
-	$(B)/test/powercut --level 1 --states $(call part,35)
+	$(B)/test/powercut --level 1 --states $(call part,32)
 	$(B)/test/powercut --level 1 --ops 600 --cuts sample=400 --states $(call part,10)
 	$(B)/test/powercut --level 1 --torn 4096 --states $(call part,3)
 	$(B)/test/powercut --level 2 --ops 150 --states $(call part,40)
 	$(B)/test/powercut --level 2 --ops 600 --cuts sample=400 --states $(call part,10)
-	$(B)/test/powercut --level 3 --ops 150 --states $(call part,2)
+	$(B)/test/powercut --level 3 --ops 150 --states $(call part,5)
 
 # libFuzzer on each target for FUZZ_SECONDS, from the corpus on (clang: make deps FUZZ=1). What it finds is left in build/fuzz/found.
 FUZZ_SECONDS ?= 150
@@ -291,6 +291,7 @@ demo: all
 bench: all $(bench_bins) $(B)/test/nvmet
 	BUILD=$(abspath $(B)) bench/run.sh
 	BUILD=$(abspath $(B)) bench/nvme.sh
+	BUILD=$(abspath $(B)) bench/store.sh
 
 # What the blob store is judged by, each beside something to compare with, and a table (fio: make deps BENCH=1). PAIRS=3: a quick look.
 bench-store: all $(bench_bins)

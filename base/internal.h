@@ -19,6 +19,9 @@ uint64_t base_real_ns(void);
 void base_futex_wait(_Atomic(uint32_t) *word, uint32_t expected);
 /* Wakes all sleepers on word; the memory may already be somebody else's. */
 void base_futex_wake(_Atomic(uint32_t) *word);
+/* The same, for those sleepers that have one of these bits. */
+void base_futex_wait_bits(_Atomic(uint32_t) *word, uint32_t expected, uint32_t bits);
+void base_futex_wake_bits(_Atomic(uint32_t) *word, uint32_t bits);
 
 /* A lock-free ring of messages, many senders to one receiver. */
 struct msgring;

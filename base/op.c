@@ -36,6 +36,9 @@ static _Thread_local struct {
 	struct op *head, **tail;
 	struct op *waiting; /* the op whose op_wait this thread is in */
 	struct op_driver *polling; /* whose poll runs ops now */
+	struct op_driver *bell;    /* to be rung for these */
+	uint32_t bits;
+	bool passed;               /* this poll takes no more of what is ready: that is for another's */
 } self;
 
 static void list_push(struct op *op)
@@ -115,6 +118,7 @@ void op_init(struct op *op, const char *name, op_fn fn, struct op_driver *driver
 	atomic_init(&op->pending, 1);
 	atomic_init(&op->state, OP_RUNNING);
 	atomic_init(&op->driver, driver);
+	atomic_init(&op->bed, NULL);
 	op->done = done;
 	op->done_arg = done_arg;
 	op->next = NULL;
@@ -142,6 +146,12 @@ enum op_next op_later(struct op *op, int step)
 	return OP_LATER;
 }
 
+enum op_next op_pass(struct op *op, int step)
+{
+	op->resume = step;
+	return OP_PASS;
+}
+
 enum op_next op_finish(struct op *op)
 {
 	(void)op;
@@ -166,21 +176,74 @@ enum op_next op_bug(struct op *op)
 	abort();
 }
 
-/* Ends the op: the last touch of it is either the state's exchange or the user's done. */
+/* ---- waking ---- */
+
+/* Of those that sleep on one word, hardly more than are meant. */
+static uint32_t bell_bit(const struct op *op)
+{
+	return 1u << ((uint64_t)(uintptr_t)op * 0x9e3779b97f4a7c15u >> 59);
+}
+
+static void ring(struct op_driver *driver, uint32_t bits)
+{
+	atomic_fetch_add(&driver->bell, 1);
+	base_futex_wake_bits(&driver->bell, bits);
+}
+
+void op_wake_now(void)
+{
+	if (!self.bits)
+		return;
+	ring(self.bell, self.bits);
+	self.bits = 0;
+}
+
+static void ring_later(struct op_driver *driver, uint32_t bit)
+{
+	if (self.bell != driver)
+		op_wake_now();
+	self.bell = driver;
+	self.bits |= bit;
+	if (!self.depth)
+		op_wake_now();
+}
+
+/* It was OP_SLEEPER and is so no more; it still exists. */
+static void wake_sleeper(struct op *op)
+{
+	struct op_driver *bed = atomic_load(&op->bed);
+
+	if (bed)
+		ring(bed, bell_bit(op));
+	else
+		base_futex_wake(&op->state);
+}
+
+/* Whose bell wakes those that sleep for driver. */
+static struct op_driver *bed_of(struct op_driver *driver)
+{
+	return driver && driver->together ? driver : NULL;
+}
+
+/* Ends the op: the last touch of it is either the state's exchange or the user's done. Who sleeps on, sleeps for the op's present driver;
+ * op->bed, looked at beforehand, might be where it slept for the one before. */
 static void finish(struct op *op)
 {
-	struct op_driver *driver = atomic_load(&op->driver);
+	struct op_driver *driver = atomic_load(&op->driver), *bed = bed_of(driver);
+	uint32_t old, bit = bell_bit(op);
 	bool own = self.waiting == op;
-	uint32_t old;
 
 	log_debug("%s: ends, rc %d", op->name, op->rc);
 	if (op->done) {
+		op_wake_now(); /* what the user does may take long, or wait for one of them */
 		atomic_store(&op->state, OP_DONE);
 		op->done(op, op->done_arg);
 		return;
 	}
 	old = atomic_exchange(&op->state, OP_DONE);
-	if (old == OP_SLEEPER)
+	if (old == OP_SLEEPER && bed)
+		ring_later(bed, bit);
+	else if (old == OP_SLEEPER)
 		base_futex_wake(&op->state);
 	else if (old != OP_RUNNING && !own && driver)
 		driver->wake(driver);
@@ -213,6 +276,11 @@ static bool run(struct op *op)
 		}
 		if (next == OP_LATER) {
 			queue(op);
+			return false;
+		}
+		if (next == OP_PASS) {
+			self.passed = true;
+			hand_over(op);
 			return false;
 		}
 		if (next == OP_END) {
@@ -262,7 +330,7 @@ static void redirect_waiter(struct op *op, struct op_driver *old)
 	uint32_t state = atomic_load(&op->state);
 
 	if (state == OP_SLEEPER && atomic_compare_exchange_strong(&op->state, &state, OP_WAITER)) {
-		base_futex_wake(&op->state);
+		wake_sleeper(op);
 		return;
 	}
 	if (state != OP_RUNNING && old)
@@ -309,7 +377,7 @@ static void leave_rest(struct op_driver *driver)
 
 	while ((op = list_pop())) {
 		if (!atomic_load(&op->driver))
-			atomic_store(&op->driver, driver);
+			op_move(op, driver);
 		hand_over(op);
 	}
 }
@@ -329,7 +397,7 @@ int op_poll_leave(struct op_driver *driver)
 	/* Steps may make further ops ready: they come to this thread's list, others to the driver's. */
 	while (ran < OPS_A_POLL) {
 		op = list_pop();
-		if (!op) {
+		if (!op && !self.passed) {
 			list_take(driver);
 			op = list_pop();
 		}
@@ -339,6 +407,8 @@ int op_poll_leave(struct op_driver *driver)
 		ran++;
 	}
 	leave_rest(driver);
+	op_wake_now();
+	self.passed = false;
 	self.polling = NULL;
 	self.depth--;
 	return ran;
@@ -349,10 +419,36 @@ struct op_driver *op_polling(void)
 	return self.polling;
 }
 
+bool op_waited_is_done(void)
+{
+	return self.waiting && op_is_done(self.waiting);
+}
+
+bool op_waits_here(struct op *op)
+{
+	return self.waiting == op || (!op->done && !self.depth && atomic_load(&op->state) == OP_RUNNING);
+}
+
+/* Until the op's state is another, or for no reason. The bell's count is taken before the last look at the op. */
+static void sleep_once(struct op *op, struct op_driver *bed)
+{
+	uint32_t count;
+
+	if (!bed) {
+		base_futex_wait(&op->state, OP_SLEEPER);
+		return;
+	}
+	count = atomic_load(&bed->bell);
+	if (atomic_load(&op->state) == OP_SLEEPER)
+		base_futex_wait_bits(&bed->bell, count, bell_bit(op));
+}
+
 void op_sleep(struct op *op, struct op_driver *driver)
 {
+	struct op_driver *bed = bed_of(driver);
 	uint32_t state = atomic_load(&op->state);
 
+	atomic_store(&op->bed, bed);
 	while (state != OP_SLEEPER) {
 		if (state == OP_DONE)
 			return;
@@ -369,7 +465,7 @@ void op_sleep(struct op *op, struct op_driver *driver)
 			atomic_compare_exchange_strong(&op->state, &state, OP_WAITER);
 			return;
 		}
-		base_futex_wait(&op->state, OP_SLEEPER);
+		sleep_once(op, bed);
 		state = atomic_load(&op->state);
 	}
 }
@@ -384,7 +480,7 @@ void op_nudge(struct op *op)
 		if (!atomic_compare_exchange_weak(&op->state, &state, next))
 			continue;
 		if (next == OP_WAITER)
-			base_futex_wake(&op->state);
+			wake_sleeper(op);
 		return;
 	}
 }

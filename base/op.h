@@ -8,6 +8,7 @@
  *     op_await(op, STEP, rc)       children were started (op_child_begin); go on at STEP when the last
  *                                  of them has called op_child_done. rc != 0 means starting failed.
  *     op_later(op, STEP)           go on at STEP behind all that is ready to run by now
+ *     op_pass(op, STEP)            go on at STEP in the next poll of op->driver, of whichever thread comes to it
  *     op_finish(op)                the work is over; op->rc is the result
  * When rc or a child's result is negative it is kept in op->rc (the first one wins) and the op goes on
  * at op->on_error instead of STEP, if on_error is not OP_NO_STEP; on_error is cleared by that jump, so
@@ -32,7 +33,7 @@ BLOBFS_C_BEGIN
 
 #define OP_NO_STEP (-1)
 
-enum op_next { OP_AGAIN, OP_WAIT, OP_LATER, OP_END };
+enum op_next { OP_AGAIN, OP_WAIT, OP_LATER, OP_PASS, OP_END };
 
 struct op;
 struct op_driver;
@@ -52,6 +53,10 @@ struct op_driver {
 	void (*wake)(struct op_driver *driver);
 	/* Ops to be run or finished by the next poll; pushed by any thread. */
 	BASE_ATOMIC(struct op *) ready;
+	/* Set before the driver is used, where ops end many at a time: who sleeps in op_sleep for this driver sleeps on its bell, and one
+	 * system call wakes all whose ops a poll has ended. */
+	bool together;
+	BASE_ATOMIC(uint32_t) bell;
 };
 
 struct op {
@@ -65,6 +70,7 @@ struct op {
 	BASE_ATOMIC(uint32_t) pending; /* children not done, plus one while a step runs */
 	BASE_ATOMIC(uint32_t) state;   /* enum op_state; futex word of a synchronous waiter */
 	BASE_ATOMIC(struct op_driver *) driver;
+	BASE_ATOMIC(struct op_driver *) bed; /* of the sleeper: whose bell wakes it; NULL: the futex word */
 	op_done_fn done; /* NULL: somebody calls op_wait */
 	void *done_arg;
 	struct op *next; /* link in a ready list; owned by the engine */
@@ -93,6 +99,7 @@ static inline enum op_next op_goto(struct op *op, int step)
 }
 BLOBFS_API enum op_next op_await(struct op *op, int step, int rc);
 BLOBFS_API enum op_next op_later(struct op *op, int step);
+BLOBFS_API enum op_next op_pass(struct op *op, int step);
 BLOBFS_API enum op_next op_finish(struct op *op);
 /* Jump to on_error with rc (negative errno), as a failed await does. */
 BLOBFS_API enum op_next op_fail(struct op *op, int rc);
@@ -135,6 +142,17 @@ BLOBFS_API int op_poll_leave(struct op_driver *driver);
 /* The driver whose poll runs the step that asks, NULL outside of one. A step that is run by another driver's poll, and submits to its
  * own, must see to it that somebody polls that (bdev_kick). */
 BLOBFS_API struct op_driver *op_polling(void);
+
+/* Whether the calling thread is in op_wait for op, or has started it, outside of a poll, and nobody is in op_wait for it yet: so that
+ * what is left to do for it until the thread waits is not left for long. Only while op cannot end. */
+BLOBFS_API bool op_waits_here(struct op *op);
+
+/* Whether the calling thread polls on its way out of an op_wait: its own op has ended. A long step is better passed on to one that
+ * still waits. */
+BLOBFS_API bool op_waited_is_done(void);
+
+/* Wakes those whose ops this poll has ended now rather than at its end: for a step that takes long. */
+BLOBFS_API void op_wake_now(void);
 
 /* For drivers' waits, when another thread polls the driver: sleeps until op is done, moved or nudged. Returns at
  * once if op is done, op->driver != driver, or it was nudged since its last sleep. */

@@ -189,6 +189,13 @@ BLOBFS_API struct op_driver *bdev_channel_driver(struct bdev_channel *ch);
  * epoll, level triggered; after bdev_poll returned 0 it is quiet. The channel owns it. Not for
  * wrappers' users to read. */
 BLOBFS_API int bdev_channel_fd(struct bdev_channel *ch);
+/*
+ * From now on a flush, or a write with BDEV_FUA, that finds the channel idle may be done by the thread that comes to wait, as far as
+ * the device is a file: a system call that lasts as long as the flush, and no work of the kernel's threads. It is on its way when a
+ * thread waits, polls or kicks. What else ends on the channel meanwhile is called back behind it: for a channel whose I/O goes one by one.
+ * Before the channel is used.
+ */
+BLOBFS_API void bdev_channel_wait_inline(struct bdev_channel *ch);
 /* I/Os submitted and not yet called back. */
 BLOBFS_API uint32_t bdev_channel_inflight(struct bdev_channel *ch);
 /* Small number of this channel, unique among the device's live channels, below 256. */
@@ -211,6 +218,7 @@ BLOBFS_API void bdev_unregister(struct bdev *dev, uint64_t handle);
 
 struct bdev_stats {
 	uint64_t reads, read_bytes, writes, write_bytes, flushes, discards, errors;
+	uint64_t zero_bytes; /* of write_bytes: by BDEV_WRITE_ZEROES, which may cost a device less */
 };
 BLOBFS_API void bdev_get_stats(const struct bdev *dev, struct bdev_stats *out);
 

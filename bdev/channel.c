@@ -8,9 +8,12 @@
  * the one whose op ended.
  *
  * Who polls next. A waiter enters the list only while there is a poller. Whoever leaves a wait
- * while there is none nudges the first of the list, which then takes over. So there is always a
- * poller, or a thread on its way to become one or to nudge one. A nudged waiter whose op ended
- * meanwhile leaves too, and nudges the next.
+ * while there is none nudges the first of the list whose op has not ended, which then takes over. So
+ * there is always a poller, or a thread on its way to become one or to nudge one. A nudged waiter whose
+ * op ended meanwhile leaves too, and nudges the next. One whose op had ended before may not be awake for
+ * long: those that sleep together are woken at the end of the poll that ended their ops.
+ *
+ * Where waiting is work (bdev_channel_wait_inline), who runs callbacks counts as the poller too: the others would only find nothing to do.
  *
  * Who wakes the poller. It sets `poller`, then looks once more at what others may have done (its
  * op, the driver's ready list, the remote list), then blocks. They do it first and look at `poller`
@@ -53,6 +56,7 @@ static void give_index(struct bdev_channel *ch)
 	dev->gone.read_bytes += ch->stats.read_bytes;
 	dev->gone.writes += ch->stats.writes;
 	dev->gone.write_bytes += ch->stats.write_bytes;
+	dev->gone.zero_bytes += ch->stats.zero_bytes;
 	dev->gone.flushes += ch->stats.flushes;
 	dev->gone.discards += ch->stats.discards;
 	dev->gone.errors += atomic_load(&ch->errors);
@@ -162,13 +166,12 @@ static void take_remote(struct bdev_channel *ch)
 	}
 }
 
-/* With the lock held, by the poller or while there is none: what is complete, and new I/O in its
- * place. */
+/* With the lock held: what is complete, unless the poller sleeps for it, and new I/O in its place. */
 static struct bdev_io *gather(struct bdev_channel *ch)
 {
 	struct bdev_io *done;
 
-	if (!atomic_load_explicit(&ch->poller, memory_order_relaxed))
+	if (!atomic_load_explicit(&ch->poller, memory_order_relaxed) || ch->at_work)
 		ch->module->reap(ch);
 	take_remote(ch);
 	while (ch->queue.head && ch->in_module < ch->depth) {
@@ -305,31 +308,53 @@ static void block(struct bdev_channel *ch, struct op *op)
 	atomic_store(&ch->poller, false);
 }
 
+/* Nobody polls: the first that still has to wait takes over. Lock held. */
+static void nudge_next(struct bdev_channel *ch)
+{
+	struct channel_waiter *w = ch->waiters;
+
+	while (w && !op_here(ch, w->op))
+		w = w->next;
+	if (w)
+		op_nudge(w->op);
+}
+
 static void channel_wait(struct op_driver *driver, struct op *op)
 {
 	struct bdev_channel *ch = container_of(driver, struct bdev_channel, driver);
+	bool left;
 
 	pthread_mutex_lock(&ch->lock);
 	while (op_here(ch, op)) {
-		struct bdev_io *done = gather(ch);
+		struct bdev_io *done;
 
+		if (ch->one_waits) {
+			sleep_beside(ch, op);
+			continue;
+		}
+		done = gather(ch);
 		if (done || atomic_load(&driver->ready)) {
+			ch->one_waits = ch->wait_inline;
 			pthread_mutex_unlock(&ch->lock);
 			op_poll_enter();
 			call_back(done);
 			op_poll_leave(driver);
 			pthread_mutex_lock(&ch->lock);
+			ch->one_waits = false;
 		} else if (atomic_load_explicit(&ch->poller, memory_order_relaxed)) {
 			sleep_beside(ch, op);
 		} else {
 			block(ch, op);
 		}
 	}
-	if (ch->waiters && !atomic_load_explicit(&ch->poller, memory_order_relaxed))
-		op_nudge(ch->waiters->op);
+	if (!ch->one_waits && !atomic_load_explicit(&ch->poller, memory_order_relaxed))
+		nudge_next(ch);
+	left = ch->done.head;
 	pthread_mutex_unlock(&ch->lock);
-	/* What callbacks of ours queued must not wait for the next poller. */
+	/* What callbacks of ours queued must not wait for the next poller, nor what ended at once for one who sleeps on the descriptor. */
 	ch->module->kick(ch);
+	if (left)
+		channel_wake(driver);
 }
 
 void channel_forked(struct bdev_channel *ch)
@@ -341,6 +366,7 @@ void channel_forked(struct bdev_channel *ch)
 	atomic_store(&ch->remote_out, 0);
 	atomic_store(&ch->ended, atomic_load(&ch->begun));
 	atomic_store(&ch->poller, false);
+	ch->one_waits = ch->at_work = false;
 	ch->in_module = 0;
 	ch->waiters = ch->last_waiter = NULL;
 	ch->module = ch->dev->module;
@@ -372,6 +398,12 @@ int bdev_channel_fd(struct bdev_channel *ch)
 {
 	atomic_store(&ch->fd_used, true);
 	return ch->module->fd(ch);
+}
+
+void bdev_channel_wait_inline(struct bdev_channel *ch)
+{
+	ch->wait_inline = true;
+	ch->driver.together = true;
 }
 
 uint32_t bdev_channel_inflight(struct bdev_channel *ch)

@@ -42,8 +42,8 @@ struct bdev_module {
 	/* Without the lock, any thread: hands to the device what submit has taken. */
 	void (*kick)(struct bdev_channel *ch);
 	/* Without the lock, one thread at a time: kicks, then blocks until there is something to
-	 * reap or wake was called since the last reap. May return early. Consumes nothing: only
-	 * reap does. */
+	 * reap or wake was called since the last reap. May return early, or late: at_work. Consumes
+	 * nothing: only reap does. */
 	void (*wait)(struct bdev_channel *ch);
 	/* Without the lock, any thread: makes wait return and the descriptor readable until the
 	 * next reap. */
@@ -118,6 +118,8 @@ struct bdev_channel {
 	/* I/Os of the callers: submitted (changed under the lock), and called back. */
 	atomic_uint begun, ended;
 	atomic_bool fd_used;  /* somebody may sleep on the descriptor */
+	atomic_bool kick_due; /* the module would rather have what was submitted now than with more of it */
+	bool wait_inline;     /* what takes the kernel long may be done by the thread that waits */
 	/* A thread is in module->wait, or about to be: nobody else reaps. Set under the lock,
 	 * looked at by wakers without it. */
 	atomic_bool poller;
@@ -130,6 +132,8 @@ struct bdev_channel {
 	struct io_list done;  /* callbacks to be called */
 	unsigned in_module, depth;
 	struct channel_waiter *waiters, *last_waiter;
+	bool at_work;   /* the poller is in a call of its own in place of a sleep: it misses nothing that others reap meanwhile */
+	bool one_waits; /* wait_inline: a waiter runs callbacks */
 	struct bdev_stats stats;
 	atomic_ullong errors;
 };

@@ -390,6 +390,7 @@ void bdev_get_stats(const struct bdev *dev, struct bdev_stats *out)
 		out->read_bytes += ch->stats.read_bytes;
 		out->writes += ch->stats.writes;
 		out->write_bytes += ch->stats.write_bytes;
+		out->zero_bytes += ch->stats.zero_bytes;
 		out->flushes += ch->stats.flushes;
 		out->discards += ch->stats.discards;
 		pthread_mutex_unlock(&ch->lock);

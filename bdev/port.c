@@ -116,8 +116,10 @@ static void count(struct bdev_channel *ch, const struct bdev_io *io)
 		ch->stats.reads++;
 		ch->stats.read_bytes += io->length;
 		break;
-	case BDEV_WRITE:
 	case BDEV_WRITE_ZEROES:
+		ch->stats.zero_bytes += io->length;
+		/* fallthrough */
+	case BDEV_WRITE:
 		ch->stats.writes++;
 		ch->stats.write_bytes += io->length;
 		break;
@@ -190,6 +192,8 @@ void bdev_submit(struct bdev_channel *ch, struct bdev_io *io)
 	}
 	channel_put(ch, io);
 	pthread_mutex_unlock(&ch->lock);
+	if (__builtin_expect(atomic_load_explicit(&ch->kick_due, memory_order_relaxed), 0))
+		ch->module->kick(ch);
 }
 
 void port_finish(struct bdev_io *io, int rc)

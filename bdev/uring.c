@@ -15,6 +15,10 @@
  * When a thread exits, the kernel cancels what it submitted and has not started. Block I/O may be
  * repeated: it is submitted again by whoever reaps it.
  *
+ * A channel may be told that who waits may as well do the work (bdev_channel_wait_inline). Then a flush, or a write with FUA, that finds
+ * the module empty is set aside instead of being made an entry: the thread that comes to wait makes the system call itself, which is
+ * faster than having the kernel's threads make it; a kick, which says that nobody may come to wait, makes it an entry after all.
+ *
  * The file is not registered with the rings: the kernel takes a closed ring, or a dead process's,
  * apart some time later, and a registered file would stay locked until then. As it is, only I/O
  * under way holds it.
@@ -25,6 +29,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -34,6 +39,9 @@
 #include "base/log.h"
 
 #define MAX_TRIES 16
+/* Entries that are worth a system call. Where completions come many at a time, as a virtual disk's do, whoever answers them all before it
+ * hands over the first leaves the device idle meanwhile. */
+#define WORTH_A_CALL 4
 
 struct uring {
 	struct file f; /* first, for file.c */
@@ -43,6 +51,9 @@ struct uring_channel {
 	struct io_uring ring;
 	atomic_bool woken; /* a wake's completion is on its way or not reaped yet */
 	unsigned tail;     /* of the submission queue, under the channel's lock */
+	_Atomic(struct bdev_io *) aside; /* for who waits; set and taken under the lock */
+	struct bdev_io *made;            /* by who waited, with this result: to be reaped; under the lock */
+	int made_rc;
 };
 
 /* In bdev_io.module_data; file_remainder uses 2 and 3. */
@@ -121,8 +132,11 @@ static void uring_forked(struct bdev *dev)
 	for (unsigned i = 0; i < BDEV_MAX_CHANNELS; i++) {
 		struct uring_channel *c = dev->channels[i] ? dev->channels[i]->priv : NULL;
 
-		if (c)
+		if (c) {
 			close(c->ring.ring_fd);
+			atomic_store(&c->aside, NULL);
+			c->made = NULL;
+		}
 	}
 }
 
@@ -229,15 +243,22 @@ static bool prepare(struct bdev_channel *ch, struct bdev_io *io)
 	}
 	io_uring_sqe_set_data(sqe, io);
 	publish(c);
+	if (unsubmitted(c) >= WORTH_A_CALL)
+		atomic_store_explicit(&ch->kick_due, true, memory_order_relaxed);
 	return true;
 }
 
 static bool uring_submit(struct bdev_channel *ch, struct bdev_io *io)
 {
+	struct uring_channel *c = ch->priv;
 	struct uring *u = ch->dev->priv;
 
 	io->module_data[DONE_BYTES] = 0;
 	io->module_data[TRIES] = 0;
+	if (ch->wait_inline && !ch->in_module && (io->op == BDEV_FLUSH || (io->op == BDEV_WRITE && io->opts.flags & BDEV_FUA))) {
+		atomic_store(&c->aside, io);
+		return true;
+	}
 	if (u->f.block && (io->op == BDEV_DISCARD || io->op == BDEV_WRITE_ZEROES)) {
 		workers_submit(u->f.workers, ch, io);
 		return true;
@@ -287,6 +308,12 @@ static void uring_reap(struct bdev_channel *ch)
 			atomic_store(&c->woken, false);
 	}
 	__atomic_store_n(cq->khead, head, __ATOMIC_RELEASE);
+	if (c->made) {
+		struct bdev_io *io = c->made;
+
+		c->made = NULL;
+		complete(ch, io, c->made_rc);
+	}
 }
 
 /* ---- the system call ---- */
@@ -311,20 +338,69 @@ static bool enter(struct uring_channel *c, unsigned submit, unsigned wait, unsig
 	return false;
 }
 
+/* What was set aside becomes an entry. There is room: nothing else is in the module. */
+static void enter_aside(struct bdev_channel *ch)
+{
+	struct uring_channel *c = ch->priv;
+	struct bdev_io *io;
+
+	pthread_mutex_lock(&ch->lock);
+	io = atomic_exchange(&c->aside, NULL);
+	if (io && !prepare(ch, io))
+		channel_done(ch, io, -EIO);
+	pthread_mutex_unlock(&ch->lock);
+}
+
 static void uring_kick(struct bdev_channel *ch)
 {
 	struct uring_channel *c = ch->priv;
 	unsigned n, tries = 0;
 
+	if (atomic_load_explicit(&c->aside, memory_order_relaxed))
+		enter_aside(ch);
+	atomic_store_explicit(&ch->kick_due, false, memory_order_relaxed);
 	while ((n = unsubmitted(c)))
 		if (!enter(c, n, 0, 0) && ++tries > MAX_TRIES)
 			nap();
+}
+
+/* Makes what was set aside, behind what came after it and need not wait for it. False: there is nothing. */
+static bool make_aside(struct bdev_channel *ch)
+{
+	struct uring_channel *c = ch->priv;
+	struct uring *u = ch->dev->priv;
+	struct bdev_io *io;
+	ssize_t rc;
+
+	if (!atomic_load_explicit(&c->aside, memory_order_relaxed))
+		return false;
+	pthread_mutex_lock(&ch->lock);
+	io = atomic_exchange(&c->aside, NULL);
+	ch->at_work = io != NULL;
+	pthread_mutex_unlock(&ch->lock);
+	if (!io)
+		return false;
+	if (unsubmitted(c))
+		enter(c, unsubmitted(c), 0, 0);
+	if (io->op == BDEV_FLUSH)
+		rc = fdatasync(u->f.fd);
+	else
+		rc = pwritev2(u->f.fd, io->iov, io->iovcnt, (off_t)io->offset, RWF_DSYNC);
+	rc = rc < 0 ? -errno : rc;
+	pthread_mutex_lock(&ch->lock);
+	c->made_rc = (int)rc;
+	c->made = io;
+	ch->at_work = false;
+	pthread_mutex_unlock(&ch->lock);
+	return true;
 }
 
 static void uring_wait(struct bdev_channel *ch)
 {
 	struct uring_channel *c = ch->priv;
 
+	if (make_aside(ch))
+		return;
 	if (!enter(c, unsubmitted(c), 1, IORING_ENTER_GETEVENTS))
 		nap();
 }

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
-# make bench-nvme: 4 KiB random reads of the NVMe driver, alone and with what stands on it, on the emulated controller in another process.
+# make bench-nvme, and a part of make bench: 4 KiB random reads of the NVMe driver, alone and with what stands on it, on the emulated controller in another process.
 # SECONDS_EACH (2) for each line of times; then the blob store and its device by turns, on memory and on a device of 100,000 I/Os a second;
 # then instructions a read, by callgrind, if valgrind is there.
 root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)

@@ -170,4 +170,3 @@ echo "db_bench, $keys keys of 16 bytes with values of $value, one thread, uncomp
 echo "blobfs: a prewritten image of $size, cache $cache; datasum: the same with data checksums. ext4: $ext4; the kernel's page cache is not limited."
 awk -v json="$json" -v first="$first" -v second="$second" -f "$tmp/sum.awk" "$tmp/rows" || die "cannot sum up"
 echo "As JSON: $json"
-echo "The blob store against its limits: make bench-store."

@@ -17,6 +17,8 @@
 
 #include "base/util.h"
 
+#include "blob/blob.h"
+
 #define PAIRS_MAX 101u
 
 static inline double bench_clock(clockid_t clock)
@@ -64,7 +66,7 @@ static inline double bench_median(double *v, unsigned n)
 /* The median of a[i] / b[i], which stay as they are. */
 static inline double bench_ratio(const double *a, const double *b, unsigned n)
 {
-	double r[PAIRS_MAX];
+	double r[PAIRS_MAX] = { 0 };
 
 	for (unsigned i = 0; i < n; i++)
 		r[i] = a[i] / b[i];
@@ -91,6 +93,18 @@ static inline void bench_must(const char *what, int rc)
 {
 	if (rc)
 		bench_die(what, strerror(rc < 0 ? -rc : rc));
+}
+
+/* An empty blob, counted once. */
+static inline struct bs_blob *bench_blob(struct bs *bs)
+{
+	struct bs_blob *blob;
+	struct bs_txn *txn;
+
+	bench_must("begin", bs_txn_begin(bs, 0, &txn));
+	bench_must("create", bs_txn_create(txn, 0, NULL, 0, &blob));
+	bs_txn_end(txn);
+	return blob;
 }
 
 #endif

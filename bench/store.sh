@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
-# make bench-store: what the blob store is judged by, each against something that runs beside it in turns, and one table at the end.
+# make bench-store, and the last part of make bench: what the blob store is judged by, each against something that runs beside it in turns, and one table at the end.
 #
-#   bench/store.sh [PART …]     recover memory ram file commit age; default: all
+#   bench/store.sh [PART …]     recover memory ram file commit stops age; default: all
 #
 # Environment: PAIRS (11; 3 for a quick look), BENCH_DIR (where images and files lie: /var/tmp; some 3 GiB, on ext4), FILES (1000000),
 # ALLOCATIONS (10000000), SECONDS_EACH (of one side of a pair; each part has its own default).
@@ -11,7 +11,7 @@ root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
 BUILD=${BUILD:-$root/build}
 bench=$BUILD/bench PATH=$BUILD/bin:$PATH
 pairs=${PAIRS:-11} files=${FILES:-1000000} allocations=${ALLOCATIONS:-10000000}
-parts=${*:-recover memory ram file commit age}
+parts=${*:-recover memory ram file commit stops age}
 
 tmp=$(mktemp -d "${BENCH_DIR:-/var/tmp}/blobfs-store.XXXXXX") || exit 1
 pid=
@@ -57,12 +57,16 @@ for p in $parts; do
 		rm -f "$tmp/small" "$tmp/large"
 		;;
 	memory) part "memory of files and runs" "$bench/store_recover" memory "$tmp/sparse" "$files"; rm -f "$tmp/sparse" ;;
-	ram) part "random I/O on memory, processor time" "$bench/store_io" ram -p "$pairs" $each ;;
+	ram)
+		part "random I/O on memory, processor time" "$bench/store_io" ram -p "$pairs" $each
+		part "the same with checksums of data" "$bench/store_io" ram -c -p "$pairs" $each
+		;;
 	file)
-		command -v fio >/dev/null || { echo "fio is not installed ('make deps BENCH=1')" >&2; exit 1; }
+		command -v fio >/dev/null || { echo "FAILED: $p: fio is not installed ('make deps BENCH=1')" >&2; failed=1; continue; }
 		prewritten 2G && part "random I/O on a file, beside fio" "$bench/store_io" file "$tmp/image" -p "$pairs" $each
 		;;
 	commit) prewritten 1G && part "durable transactions, beside $(findmnt -n -o FSTYPE -T "$tmp")" "$bench/store_commit" "$tmp/image" "$tmp" -p "$pairs" $each ;;
+	stops) prewritten 2G && part "writers of metadata beside checkpoints" "$bench/store_stops" "$tmp/image" $each ;;
 	age) part "allocation on an aged store" "$bench/store_age" -p "$pairs" -a "$allocations" ;;
 	*) echo "unknown part $p" >&2; exit 2 ;;
 	esac

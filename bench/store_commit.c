@@ -40,17 +40,6 @@ struct job {
 	double end;
 };
 
-static struct bs_blob *make_blob(struct bs *bs)
-{
-	struct bs_blob *blob;
-	struct bs_txn *txn;
-
-	bench_must("begin", bs_txn_begin(bs, 0, &txn));
-	bench_must("create", bs_txn_create(txn, 0, NULL, 0, &blob));
-	bs_txn_end(txn);
-	return blob;
-}
-
 static void store_loop(struct job *j)
 {
 	uint8_t value[BYTES] = { 0 };
@@ -112,7 +101,7 @@ static double side(const struct bench *b, enum side side, uint64_t *done)
 	*done = 0;
 	for (unsigned i = 0; i < b->threads; i++) {
 		job[i] = (struct job){ .b = b, .side = side, .number = i, .end = end };
-		job[i].blob = side == STORE ? make_blob(b->bs) : NULL;
+		job[i].blob = side == STORE ? bench_blob(b->bs) : NULL;
 	}
 	for (unsigned i = 0; i < b->threads; i++)
 		bench_must("thread", pthread_create(&job[i].thread, NULL, work, &job[i]));
@@ -163,7 +152,7 @@ static void run(struct bench *b, unsigned threads)
 static void count_flushes(struct bs *bs)
 {
 	static const char *const kinds[] = { "metadata only", "an overwrite of a block", "a new block and its metadata" };
-	struct bs_blob *blob = make_blob(bs);
+	struct bs_blob *blob = bench_blob(bs);
 	struct iovec v = { dma_zalloc(BS_BLOCK, BS_BLOCK), BS_BLOCK };
 
 	for (unsigned k = 0; k < ARRAY_SIZE(kinds); k++) {

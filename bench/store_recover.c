@@ -207,12 +207,29 @@ static struct sample recover(const char *self, const char *image)
 	return s;
 }
 
+/* Of the smaller device and the larger one; pairs are compared before medians put them in order. */
+static void rows(const struct sample *s, double (*wall)[PAIRS_MAX], double (*cpu)[PAIRS_MAX], unsigned n)
+{
+	static const char *const device[2] = { "smaller", "larger" };
+	double wall_ratio = bench_ratio(wall[1], wall[0], n), cpu_ratio = bench_ratio(cpu[1], cpu[0], n);
+	char what[96];
+
+	for (unsigned i = 0; i < 2; i++) {
+		snprintf(what, sizeof(what), "recovery of %.0f files, %s device, wall", s[i].files, device[i]);
+		bench_row(what, false, 2, bench_median(wall[i], n), " s");
+		snprintf(what, sizeof(what), "recovery, %s device, CPU a file", device[i]);
+		bench_row(what, false, 2, bench_median(cpu[i], n), " us");
+		snprintf(what, sizeof(what), "recovery, %s device, bytes read a file", device[i]);
+		bench_row(what, false, 500, s[i].read / s[i].files, "");
+	}
+	bench_row("recovery, the larger device over the smaller, wall", false, 1.1, wall_ratio, "");
+	bench_row("recovery, the larger device over the smaller, CPU", false, 1.1, cpu_ratio, "");
+}
+
 static int pairs(const char *self, const char *const image[2], unsigned n)
 {
 	static double wall[2][PAIRS_MAX], cpu[2][PAIRS_MAX];
-	struct sample s[2];
-	char what[96];
-	double ratio;
+	struct sample s[2] = { { .wall = 0 }, { .wall = 0 } };
 
 	for (unsigned p = 0; p < n; p++) {
 		for (unsigned k = 0; k < 2; k++) {
@@ -223,16 +240,11 @@ static int pairs(const char *self, const char *const image[2], unsigned n)
 			cpu[i][p] = s[i].cpu * 1e6 / s[i].files;
 		}
 	}
-	ratio = bench_ratio(wall[1], wall[0], n);
+	rows(s, wall, cpu, n);
 	for (unsigned i = 0; i < 2; i++) {
 		printf("  %s: %.0f blobs, log of %.0f MiB: median of %u: %.2f s, %.2f us of CPU and %.0f bytes read a file\n", image[i],
 		       s[i].files, s[i].log / MiB, n, bench_median(wall[i], n), bench_median(cpu[i], n), s[i].read / s[i].files);
 	}
-	snprintf(what, sizeof(what), "recovery of %.0f files, wall", s[0].files);
-	bench_row(what, false, 2, bench_median(wall[0], n), " s");
-	bench_row("recovery, CPU a file", false, 2, bench_median(cpu[0], n), " us");
-	bench_row("recovery, bytes read a file", false, 500, s[0].read / s[0].files, "");
-	bench_row("recovery, the larger device over the smaller", false, 1.1, ratio, "");
 	return 0;
 }
 

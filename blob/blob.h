@@ -43,6 +43,7 @@ enum bs_kind {
 	BS_KIND_LOGDATA = 2, /* bytes carried in the log: bs_txn_carry */
 	BS_KIND_SHARE = 3,   /* a range of runs that became shared */
 	BS_KIND_SUM = 4,     /* data checksums that are in no page yet */
+	BS_KIND_BESIDE = 5,  /* reserved, refused: checksums of data that one flush makes durable together with the transaction */
 	BS_KIND_USER = 16,
 	BS_KIND_MAX = 63
 };
@@ -130,13 +131,17 @@ struct bs_stat {
 	uint64_t log_bytes, log_limit;  /* live log on the device, and where writers begin to wait */
 	uint64_t checkpoints, commits, log_writes, log_write_bytes, flushes;
 	uint64_t log_segments;   /* begun since opening */
-	uint64_t data_read_bytes, data_write_bytes, checkpoint_bytes;
+	/* What the device was given and why: data, log (log_write_bytes, headers of segments among it), checkpoints (superblocks among
+	 * them), zeroes written as such. */
+	uint64_t data_read_bytes, data_write_bytes, checkpoint_bytes, zero_write_bytes;
 	uint64_t stream_bytes[BS_STREAMS]; /* of data_write_bytes, by stream */
 	uint64_t device_write_bytes;       /* everything written to the device, since that was opened */
 	uint64_t replayed_records, replayed_bytes; /* at open */
 	struct bs_hist held;     /* the store's lock, by checkpoints and other background work, each time */
 	struct bs_hist waited;   /* for that lock, by transactions and writes that found it taken */
-	struct bs_hist stopped;  /* transactions that waited for room in the log, until a commit or a checkpoint had made some */
+	struct bs_hist stopped;  /* for room in the log, which checkpoints make, by transactions, until it is theirs: each one's waits together */
+	struct bs_hist woken;    /* from then until their threads ran: for a processor */
+	struct bs_hist buffered; /* for room in the log's buffer, which its writes make, until the thread ran */
 	uint64_t carried_blocks; /* blocks that have bytes in the log which are not home yet */
 	uint64_t carries, carried_bytes; /* bs_txn_carry: how often and how many bytes since opening */
 	bool datasum;            /* the store has data checksums; without, all that follow are 0 */
@@ -206,8 +211,12 @@ struct bs_blob_info {
 	bool carried;             /* bytes of it are carried in the log (bs_carried_next) */
 };
 BLOBFS_API void bs_blob_get_info(struct bs_blob *blob, struct bs_blob_info *out);
-/* Calls fn for every blob in order of id; fn's non-zero return ends it and is returned. fn may begin no transaction; it
- * gets a counted blob, put after it returned. */
+/*
+ * Calls fn in order of id for every blob from from_id on that is there from the beginning to the end of it; fn's non-zero return ends it and is
+ * returned. No lock is held in fn: it may begin transactions, wait, and do I/O. Its blob is counted, and put after it returned. Blobs
+ * are counted 32 at a time: so fn is also given those of them, 31 at most, that were deleted since (bs_blob_info says so). One made
+ * meanwhile is visited or not.
+ */
 BLOBFS_API int bs_foreach_blob(struct bs *bs, uint64_t from_id, int (*fn)(struct bs_blob *blob, void *arg), void *arg);
 /* Gives back what was reserved ahead for appends. Call it when a writer closes. */
 BLOBFS_API void bs_blob_trim_ahead(struct bs_blob *blob);
@@ -271,7 +280,8 @@ BLOBFS_API int bs_txn_put(struct bs_txn *txn, struct bs_blob *blob, unsigned kin
 	       uint32_t len);
 BLOBFS_API int bs_txn_del(struct bs_txn *txn, struct bs_blob *blob, unsigned kind, uint64_t key);
 /* Unmaps blocks [block, block + count); count UINT64_MAX: to the end. Writes in flight there will not be published; bytes carried
- * for them are gone. */
+ * for them are gone. -ENOSPC, in spite of BS_TXN_FREES, only for a hole that makes two runs of one, where a further run might keep the next
+ * checkpoint from finding room. */
 BLOBFS_API int bs_txn_unmap(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, uint64_t count);
 /* Makes mapped blocks of the range read as zeroes without I/O: unwritten, or holes where they are shared; leaves holes as holes. */
 BLOBFS_API int bs_txn_zero(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, uint64_t count);
@@ -308,10 +318,13 @@ BLOBFS_API int bs_txn_delete(struct bs_txn *txn, struct bs_blob *blob);
  *   bs_share_hold   from here on nothing of the blob is overwritten in place; then wait (bs_share_wait_start) for the
  *                   writes that were on their way: with that, a write is in the copy if it was published before the transaction;
  *   bs_share_end    after it.
+ * A blob that is made meanwhile has no old blocks and no write on its way: bs_share_born begins and holds it at once, without a wait.
  * Each is counted, and takes no time. A sealed blob needs none of this. bs_share_quiesce is all of it for many blobs.
  */
 BLOBFS_API void bs_share_begin(struct bs_blob *blob);
 BLOBFS_API void bs_share_hold(struct bs_blob *blob);
+/* Inside the transaction that makes the blob, when nothing can fail any more: begun and held. */
+BLOBFS_API void bs_share_born(struct bs_txn *txn, struct bs_blob *blob);
 /* held: it was held, too. */
 BLOBFS_API void bs_share_end(struct bs_blob *blob, bool held);
 /* As a child of op: done when every read and write that was under way is over. -ENOMEM. Nobody who still has to poll for one of these
@@ -322,7 +335,8 @@ BLOBFS_API int bs_share_quiesce(struct bs *bs, struct bs_blob *const *blob, uint
 /*
  * Maps to's blocks [to_block, + count) to what from maps at from_block; holes and unwritten blocks become holes, and what was there is
  * unmapped. count UINT64_MAX: to the end of both. Sizes are the caller's. The two may be one blob if the ranges do not overlap.
- * -EAGAIN: from is not held, or the wait is not over; -EROFS: to is sealed; -EINVAL: from's runs were changed in this transaction
+ * -EAGAIN: from is not held, or the wait is not over, or two writes at once go to an unwritten block of it, of which one is done: wait
+ * again for those that are under way; -EROFS: to is sealed; -EINVAL: from's runs were changed in this transaction
  * already, or the ranges overlap; -E2BIG: more runs than a transaction takes (some sixty thousand on stores of a GiB or more):
  * share ranges one by one; -EBUSY: bytes of from are carried in the log (write them home first), or of anything in this transaction; -EOPNOTSUPP: a store made before
  * there was this.
@@ -330,7 +344,8 @@ BLOBFS_API int bs_share_quiesce(struct bs *bs, struct bs_blob *const *blob, uint
 BLOBFS_API int bs_txn_share(struct bs_txn *txn, struct bs_blob *from, uint64_t from_block, struct bs_blob *to, uint64_t to_block,
 			    uint64_t count);
 /* As bs_txn_header, and from then on the blob's data and size cannot be changed (-EROFS), only its user bytes, its items, and it can be
- * deleted. -EBUSY: bytes of it are carried in the log (write them home first), or of anything in this transaction. */
+ * deleted. A write that is under way goes on: wait for those first, or seal what nobody else has yet. -EBUSY: bytes of it are carried in the
+ * log (write them home first), or of anything in this transaction. */
 BLOBFS_API int bs_txn_seal(struct bs_txn *txn, struct bs_blob *blob, uint64_t size, const void *user, uint32_t user_len);
 /*
  * Copies of n blobs with their headers, items and data, in one transaction, of one instant: their ids in ids. sealed: as snapshots.
@@ -348,8 +363,20 @@ BLOBFS_API void bs_blob_get_usage(struct bs_blob *blob, struct bs_usage *out);
 /* Space for data to be written later (cached writes): clusters. -ENOSPC; see bs_reclaim_start. */
 BLOBFS_API int bs_reserve(struct bs *bs, uint64_t clusters);
 BLOBFS_API void bs_unreserve(struct bs *bs, uint64_t clusters);
+/*
+ * The same for one blob whose cached writes come home in pieces, in any order. A claim stands for one cluster that they may need; what
+ * is held for the blob serves whichever of its writes with claims (bs_io.claims) is placed first, so one that finds room where the
+ * blob has some leaves it to the others.
+ * bs_blob_claim: there is one more thing that may need a cluster: with a claim of its own (more), or under one there is. -ENOSPC.
+ * bs_blob_claim_also: one more claim for what has been counted. bs_blob_unclaim: `claims` less; trim: what is held beyond claims is
+ * given back.
+ */
+BLOBFS_API int bs_blob_claim(struct bs_blob *blob, bool more);
+BLOBFS_API void bs_blob_claim_also(struct bs_blob *blob);
+BLOBFS_API void bs_blob_unclaim(struct bs_blob *blob, uint64_t claims, bool trim);
 /* As a child of op: makes freed space usable (commits, waits for I/O in flight when it was freed, takes back space reserved
- * ahead). Do it once before answering -ENOSPC. */
+ * ahead). Do it once before answering -ENOSPC. A write that finds no space does it, too. As with bs_share_wait_start, nobody who still has to poll
+ * for that I/O may wait for this. */
 BLOBFS_API void bs_reclaim_start(struct bs *bs, struct op *op);
 
 /* ---- data ---- */
@@ -359,6 +386,7 @@ enum bs_io_flags {
 	BS_IO_NEW = 1 << 0,     /* a write: never over the old blocks, always to new ones */
 	BS_IO_NO_SIZE = 1 << 1, /* reserved */
 	BS_IO_DURABLE = 1 << 2, /* a write: its data is durable when done (not its publication), so no commit flushes for it */
+	BS_IO_PROBE = 1 << 3,   /* a read: checksums that are wrong are neither counted nor logged, for it is done again in parts if it fails */
 };
 struct bs_io;
 typedef void (*bs_io_cb)(struct bs_io *io, int rc);
@@ -390,6 +418,8 @@ struct bs_io {
 	enum bs_stream stream;
 	uint64_t mem_handle;   /* bdev_register handle of the memory, or 0 */
 	uint64_t reserved;     /* clusters the caller reserved for this write; taken over, the rest is given back */
+	uint64_t claims;       /* the caller's on what is held for the blob (bs_blob_claim): settled when the write has its places; out: what is left,
+				* all if it failed */
 	bs_publish_fn publish; /* may be NULL */
 	bs_wanted_fn wanted;   /* may be NULL; with it a write is never the short way over old places */
 	void *publish_arg;     /* of both */
@@ -455,11 +485,13 @@ struct bs_piece { /* a structure as it lies on the device; blob/format.h says wh
 };
 /* The piece is valid during the call only; a non-zero return ends the walk and is returned. */
 typedef int (*bs_piece_fn)(const struct bs_piece *piece, void *arg);
-enum bs_walk_what { BS_WALK_SUPER = 1 << 0, BS_WALK_LOG = 1 << 1, BS_WALK_CKPT = 1 << 2 };
+enum bs_walk_what { BS_WALK_SUPER = 1 << 0, BS_WALK_LOG = 1 << 1, BS_WALK_CKPT = 1 << 2,
+		    BS_WALK_DESCRIBED = 1 << 3 /* with BS_WALK_CKPT: after its pages, that with its superblock, if it has one */ };
 /*
  * Calls fn for superblocks, then the log's segments, each with its frames, then the checkpoint's pages from the root down: whatever is
- * there, damaged or not; nothing is applied or checked against anything else. Both superblocks come in any case; for the rest one must be
- * good: -EUCLEAN. Also -EINVAL (device too small for a store), -ENOMEM.
+ * there, damaged or not; nothing is applied or checked against anything else. What cannot be read is a piece without data, and costs nothing
+ * else but what a page was the way to: blocks of the log come as frames then, whatever they held. Both superblocks come in any case; for the
+ * rest one must be good: -EUCLEAN. Also -EINVAL (device too small for a store), -ENOMEM.
  */
 BLOBFS_API int bs_walk(struct bdev *dev, uint32_t what, bs_piece_fn fn, void *arg, struct base_err *err);
 

@@ -21,6 +21,7 @@
 
 #include "blob/ckpt.h"
 #include "blob/mutation.h"
+#include "blob/sum.h"
 
 #define LOG_COMPONENT "blob"
 #include "base/log.h"
@@ -95,7 +96,7 @@ static void give_units(struct bs *bs, struct bs_ckpt_units *u)
 static int begin(struct bs_ckpt *c)
 {
 	struct bs *bs = c->bs;
-	uint64_t since;
+	uint64_t since, total;
 	int rc = atomic_load(&bs->frozen) ? -EROFS : bs_ckpt_make_buffers(c);
 
 	c->n_entries = c->level_start = 0;
@@ -108,7 +109,10 @@ static int begin(struct bs_ckpt *c)
 	bs_log_get_pos(bs, &c->start);
 	c->l0 = bs->lsn;
 	c->next_id = bs->next_id;
+	total = c->total = bs->meta_bytes;
 	bs_unlock_background(bs, since);
+	if (!rc && c->full)
+		bs_pace_begin(bs, total);
 	return rc;
 }
 
@@ -145,6 +149,8 @@ static void submit(struct bs_ckpt *c, enum bdev_op kind, uint64_t block)
 {
 	bool write = kind == BDEV_WRITE;
 
+	if (write)
+		atomic_fetch_add(&c->written_bytes, BS_BLOCK);
 	bdev_io_init_buf(&c->io, kind, write ? c->super : NULL, write ? block * BS_BLOCK : 0, write ? BS_BLOCK : 0, NULL, NULL);
 	bdev_submit_child(c->ch, &c->io, &c->op);
 	bdev_kick(c->ch);
@@ -173,6 +179,7 @@ static void grow(struct bs_ckpt *c)
 	c->growth->more = NULL;
 	pthread_mutex_lock(&bs->lock);
 	bs->blocks = c->growth->blocks;
+	bs_sums_fit(bs);
 	pthread_mutex_unlock(&bs->lock);
 }
 
@@ -194,12 +201,12 @@ static void release(struct bs_ckpt *c)
 		c->fresh = old;
 		give_units(bs, &c->fresh);
 		bs_log_release(bs, &c->start);
+		bs_pace_end(bs, 0);
 	}
 	bs_log_fit_limits(bs);
 	if (!c->full)
 		return;
 	atomic_fetch_add(&c->written, 1);
-	atomic_fetch_add(&c->written_bytes, c->blocks * BS_BLOCK);
 }
 
 static enum op_next ckpt_step(struct op *op)
@@ -215,6 +222,7 @@ static enum op_next ckpt_step(struct op *op)
 		return rc ? op_fail(op, rc) : op_goto(op, c->full ? C_CAPTURE : C_SUPER);
 	case C_CAPTURE:
 		op->on_error = C_UNDO;
+		bs_pace_progress(bs, c->blocks * BS_BLOCK, c->total);
 		rc = bs_ckpt_capture(c, op);
 		return op_await(op, c->captured ? C_INDEX : C_CAPTURE, rc);
 	case C_INDEX:
@@ -223,6 +231,7 @@ static enum op_next ckpt_step(struct op *op)
 		return op_await(op, c->indexed ? C_COMMIT : C_INDEX, rc);
 	case C_COMMIT:
 		op->on_error = C_UNDO;
+		bs_pace_tail(bs);
 		if (BS_MUTATE(ckpt_commit))
 			return op_goto(op, C_DESCRIBE);
 		bs_commit_start(bs, c->l1, op);
@@ -310,7 +319,7 @@ static void ckpt_done(struct op *op, void *arg)
 	struct bs_ckpt *c = arg;
 	struct bs_commit_waiters mine = TAILQ_HEAD_INITIALIZER(mine);
 	struct bs *bs = c->bs;
-	bool again, due = log_is_due(bs);
+	bool again, room, due = log_is_due(bs);
 	int rc = op->rc;
 
 	bs_ckpt_drop_buffers(c);
@@ -325,9 +334,11 @@ static void ckpt_done(struct op *op, void *arg)
 	bs_log_room_done(bs, rc);
 	/* Once it is not busy the store may be closed. */
 	pthread_mutex_lock(&c->lock);
-	again = !TAILQ_EMPTY(&c->waiting);
+	/* Also of those who wait for room since the others were let go: they have found it busy. */
+	room = bs_log_room_wanted(bs);
+	again = room || !TAILQ_EMPTY(&c->waiting);
 	if (again)
-		take_wants(c, due);
+		take_wants(c, due || room);
 	c->busy = again;
 	pthread_mutex_unlock(&c->lock);
 	if (again)
@@ -419,6 +430,11 @@ bool bs_ckpt_idle(struct bs *bs)
 	idle = !c->busy;
 	pthread_mutex_unlock(&c->lock);
 	return idle;
+}
+
+void bs_ckpt_count(struct bs *bs, uint64_t bytes)
+{
+	atomic_fetch_add(&bs->ckpt->written_bytes, bytes);
 }
 
 void bs_ckpt_get_stat(struct bs *bs, struct bs_stat *st)

@@ -28,7 +28,7 @@ struct bs_ckpt {
 	bool full, want_full; /* a checkpoint; else only what grows: the superblocks */
 	struct bs_growth *growth, *want_growth;
 	struct bs_ckpt_units present, fresh; /* of the checkpoint the superblock names; of the one being written */
-	_Atomic uint64_t written, written_bytes;
+	_Atomic uint64_t written, written_bytes; /* checkpoints; all that was written for them, superblocks too */
 	_Atomic uint64_t retry_ns;
 
 	/* the one being written */
@@ -47,6 +47,7 @@ struct bs_ckpt {
 	uint64_t unit;          /* being filled; 0: none */
 	uint32_t unit_used;     /* blocks of it */
 	uint64_t blocks, items;
+	uint64_t total;         /* bytes of the store's items when it was last looked */
 	struct bs_ckpt_entry *entries; /* of all levels, the leaves first */
 	uint32_t n_entries, cap_entries;
 	uint32_t level_start, level_end, next_child, level; /* index: children are [level_start, level_end) */

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "blob/ckpt.h"
+#include "blob/fetch.h"
 #include "blob/mend.h"
 
 #define LOG_COMPONENT "blob"
@@ -27,9 +28,12 @@ struct load {
 	uint8_t *ahead;               /* leaves lie one behind the other: read to the end of their unit */
 	uint64_t ahead_block;
 	uint32_t ahead_blocks;
+	uint8_t *next_ahead;          /* the next unit, that fetch reads meanwhile */
+	struct bs_fetch fetch;
+	const struct bs_index_disk *to_come; /* the leaves behind this one, as their parent names them */
+	uint32_t n_to_come;
 	struct bs_cursor last;        /* of the record applied last */
-	uint64_t *seen;               /* mending: leaves read */
-	size_t n_seen, seen_room;
+	uint64_t *seen;               /* mending: a bit a block; pages that were read, for a damaged index may name one again and again */
 	bool any;
 	uint64_t blocks, items;
 };
@@ -59,19 +63,14 @@ static bool place_ok(const struct bs *bs, uint64_t address, uint32_t blocks)
 	       blocks <= bs->blocks - address && address % unit + blocks <= unit;
 }
 
-static int note_seen(struct load *l, uint64_t address)
+static bool is_seen(const struct load *l, uint64_t address)
 {
-	if (l->n_seen == l->seen_room) {
-		size_t room = l->seen_room ? 2 * l->seen_room : 256;
-		uint64_t *p = base_realloc(l->seen, room * sizeof(*p));
+	return l->seen[address / 64] >> address % 64 & 1;
+}
 
-		if (!p)
-			return -ENOMEM;
-		l->seen = p;
-		l->seen_room = room;
-	}
-	l->seen[l->n_seen++] = address;
-	return 0;
+static void note_seen(struct load *l, uint64_t address)
+{
+	l->seen[address / 64] |= 1ull << address % 64;
 }
 
 static int note_unit(struct load *l, uint64_t address)
@@ -83,23 +82,61 @@ static int note_unit(struct load *l, uint64_t address)
 	return u->n && u->unit[u->n - 1] == unit ? 0 : bs_ckpt_units_add(u, unit);
 }
 
-static int read_blocks(struct load *l, const struct bs_ckpt_entry *e, uint32_t level)
+static uint32_t to_unit_end(const struct load *l, uint64_t block)
 {
 	uint32_t unit = le32_get(l->bs->sb.segment_blocks);
+
+	return unit - (uint32_t)(block % unit);
+}
+
+/* While the leaves of this unit are applied the next unit that has some is read. */
+static void fetch_next_unit(struct load *l)
+{
+	uint64_t end = l->ahead_block + l->ahead_blocks;
+
+	for (uint32_t i = 0; i < l->n_to_come; i++) {
+		uint64_t address = le64_get(l->to_come[i].address);
+
+		if (address >= l->ahead_block && address < end)
+			continue;
+		if (place_ok(l->bs, address, le32_get(l->to_come[i].blocks)))
+			bs_fetch_start(&l->fetch, l->ch, l->next_ahead, address, to_unit_end(l, address));
+		return;
+	}
+}
+
+/* The rest of a leaf's unit, from the leaf on. */
+static int read_unit(struct load *l, uint64_t address)
+{
+	bool fetched = l->fetch.under_way && l->fetch.block == address;
+	int rc = bs_fetch_wait(&l->fetch);
+
+	l->ahead_blocks = 0;
+	if (fetched) {
+		uint8_t *swap = l->ahead;
+
+		l->ahead = l->next_ahead;
+		l->next_ahead = swap;
+	} else {
+		rc = bdev_io_sync(l->ch, BDEV_READ, l->ahead, address * BS_BLOCK, (uint64_t)to_unit_end(l, address) * BS_BLOCK, 0);
+	}
+	if (rc)
+		return rc;
+	l->ahead_block = address;
+	l->ahead_blocks = to_unit_end(l, address);
+	fetch_next_unit(l);
+	return 0;
+}
+
+static int read_blocks(struct load *l, const struct bs_ckpt_entry *e, uint32_t level)
+{
 	uint64_t len = (uint64_t)e->blocks * BS_BLOCK;
-	int rc;
+	bool there = e->address >= l->ahead_block && e->address + e->blocks <= l->ahead_block + l->ahead_blocks;
 
 	if (level)
 		return bdev_io_sync(l->ch, BDEV_READ, l->page[level], e->address * BS_BLOCK, len, 0);
-	if (e->address < l->ahead_block || e->address + e->blocks > l->ahead_block + l->ahead_blocks) {
-		l->ahead_blocks = 0;
-		rc = bdev_io_sync(l->ch, BDEV_READ, l->ahead, e->address * BS_BLOCK,
-				  (uint64_t)(unit - e->address % unit) * BS_BLOCK, 0);
-		if (rc) /* perhaps only for what lies behind the page */
-			return bdev_io_sync(l->ch, BDEV_READ, l->page[0], e->address * BS_BLOCK, len, 0);
-		l->ahead_block = e->address;
-		l->ahead_blocks = unit - (uint32_t)(e->address % unit);
-	}
+	if (!there && read_unit(l, e->address)) /* perhaps only for what lies behind the page */
+		return bdev_io_sync(l->ch, BDEV_READ, l->page[0], e->address * BS_BLOCK, len, 0);
 	memcpy(l->page[0], l->ahead + (e->address - l->ahead_block) * BS_BLOCK, len);
 	return 0;
 }
@@ -112,6 +149,8 @@ static int read_page(struct load *l, const struct bs_ckpt_entry *e, uint32_t lev
 
 	if (!place_ok(l->bs, e->address, e->blocks))
 		return complain(l, "page-address", e->address, "a page of the checkpoint is said to lie where none can");
+	if (bs_mending(l->bs) && is_seen(l, e->address))
+		return complain(l, "page-again", e->address, "a page of the checkpoint is named twice");
 	l->blocks += e->blocks;
 	if (l->blocks > le64_get(l->bs->sb.ckpt_blocks) && !bs_mending(l->bs))
 		return complain(l, "checkpoint-size", e->address, "the checkpoint has more pages than the superblock says");
@@ -210,6 +249,8 @@ static int load_index(struct load *l, const struct bs_page_disk *p, uint32_t lev
 		struct bs_ckpt_entry e = { .address = le64_get(d->address), .blocks = le32_get(d->blocks),
 					   .crc = le32_get(d->crc) };
 
+		l->to_come = d + 1;
+		l->n_to_come = level == 1 ? n - i - 1 : 0;
 		e.first = (struct bs_cursor){ .blob = le64_get(d->blob), .key = le64_get(d->key), .kind = le32_get(d->kind) };
 		rc = load_page(l, &e, level - 1);
 		if (rc == -EUCLEAN && l->bs->reporter)
@@ -229,12 +270,12 @@ static int load_page(struct load *l, const struct bs_ckpt_entry *e, uint32_t lev
 			return -ENOMEM;
 	}
 	rc = read_page(l, e, level, &p);
-	if (bs_mending(l->bs)) {
+	if (bs_mending(l->bs))
 		l->bs->reporter->mend->index_lost |= rc && level;
-		rc = rc ? rc : level ? 0 : note_seen(l, e->address);
-	}
 	if (rc)
 		return rc;
+	if (bs_mending(l->bs))
+		note_seen(l, e->address);
 	return level ? load_index(l, p, level) : load_leaf(l, p);
 }
 
@@ -281,13 +322,6 @@ static void sort_units(struct bs_ckpt_units *u)
 
 /* ---- mending: leaves that no index page leads to any more ---- */
 
-static int by_number(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return x < y ? -1 : x > y;
-}
-
 /* A leaf of this checkpoint at a block, by what it says itself. */
 static bool is_our_leaf(const struct load *l, const struct bs_page_disk *p, uint64_t block, uint32_t left)
 {
@@ -305,7 +339,7 @@ static bool is_our_leaf(const struct load *l, const struct bs_page_disk *p, uint
 }
 
 /* The leaves of one unit that were not read yet. */
-static int load_stray(struct load *l, uint64_t unit, uint32_t unit_blocks, size_t known)
+static int load_stray(struct load *l, uint64_t unit, uint32_t unit_blocks)
 {
 	int rc = MIN(bs_mend_read(l->ch, l->ahead, unit, unit_blocks), 0);
 
@@ -314,13 +348,11 @@ static int load_stray(struct load *l, uint64_t unit, uint32_t unit_blocks, size_
 		const struct bs_page_disk *p = (const struct bs_page_disk *)(l->ahead + (uint64_t)i * BS_BLOCK);
 		uint64_t block = unit + i;
 
-		if (!is_our_leaf(l, p, block, unit_blocks - i) ||
-		    (known && bsearch(&block, l->seen, known, sizeof(block), by_number)))
+		if (!is_our_leaf(l, p, block, unit_blocks - i) || is_seen(l, block))
 			continue;
 		l->any = false; /* in no order with the others */
+		note_seen(l, block);
 		rc = note_unit(l, block);
-		if (!rc)
-			rc = note_seen(l, block);
 		if (!rc)
 			rc = load_leaf(l, p);
 		if (rc == -EUCLEAN)
@@ -334,18 +366,15 @@ static int load_stray(struct load *l, uint64_t unit, uint32_t unit_blocks, size_
 static int load_strays(struct load *l, bool all)
 {
 	uint32_t unit = le32_get(l->bs->sb.segment_blocks);
-	size_t known = l->n_seen;
 	uint8_t *first = dma_alloc(BS_BLOCK, BS_BLOCK);
 	int rc = first ? 0 : -ENOMEM;
 
-	if (known)
-		qsort(l->seen, known, sizeof(*l->seen), by_number);
 	for (uint64_t at = 0; !rc && at + unit <= l->bs->blocks; at += unit) {
 		const struct bs_page_disk *p = (const struct bs_page_disk *)first;
 
 		if (all || bdev_io_sync(l->ch, BDEV_READ, first, at * BS_BLOCK, BS_BLOCK, 0) ||
 		    (le32_get(p->magic) == BS_MAGIC_PAGE && !memcmp(p->uuid, l->bs->sb.uuid, sizeof(p->uuid))))
-			rc = load_stray(l, at, unit, known);
+			rc = load_stray(l, at, unit);
 	}
 	dma_free(first);
 	return rc;
@@ -390,19 +419,28 @@ int bs_ckpt_load(struct bs *bs, struct base_err *err)
 	int rc;
 
 	l.ahead = dma_alloc((size_t)le32_get(bs->sb.segment_blocks) * BS_BLOCK, BS_BLOCK);
-	if (!l.ahead)
+	l.next_ahead = dma_alloc((size_t)le32_get(bs->sb.segment_blocks) * BS_BLOCK, BS_BLOCK);
+	if (bs_mending(bs))
+		l.seen = base_calloc(div_round_up(bs->blocks, 64), sizeof(*l.seen));
+	if (!l.ahead || !l.next_ahead || (bs_mending(bs) && !l.seen)) {
+		dma_free(l.ahead);
+		dma_free(l.next_ahead);
+		free(l.seen);
 		return -ENOMEM;
+	}
 	l.ch = bdev_channel_borrow(bs->dev);
 	pthread_mutex_lock(&bs->lock);
 	rc = bs_mending(bs) ? load_mending(&l) : load_all(&l);
 	if (bs->next_id < le64_get(bs->sb.next_id) && !(bs_mending(bs) && le64_get(bs->sb.next_id) >= BS_MEND_SANE))
 		bs->next_id = le64_get(bs->sb.next_id);
 	pthread_mutex_unlock(&bs->lock);
+	bs_fetch_wait(&l.fetch);
 	bdev_channel_return(l.ch);
 	sort_units(&bs->ckpt->present);
 	for (unsigned i = 0; i <= MAX_LEVEL; i++)
 		dma_free(l.page[i]);
 	dma_free(l.ahead);
+	dma_free(l.next_ahead);
 	free(l.seen);
 	return rc;
 }

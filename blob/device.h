@@ -2,7 +2,7 @@
 /*
  * What the files of the device half share: superblocks, metadata space, the log, checkpoints, the service thread.
  *
- * Locks (innermost, see internal.h): log->lock, ckpt->lock, meta->lock (may take space->lock). None is held over I/O.
+ * Locks (innermost, see internal.h): ckpt->lock (may take log->lock), log->lock, meta->lock (may take space->lock). None is held over I/O.
  */
 #ifndef BLOB_DEVICE_H
 #define BLOB_DEVICE_H
@@ -66,8 +66,8 @@ int bs_meta_take(struct bs *bs, enum bs_meta_user user, uint64_t *block);
 void bs_meta_give(struct bs *bs, enum bs_meta_user user, uint64_t block);
 /* Recovery: a unit found in use. -EUCLEAN: somebody else has some of it (*bad). */
 int bs_meta_claim(struct bs *bs, enum bs_meta_user user, uint64_t block, uint64_t *bad);
-/* Takes what R7 asks for, gives back what is far over it. False: not all of it is there. */
-bool bs_meta_balance(struct bs *bs);
+/* Takes what R7 asks for, gives back what is far over it. False: not all of it is there, at least (must: even) of what is promised to nobody. */
+bool bs_meta_balance(struct bs *bs, bool must);
 uint64_t bs_meta_bytes_owned(struct bs *bs);
 
 /* ---- the log ---- */
@@ -108,9 +108,28 @@ struct bs_commit_waiter {
 	TAILQ_ENTRY(bs_commit_waiter) link;
 	struct op *op;
 	uint64_t lsn, gen;
+	uint64_t since_ns;      /* for room: when it began, in real time */
+	bool room, gone;        /* room: in the ring; gone: one with cond is in no list any more */
+	bool paced;             /* it found the gate closed, but not the limit reached */
+	struct bs_turn *turn;   /* of a thread, which measures how long it waits; NULL: to be measured here, if since_ns is set */
+	pthread_cond_t *cond;   /* where that thread sleeps, without an op */
 	struct op_driver *home; /* of an asynchronous one, which counts in n_async; else NULL */
 };
 TAILQ_HEAD(bs_commit_waiters, bs_commit_waiter);
+
+struct bs_pace { /* pace.c; what is not atomic is under log->lock */
+	_Atomic uint64_t gate;      /* a transaction may begin while the log is shorter */
+	_Atomic uint32_t waiting;   /* in room_waiters */
+	_Atomic uint32_t turns;     /* so many may begin although others wait */
+	_Atomic uint32_t owed;      /* turns of threads that have not taken them yet */
+	_Atomic uint32_t ring_waiting, ring_turns; /* the same for room in the ring */
+	_Atomic uint32_t txn_bytes; /* mean of late */
+	bool on, ticking;           /* ticking: the service thread comes back every millisecond */
+	uint64_t plan;              /* where the gate should be */
+	uint64_t done, total;       /* bytes of the checkpoint's pages */
+	uint64_t began_ns, last_ns, tail_began_ns, tail_ns;
+	double byte_ns;
+};
 
 struct bs_log {
 	struct bs *bs;
@@ -132,6 +151,7 @@ struct bs_log {
 	uint32_t start_offset;  /* replay would begin here in the oldest segment */
 	_Atomic uint64_t used_blocks;
 	struct bs_commit_waiters waiters, room_waiters, spare;
+	struct bs_pace pace;
 	uint32_t n_waiters;     /* in waiters */
 	uint32_t n_async;
 	bool watched;           /* the service thread was told to watch the channel */
@@ -142,6 +162,7 @@ struct bs_log {
 	uint8_t *frame, *header;
 	bool open_txn;             /* the last sealed record was not its transaction's last */
 	bool with_frame, with_flush, with_switch;
+	bool lead_waits; /* until the first I/O: the thread that starts the writer will wait for a commit */
 	uint64_t sealed_pos, sealed_lsn; /* end of what is sealed */
 	uint32_t expected;               /* so many may wait soon; 0: the next round need not look for them */
 	uint32_t gather_skip, gather_pause; /* rounds that do not look for them: still to come, in all */
@@ -178,12 +199,36 @@ void bs_log_get_pos(struct bs *bs, struct bs_log_pos *pos);
 /* The superblock names pos now: segments before it are free, who waits for room goes on with rc. */
 void bs_log_release(struct bs *bs, const struct bs_log_pos *pos);
 void bs_log_room_done(struct bs *bs, int rc);
+uint64_t bs_log_length(const struct bs *bs); /* written and not */
+/* pace.c. Of one who asks, bs->lock held; of one who is about to wait, log->lock held. */
+#define BS_TXN_NOW (1u << 30)  /* enum bs_txn_flags, of our own: only the limit holds it back */
+#define BS_TXN_TURN (1u << 29) /* the same: it takes the turn that it was given */
+void bs_pace_init(struct bs_pace *p);
+bool bs_pace_admits(struct bs *bs, uint32_t flags);
+bool bs_pace_refuses(struct bs_log *log);
+/* The same for room in the ring. */
+bool bs_ring_admits(struct bs_log *log, uint32_t flags);
+bool bs_ring_refuses(struct bs_log *log);
+/* log->lock held: a frame is durable, so many of those who wait for room in the ring may go. */
+uint32_t bs_ring_turns(struct bs_log *log);
+/* As bs_log_wait_turn, if a checkpoint paces; -EAGAIN: it does not. */
+int bs_pace_wait(struct bs *bs, struct bs_turn *turn);
+void bs_pace_join(struct bs_log *log, struct bs_commit_waiter *w);
+void bs_pace_turn_taken(struct bs_log *log);
+void bs_pace_give(struct bs_log *log, struct bs_commit_waiter *w);
+void bs_pace_appended(struct bs_log *log, uint32_t bytes);
+void bs_pace_next(struct bs *bs);
+bool bs_pace_step(struct bs *bs); /* the service thread's: true: it comes back in a millisecond */
+void bs_pace_begin(struct bs *bs, uint64_t total);
+void bs_pace_progress(struct bs *bs, uint64_t done, uint64_t total);
+void bs_pace_tail(struct bs *bs);
+void bs_pace_end(struct bs *bs, int rc); /* lets all go */
 struct bs_segment *bs_segment_new(struct bs_log *log, uint64_t block);
 void bs_log_fail_commits(struct bs *bs, int rc);
 void bs_log_fail_waiters(struct bs *bs, int rc); /* those for room, too */
 /* log_write.c; log->lock held / not held */
 bool bs_log_writer_claim(struct bs_log *log);
-void bs_log_writer_start(struct bs_log *log);
+void bs_log_writer_start(struct bs_log *log, bool waits);
 /* Ends the wait of these ops, which are in no list any more; the nodes go back to the spare ones. */
 void bs_log_let_go(struct bs_log *log, struct bs_commit_waiters *list, int rc);
 bool bs_log_satisfied(const struct bs_log *log, const struct bs_commit_waiter *w);
@@ -207,6 +252,8 @@ bool bs_ckpt_wanted(struct bs *bs);
 bool bs_ckpt_idle(struct bs *bs);
 uint64_t bs_ckpt_bytes(const struct bs *bs);
 void bs_ckpt_get_stat(struct bs *bs, struct bs_stat *st);
+/* Of bytes written to superblocks at opening. */
+void bs_ckpt_count(struct bs *bs, uint64_t bytes);
 
 /* ---- service.c ---- */
 
@@ -217,12 +264,12 @@ enum bs_service_bits {
 	BS_KICK_CKPT = 1 << 3,   /* checkpoint */
 	BS_KICK_DISCARD = 1 << 4,/* something may be discarded, or was */
 	BS_KICK_SUMS = 1 << 5,   /* page out checksums */
+	BS_KICK_PACE = 1 << 6,   /* somebody waits for his turn */
 };
 int bs_service_start(struct bs *bs);
 void bs_service_stop(struct bs *bs);
 /* Any thread; nothing without a service thread. */
 void bs_service_kick(struct bs *bs, unsigned bits);
-bool bs_has_service(const struct bs *bs);
 
 /* ---- open.c ---- */
 

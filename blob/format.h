@@ -26,6 +26,7 @@
 #define BS_INCOMPAT_CARRIED ((uint64_t)1 << 0) /* records of bytes carried in the log may be there */
 #define BS_INCOMPAT_SHARE ((uint64_t)1 << 1) /* runs may be shared, blobs sealed */
 #define BS_INCOMPAT_SUM ((uint64_t)1 << 2)   /* runs may be checksummed; BS_SUM_ID is the store's own */
+#define BS_INCOMPAT_BESIDE ((uint64_t)1 << 3) /* reserved: records of kind 5 may be there. Nothing sets it, and it is refused */
 #define BS_INCOMPAT_KNOWN (BS_INCOMPAT_CARRIED | BS_INCOMPAT_SHARE | BS_INCOMPAT_SUM)
 
 /* The superblock: block 0 and BS_SB_COPY_BLOCK; the valid copy with the higher generation counts. */
@@ -160,6 +161,15 @@ struct bs_sum_page_disk {
 } __attribute__((packed));
 static_assert(sizeof(struct bs_sum_page_disk) == 4096, "a page of sums is one block");
 static_assert(offsetof(struct bs_sum_page_disk, sum) == 64, "sum_page.sum");
+
+/* Value of BESIDE, which is reserved, and whose key is the first logical block: this, then a sum for each block (le32). */
+struct bs_beside_disk {
+	le64 block;    /* of the device: where the first one's data are */
+	le32 count;    /* 1 … 16380 */
+	le32 zero;
+} __attribute__((packed));
+static_assert(sizeof(struct bs_beside_disk) == 16, "sums of data beside a transaction");
+static_assert(offsetof(struct bs_beside_disk, count) == 8, "beside.count");
 
 /* A checkpoint page: header, then records (leaf: PUTs in order of blob, kind, key; LSN and END unused) or index entries. */
 enum bs_page_kind { BS_PAGE_LEAF = 1, BS_PAGE_INDEX = 2, BS_PAGE_SUPER = 3 /* holds the superblock that names the checkpoint */ };

@@ -215,6 +215,7 @@ struct bs_blob {
 	struct bs_runmap map;
 	LIST_HEAD(, bs_intent) intents; /* under bs->lock */
 	struct bs_ahead *ahead;         /* space reserved ahead for appends; NULL: none */
+	uint32_t held, claims;          /* clusters reserved for its cached writes, and claims on them; under space->lock */
 	uint64_t item_bytes;            /* of its items, as records */
 	uint32_t n_items;
 	_Atomic uint32_t refs;          /* users' counts; plus one while it is in the tree */
@@ -293,15 +294,16 @@ struct bs_live_hist {
 };
 struct bs_pauses {
 	_Atomic uint32_t waiters;
-	struct bs_live_hist held, waited, stopped;
+	struct bs_live_hist held, waited, stopped, woken, buffered;
 };
 /* For who acts for a caller, and for background work, which lets those go first; since: what locking returned. */
 void bs_lock_foreground(struct bs *bs);
 uint64_t bs_lock_background(struct bs *bs);
 void bs_unlock_background(struct bs *bs, uint64_t since);
-/* Around a wait for room in the log. */
-uint64_t bs_stop_begin(void);
-void bs_stop_end(struct bs *bs, uint64_t since);
+uint64_t bs_clock_ns(void); /* not the clock that tests stop */
+/* Somebody has waited so long for room in the log, and in its buffer. */
+struct bs_turn;
+void bs_stopped(struct bs *bs, const struct bs_turn *turn);
 void bs_pauses_get_stat(struct bs *bs, struct bs_stat *st);
 
 /* ---- space.c: who owns which block ---- */
@@ -338,13 +340,14 @@ int bs_space_create(struct bs *bs);  /* everything free but superblocks' cluster
 void bs_space_destroy(struct bs *bs);
 /* Recovery: marks [block, block+count) owned; -EUCLEAN when some of it is owned or out of range (*bad: which block). */
 int bs_space_claim(struct bs *bs, uint64_t block, uint64_t count, uint64_t *bad);
-/* Whole clusters: a run of up to want clusters from stream's frontier, at least 1; *block first block, *got clusters. `reserved`: how many of them
- * may come out of reservations the caller holds (they are consumed). -ENOSPC when nothing is available (what log and
- * checkpoints need is owned by them already: see meta.c). */
-int bs_space_alloc(struct bs *bs, enum bs_stream stream, uint64_t want, uint64_t reserved, uint64_t *block, uint64_t *got);
+struct bs_place_req;
+/* Whole clusters: a run of up to want + extra clusters from the frontier of req's stream, at least 1; *block first block, *got clusters. `want`
+ * of them may come out of what is held for the blob or reserved by the caller (subtracted from req). -ENOSPC when nothing is available (what log
+ * and checkpoints need is owned by them already: see meta.c). */
+int bs_space_alloc(struct bs *bs, struct bs_place_req *req, uint64_t want, uint64_t extra, uint64_t *block, uint64_t *got);
 /* A unit of metadata space: `blocks` blocks (64 … 4096, a power of two, at least a cluster), contiguous and aligned to `blocks`, taken
- * from free space whatever is reserved for others; -ENOSPC. Only meta.c calls it; under bs->lock or not. */
-int bs_space_alloc_meta(struct bs *bs, uint64_t blocks, uint64_t *block);
+ * from free space; what is reserved for others only if it must be. -ENOSPC. Only meta.c calls it; under bs->lock or not. */
+int bs_space_alloc_meta(struct bs *bs, uint64_t blocks, bool must, uint64_t *block);
 /* One free block inside a cluster that the calling blob owns part of (fill rule): true if it was free and is now taken. */
 bool bs_space_take_block(struct bs *bs, uint64_t block);
 /* Segments and checkpoint pages are counted apart from data, so that the kept reserve is known exactly: free what bs_space_alloc_meta gave with
@@ -363,11 +366,13 @@ int bs_space_grow_prepare(struct bs *bs, uint64_t blocks, struct bs_space **out)
 void bs_space_grow_commit(struct bs *bs, struct bs_space *more);
 void bs_space_grow_drop(struct bs_space *more);
 void bs_space_drop_batches(struct bs_space *s);
+/* Of these blocks, all that can be allocated are free; false: none can. By the map itself, which grows before bs->blocks. */
 bool bs_space_is_free(struct bs *bs, uint64_t block, uint64_t count);
 int bs_space_reserve(struct bs *bs, uint64_t clusters);
 void bs_space_unreserve(struct bs *bs, uint64_t clusters);
 /* A reservation that was consumed and whose space is about to be given back: it holds again. */
 void bs_space_rereserve(struct bs *bs, uint64_t clusters);
+void bs_space_hold_again(struct bs_blob *blob, uint64_t clusters, uint64_t claims); /* the same of what was held for the blob */
 uint64_t bs_space_avail(struct bs *bs); /* clusters nobody owns or has reserved */
 /* R3: what the record with this LSN unmapped: usable again once it is durable, the epoch has passed, and it is discarded, and if no
  * other run has it (flags: of the run). bs->lock held; chunks to keep extents in come from bs->spare. */
@@ -441,6 +446,7 @@ struct bs_place_req {
 	enum bs_stream stream;
 	bool ahead;        /* appends may take more than they need, for those that follow */
 	uint64_t reserved; /* clusters the caller has reserved; what is used of them is subtracted */
+	uint64_t claims;   /* and may take of what is held for the blob; the same */
 	/* Takes over a run. Non-zero: it does not, and bs_place ends with that. */
 	int (*fn)(void *arg, uint64_t logical, uint64_t phys, uint64_t count);
 	void *arg;
@@ -485,8 +491,10 @@ void bs_epoch_wait_start(struct bs *bs, struct bs_epoch_waiter *w, uint64_t epoc
  * allocator nothing: its avail is simply free less reservations. */
 struct bs_meta;
 /* True if a change that adds `add` bytes of items (all of the transaction's so far) still leaves that; may take more units by
- * bs_space_alloc_meta. bs->lock held. A transaction without BS_TXN_FREES is refused (-ENOSPC) where this is false. */
+ * bs_space_alloc_meta, but not of what is promised to cached writes. bs->lock held. A transaction without BS_TXN_FREES is refused (-ENOSPC) where this is false. */
 bool bs_meta_fits(struct bs *bs, uint64_t add);
+/* The same for a hole that makes two runs of one, which may free nothing: it may use half of what is there for changes during a capture. */
+bool bs_meta_fits_hole(struct bs *bs, uint64_t add);
 /* An unwritten block may become a run of its own when it is written, with a checksum of its own, and that must not fail: it counts as both. */
 uint64_t bs_unwritten_bytes(const struct bs *bs);
 
@@ -525,6 +533,14 @@ struct bs_log;
  */
 int bs_log_room(struct bs *bs, uint32_t flags, uint64_t bytes);
 int bs_log_wait_room(struct bs *bs); /* not inside a poll */
+/* Of one thread that tries again until it may begin: since_ns is when it began to wait, mine that room was given to it, which it
+ * takes with BS_TXN_TURN; who comes new does not get that. */
+struct bs_turn {
+	uint64_t since_ns, log_ns, woken_ns, buffer_ns; /* how long it has waited for what */
+	uint64_t let_ns;                                /* when the log let it go */
+	bool mine, again, buffer;                       /* buffer: it waits for room in that */
+};
+int bs_log_wait_turn(struct bs *bs, struct bs_turn *turn);
 /* The same without blocking, as a child of op (op_child_begin is done here): done when there may be room again, or with an error (frozen,
  * or the checkpoint that should make room failed). May move op to the log's driver. */
 void bs_log_wait_room_start(struct bs *bs, struct op *op);

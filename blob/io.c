@@ -140,6 +140,7 @@ static void req_init(struct io_req *r, struct bs_io *io)
 	r->sums = NULL;
 	r->check = NULL;
 	r->tried = 0;
+	r->waited = false;
 	io_again(r);
 	r->slice_cap = IO_SLICES;
 	r->intent.n = 0;

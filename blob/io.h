@@ -28,6 +28,8 @@ struct io_req { /* bs_io's private part */
 	bool listed;    /* the intent is in the blob's list */
 	int refused;    /* why, by io.c */
 	unsigned tried; /* after ENOSPC */
+	uint64_t claims, held; /* the caller's claims, which are settled, and clusters taken of what was held for the blob */
+	bool waited;    /* for sums to go to their pages */
 	bool wrote;
 	uint64_t carried; /* READ: bs_carried_state at its beginning */
 	bool no_memory;        /* for the check of sums */

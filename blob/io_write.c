@@ -148,7 +148,7 @@ static bool meta_fits(struct io_req *r)
 {
 	uint64_t sums = r->sums ? r->intent.n * (sizeof(struct bs_rec_disk) + 4ull) + r->intent.count * sizeof(le32) : 0;
 
-	return r->io->reserved || bs_meta_fits(r->bs, 2 * bs_runs_bytes(r->intent.n) + sums);
+	return r->io->reserved || r->io->claims || bs_meta_fits(r->bs, 2 * bs_runs_bytes(r->intent.n) + sums);
 }
 
 static int plan(struct io_req *r)
@@ -159,6 +159,7 @@ static int plan(struct io_req *r)
 				    .stream = io->stream,
 				    .ahead = true,
 				    .reserved = io->reserved,
+				    .claims = io->claims,
 				    .fn = add_new,
 				    .arg = r };
 	int rc;
@@ -181,8 +182,13 @@ static int plan(struct io_req *r)
 		rc = -ENOSPC;
 	if (rc) {
 		bs_space_rereserve(r->bs, io->reserved - req.reserved);
+		bs_space_hold_again(io->blob, io->claims - req.claims, 0);
 		free_new(r);
 	} else {
+		r->claims = io->claims;
+		r->held = io->claims - req.claims;
+		bs_blob_unclaim(io->blob, io->claims, true);
+		io->claims = 0;
 		io->reserved = req.reserved;
 	}
 	if (rc || !must_publish(r))
@@ -342,6 +348,10 @@ static enum op_next step_plan(struct op *op, struct io_req *r)
 {
 	int rc;
 
+	if (r->bs->sums && r->io->blob != r->bs->sums->blob && !r->inside && bs_sums_wait_start(r->bs, op)) {
+		r->waited = true;
+		return op_await(op, PLAN, 0);
+	}
 	if (!r->inside)
 		io_enter(r);
 	rc = bs_sum_take(r);
@@ -370,7 +380,7 @@ static enum op_next step_round(struct op *op, struct io_req *r)
 	r->wrote = true;
 	io_round(r, BDEV_WRITE, write_span);
 	/* We may be in another thread's poll, after a wait for something else. */
-	if (r->tried)
+	if (r->tried || r->waited)
 		bdev_kick(r->io->ch);
 	return op_await(op, r->pos < r->io->length ? ROUND : PUBLISH, 0);
 }
@@ -401,6 +411,8 @@ static void cancel(struct io_req *r)
 		io_written(r);
 	bs_lock_foreground(r->bs);
 	unlist(r);
+	bs_space_hold_again(r->io->blob, r->held, r->claims);
+	r->io->claims = r->claims;
 	free_new(r);
 	pthread_mutex_unlock(&r->bs->lock);
 }

@@ -38,6 +38,7 @@ int bs_log_create(struct bs *bs)
 	memcpy(log->uuid, bs->sb.uuid, sizeof(log->uuid));
 	log->volatile_cache = bdev_info(bs->dev)->volatile_cache;
 	log->fua = bdev_info(bs->dev)->fua;
+	bs_pace_init(&log->pace);
 	bs->log = log;
 	bs_log_set_limits(bs);
 	return 0;
@@ -64,7 +65,10 @@ int bs_log_start(struct bs *bs)
 	log->header = dma_alloc(BS_BLOCK, BS_BLOCK);
 	if (!log->frame || !log->header)
 		return -ENOMEM;
-	return bdev_channel_create(bs->dev, &log->ch);
+	rc = bdev_channel_create(bs->dev, &log->ch);
+	if (!rc)
+		bdev_channel_wait_inline(log->ch);
+	return rc;
 }
 
 void bs_log_stop(struct bs *bs)
@@ -133,10 +137,12 @@ struct bs_segment *bs_segment_new(struct bs_log *log, uint64_t block)
 
 #define TRIGGER (56 * MiB)
 #define PART 48u
+#define SMALL (128 * MiB)
+#define SMALL_PART 64u
 
 /*
- * A checkpoint is due when the log has outgrown 56 MiB or half the last checkpoint, on small stores a 48th of the store: so recovery
- * never reads more than two checkpoints' worth. With the log at its limit and the room for a checkpoint of as much, a store with little
+ * A checkpoint is due when the log has outgrown 56 MiB or half the last checkpoint, on small stores a 48th of the store, on the smallest,
+ * where a unit more counts, a 64th: so recovery never reads more than two checkpoints' worth. With the log at its limit and the room for a checkpoint of as much, a store with little
  * metadata owns 192 MiB for all that, a small one a tenth of itself.
  */
 static void set_trigger(struct bs_log *log, uint64_t trigger)
@@ -146,6 +152,7 @@ static void set_trigger(struct bs_log *log, uint64_t trigger)
 	trigger = MAX(trigger, MAX(MiB, 2 * segment));
 	atomic_store(&log->trigger, trigger);
 	atomic_store(&log->limit, 2 * trigger + segment);
+	atomic_store(&log->pace.gate, 2 * trigger + segment);
 	atomic_store(&log->slack, segment);
 	if (log->ring.size)
 		atomic_store(&log->txn_max, MIN(MIN(log->ring.size, trigger) / 4, 2 * MiB));
@@ -155,7 +162,7 @@ void bs_log_set_limits(struct bs *bs)
 {
 	struct bs_log *log = bs->log;
 	uint64_t store = bs->blocks * BS_BLOCK;
-	uint64_t trigger = MIN(store / PART, MAX(TRIGGER, bs_ckpt_bytes(bs) / 2));
+	uint64_t trigger = MIN(store / (store < SMALL ? SMALL_PART : PART), MAX(TRIGGER, bs_ckpt_bytes(bs) / 2));
 
 	if (bs->opts.checkpoint_bytes)
 		trigger = MIN(bs->opts.checkpoint_bytes, store / 16);
@@ -173,12 +180,15 @@ void bs_log_fit_limits(struct bs *bs)
 	for (;;) {
 		uint64_t before = atomic_load(&log->trigger);
 
-		fits = bs_meta_balance(bs);
+		fits = bs_meta_balance(bs, false);
 		if (!fits)
 			set_trigger(log, before / 2);
 		if (fits || atomic_load(&log->trigger) == before)
 			break;
 	}
+	/* A checkpoint that finds no room is worse than a write that does not. */
+	if (!fits)
+		fits = bs_meta_balance(bs, true);
 	bs_unlock_background(bs, since);
 	if (!fits)
 		log_warn("%s: too full for its next checkpoint to be sure of space: metadata cannot grow",
@@ -208,33 +218,17 @@ bool bs_log_wants_checkpoint(const struct bs *bs)
 
 /* ---- appending ---- */
 
-static bool ring_has_room(const struct bs_log *log)
-{
-	uint64_t used = bs_ring_head(&log->ring) - bs_ring_tail(&log->ring);
-
-	return log->ring.size - used >= atomic_load(&log->txn_max);
-}
-
-static bool device_has_room(const struct bs *bs, uint32_t flags)
-{
-	const struct bs_log *log = bs->log;
-	uint64_t buffered = bs_ring_head(&log->ring) - bs_ring_tail(&log->ring);
-	uint64_t limit = atomic_load(&log->limit);
-
-	if (flags & BS_TXN_FREES)
-		limit += atomic_load(&log->slack);
-	return bs_log_used_bytes(bs) + buffered < limit;
-}
-
 int bs_log_room(struct bs *bs, uint32_t flags, uint64_t bytes)
 {
 	struct bs_log *log = bs->log;
 
 	if (bytes)
 		return bytes <= atomic_load(&log->txn_max) ? 0 : -E2BIG;
+	if (flags & BS_TXN_TURN)
+		bs_pace_turn_taken(log);
 	if (!log->ch || atomic_load(&bs->frozen))
 		return -EROFS;
-	return ring_has_room(log) && device_has_room(bs, flags) ? 0 : -EAGAIN;
+	return bs_ring_admits(log, flags) && bs_pace_admits(bs, flags) ? 0 : -EAGAIN;
 }
 
 /* Marks the ends of transactions: only the last record has BS_REC_END. Flags lie within 8 aligned bytes. */
@@ -262,6 +256,7 @@ uint64_t bs_log_append(struct bs *bs, const void *recs, uint32_t bytes, uint32_t
 	put_records(log, head, recs, bytes, count);
 	bs->lsn += count;
 	bs_ring_publish(&log->ring, head + bytes);
+	bs_pace_appended(log, bytes);
 	atomic_store(&log->lsn, bs->lsn);
 	bs_service_kick(bs, used + bytes > log->ring.size / 2 ? BS_KICK_COMMIT : BS_KICK_TIMER);
 	return bs->lsn;
@@ -304,12 +299,13 @@ bool bs_log_satisfied(const struct bs_log *log, const struct bs_commit_waiter *w
 	return atomic_load(&log->durable_lsn) >= w->lsn && (!log->volatile_cache || log->flushed_gen >= w->gen);
 }
 
-static void commit_start(struct bs *bs, uint64_t lsn, struct op *op)
+/* room: it waits for room in the ring, which the next frame makes; turn: for a thread. */
+static void commit_start(struct bs *bs, uint64_t lsn, struct op *op, bool room, struct bs_turn *turn)
 {
 	struct bs_log *log = bs->log;
 	struct bs_commit_waiter *w = NULL;
 	uint64_t last = atomic_load(&log->lsn);
-	bool async = op->done != NULL, lead = false, watch = false;
+	bool async = op->done != NULL, waits = op_waits_here(op), lead = false, watch = false;
 	struct op_driver *home = atomic_load(&op->driver);
 	int rc = 0;
 
@@ -317,16 +313,29 @@ static void commit_start(struct bs *bs, uint64_t lsn, struct op *op)
 	pthread_mutex_lock(&log->lock);
 	if (atomic_load(&bs->frozen)) {
 		rc = -EROFS;
+	} else if (room && !bs_ring_refuses(log)) {
+		rc = 0;
 	} else if (!(w = new_waiter(log, op))) {
 		rc = -ENOMEM;
 	} else {
+		lsn = room ? atomic_load(&log->durable_lsn) + 1 : lsn;
 		w->lsn = lsn && lsn < last ? lsn : last;
-		w->gen = atomic_load(&bs->data_gen);
+		w->gen = room ? 0 : atomic_load(&bs->data_gen);
+		w->since_ns = room ? bs_clock_ns() : 0;
+		w->room = room;
+		w->turn = turn;
 		if (bs_log_satisfied(log, w)) {
 			TAILQ_INSERT_HEAD(&log->spare, w, link);
 			w = NULL;
 		} else {
-			TAILQ_INSERT_TAIL(&log->waiters, w, link);
+			if (turn)
+				turn->buffer = true;
+			if (turn && turn->again)
+				TAILQ_INSERT_HEAD(&log->waiters, w, link);
+			else
+				TAILQ_INSERT_TAIL(&log->waiters, w, link);
+			if (room)
+				atomic_fetch_add(&log->pace.ring_waiting, 1);
 			if (++log->n_waiters == log->expected)
 				pthread_cond_signal(&log->came);
 			w->home = async ? home : NULL;
@@ -347,7 +356,7 @@ static void commit_start(struct bs *bs, uint64_t lsn, struct op *op)
 	if (watch)
 		bs_service_kick(bs, BS_KICK_LOG);
 	if (lead)
-		bs_log_writer_start(log);
+		bs_log_writer_start(log, waits);
 }
 
 void bs_commit_start(struct bs *bs, uint64_t lsn, struct op *op)
@@ -357,14 +366,17 @@ void bs_commit_start(struct bs *bs, uint64_t lsn, struct op *op)
 		op_child_done(op, -EROFS);
 		return;
 	}
-	commit_start(bs, lsn, op);
+	commit_start(bs, lsn, op, false, NULL);
 }
+
+static void wait_room_start(struct bs *bs, struct op *op, struct bs_turn *turn);
 
 struct wait_op {
 	struct op op;
 	struct bs *bs;
 	uint64_t lsn;
 	bool room;
+	struct bs_turn *turn;
 };
 
 static enum op_next wait_op_step(struct op *op)
@@ -374,7 +386,7 @@ static enum op_next wait_op_step(struct op *op)
 	switch (op->step) {
 	case 0:
 		if (w->room)
-			bs_log_wait_room_start(w->bs, op);
+			wait_room_start(w->bs, op, w->turn);
 		else
 			bs_commit_start(w->bs, w->lsn, op);
 		return op_await(op, 1, 0);
@@ -384,9 +396,9 @@ static enum op_next wait_op_step(struct op *op)
 	return op_bug(op);
 }
 
-static int wait_op_run(struct bs *bs, uint64_t lsn, bool room)
+static int wait_op_run(struct bs *bs, uint64_t lsn, bool room, struct bs_turn *turn)
 {
-	struct wait_op w = { .bs = bs, .lsn = lsn, .room = room };
+	struct wait_op w = { .bs = bs, .lsn = lsn, .room = room, .turn = turn };
 
 	if (!bs->log->ch)
 		return -EROFS;
@@ -397,18 +409,65 @@ static int wait_op_run(struct bs *bs, uint64_t lsn, bool room)
 
 int bs_commit(struct bs *bs, uint64_t lsn)
 {
-	return wait_op_run(bs, lsn, false);
+	return wait_op_run(bs, lsn, false, NULL);
 }
 
 int bs_log_wait_room(struct bs *bs)
 {
-	return wait_op_run(bs, 0, true);
+	return wait_op_run(bs, 0, true, NULL);
 }
 
-void bs_log_wait_room_start(struct bs *bs, struct op *op)
+int bs_log_wait_turn(struct bs *bs, struct bs_turn *turn)
+{
+	uint64_t since = bs_clock_ns(), now;
+	int rc;
+
+	turn->mine = turn->buffer = false;
+	turn->let_ns = 0;
+	rc = bs_pace_wait(bs, turn);
+	if (rc == -EAGAIN)
+		rc = wait_op_run(bs, 0, true, turn);
+	turn->again = true;
+	now = bs_clock_ns();
+	if (turn->buffer) {
+		turn->buffer_ns += now - since;
+		return rc;
+	}
+	if (turn->let_ns)
+		turn->woken_ns += now - turn->let_ns;
+	turn->log_ns += (turn->let_ns ? turn->let_ns : now) - since;
+	return rc;
+}
+
+static bool ring_is_full(struct bs_log *log)
+{
+	bool full;
+
+	pthread_mutex_lock(&log->lock);
+	full = bs_ring_refuses(log);
+	pthread_mutex_unlock(&log->lock);
+	return full;
+}
+
+/* log->lock held. Returns whether the service thread has to be told. */
+static bool join_room_waiters(struct bs_log *log, struct bs_commit_waiter *w, struct bs_turn *turn)
+{
+	struct bs_pace *p = &log->pace;
+	bool told = p->on && p->ticking;
+
+	w->since_ns = turn ? turn->since_ns : bs_clock_ns();
+	w->turn = turn;
+	bs_pace_join(log, w);
+	p->ticking |= p->on;
+	return !told;
+}
+
+/* turn: of a thread. */
+static void wait_room_start(struct bs *bs, struct op *op, struct bs_turn *turn)
 {
 	struct bs_log *log = bs->log;
 	struct bs_commit_waiter *w = NULL;
+	bool tell = false;
 	int rc = 0;
 
 	op_child_begin(op);
@@ -416,8 +475,8 @@ void bs_log_wait_room_start(struct bs *bs, struct op *op)
 		op_child_done(op, -EROFS);
 		return;
 	}
-	if (!ring_has_room(log)) {
-		commit_start(bs, 0, op);
+	if (ring_is_full(log)) {
+		commit_start(bs, 0, op, true, turn);
 		return;
 	}
 	if (!bs_has_service(bs))
@@ -425,19 +484,31 @@ void bs_log_wait_room_start(struct bs *bs, struct op *op)
 	pthread_mutex_lock(&log->lock);
 	if (atomic_load(&bs->frozen))
 		rc = -EROFS;
-	else if (!device_has_room(bs, 0) && !(w = new_waiter(log, op)))
+	else if (bs_pace_refuses(log) && !(w = new_waiter(log, op)))
 		rc = -ENOMEM;
 	if (w)
-		TAILQ_INSERT_TAIL(&log->room_waiters, w, link);
+		tell = join_room_waiters(log, w, turn);
 	pthread_mutex_unlock(&log->lock);
 	if (!w) {
 		op_child_done(op, rc);
 		return;
 	}
-	if (bs_has_service(bs))
-		bs_service_kick(bs, BS_KICK_CKPT);
-	else
+	if (!bs_has_service(bs))
 		bs_ckpt_start(bs);
+	else if (tell)
+		bs_service_kick(bs, BS_KICK_CKPT | BS_KICK_PACE);
+}
+
+void bs_log_wait_room_start(struct bs *bs, struct op *op)
+{
+	wait_room_start(bs, op, NULL);
+}
+
+static void count_wait(struct bs *bs, const struct bs_commit_waiter *w)
+{
+	uint64_t ns = bs_clock_ns() - w->since_ns;
+
+	bs_stopped(bs, &(struct bs_turn){ .log_ns = w->room ? 0 : ns, .buffer_ns = w->room ? ns : 0 });
 }
 
 /* An asynchronous op goes home first, whoever ends up with it: when it is the last that was waited for, the log's channel is polled
@@ -447,6 +518,8 @@ void bs_log_let_go(struct bs_log *log, struct bs_commit_waiters *list, int rc)
 	struct bs_commit_waiter *w;
 
 	TAILQ_FOREACH(w, list, link) {
+		if (w->since_ns && !w->turn)
+			count_wait(log->bs, w);
 		if (w->home)
 			op_move(w->op, w->home);
 		op_child_done(w->op, rc);
@@ -458,14 +531,15 @@ void bs_log_let_go(struct bs_log *log, struct bs_commit_waiters *list, int rc)
 	pthread_mutex_unlock(&log->lock);
 }
 
-static void end_waiters(struct bs_log *log, struct bs_commit_waiters *list, int rc)
+void bs_log_fail_commits(struct bs *bs, int rc)
 {
 	struct bs_commit_waiters mine = TAILQ_HEAD_INITIALIZER(mine);
+	struct bs_log *log = bs->log;
 
 	pthread_mutex_lock(&log->lock);
-	TAILQ_CONCAT(&mine, list, link);
-	if (list == &log->waiters)
-		log->n_waiters = 0;
+	TAILQ_CONCAT(&mine, &log->waiters, link);
+	log->n_waiters = 0;
+	atomic_store(&log->pace.ring_waiting, 0);
 	pthread_mutex_unlock(&log->lock);
 	bs_log_let_go(log, &mine, rc);
 }
@@ -482,18 +556,13 @@ bool bs_log_room_wanted(struct bs *bs)
 
 void bs_log_room_done(struct bs *bs, int rc)
 {
-	end_waiters(bs->log, &bs->log->room_waiters, rc);
-}
-
-void bs_log_fail_commits(struct bs *bs, int rc)
-{
-	end_waiters(bs->log, &bs->log->waiters, rc);
+	bs_pace_end(bs, rc);
 }
 
 void bs_log_fail_waiters(struct bs *bs, int rc)
 {
 	bs_log_fail_commits(bs, rc);
-	end_waiters(bs->log, &bs->log->room_waiters, rc);
+	bs_pace_end(bs, rc);
 }
 
 void bs_freeze(struct bs *bs, int rc, const char *why)
@@ -568,6 +637,7 @@ void bs_device_get_stat(struct bs *bs, struct bs_stat *st)
 	st->replayed_bytes = log->replayed_bytes;
 	bdev_get_stats(bs->dev, &dev);
 	st->device_write_bytes = dev.write_bytes;
+	st->zero_write_bytes = dev.zero_bytes;
 	st->reserve_bytes = bs_meta_bytes_owned(bs);
 	bs_ckpt_get_stat(bs, st);
 }

@@ -9,9 +9,11 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "blob/fetch.h"
 #include "blob/mend.h"
 #include "blob/mutation.h"
 
@@ -31,6 +33,7 @@ struct replay {
 	uint8_t *txn;                /* records of the open transaction */
 	uint64_t txn_bytes, txn_cap, txn_lsn;
 	uint64_t applied;            /* LSN of the last record applied, or of the one before the first read */
+	struct bs_fetch fetch;       /* of the successor, into other */
 	bool header_bad;             /* mending: this segment's header says nothing */
 };
 
@@ -44,6 +47,11 @@ static int complain(struct replay *r, const char *code, uint64_t block, const ch
 /* Mending goes on with what can be read (bs_mend_read). */
 static int read_segment(struct replay *r, uint64_t block, void *buf)
 {
+	bool fetched = r->fetch.under_way && r->fetch.block == block && buf == r->other;
+	int rc = bs_fetch_wait(&r->fetch);
+
+	if (fetched)
+		return rc;
 	if (bs_mending(r->bs))
 		return bs_mend_read(r->ch, buf, block, r->bs->log->segment_blocks);
 	return bdev_io_sync(r->ch, BDEV_READ, buf, block * BS_BLOCK, (uint64_t)r->bs->log->segment_blocks * BS_BLOCK, 0);
@@ -54,6 +62,15 @@ static bool segment_fits(const struct bs *bs, uint64_t block)
 	uint32_t n = bs->log->segment_blocks;
 
 	return block && block % n == 0 && block < bs->blocks && bs->blocks - block >= n;
+}
+
+/* While this segment's frames are applied its successor is read. */
+static void fetch_successor(struct replay *r)
+{
+	uint64_t next = le64_get(((const struct bs_segment_disk *)r->buf)->next_address);
+
+	if (!bs_mending(r->bs) && segment_fits(r->bs, next))
+		bs_fetch_start(&r->fetch, r->ch, r->other, next, r->bs->log->segment_blocks);
 }
 
 static bool header_valid(const struct replay *r, const uint8_t *buf, uint64_t block, uint64_t nonce)
@@ -163,6 +180,18 @@ static void look_ahead(struct replay *r, const uint8_t *p, uint32_t left)
 	bs_index_prefetch(r->bs, id, n);
 }
 
+/* A newer program's record is not damage. */
+static int complain_record(struct replay *r, const void *p, uint32_t left, uint64_t block)
+{
+	const struct bs_rec_disk *d = p;
+	char text[120];
+
+	if (bs_rec_skip(p, left) < 0 || d->kind < BS_KIND_BESIDE || d->kind >= BS_KIND_USER)
+		return complain(r, "log-record", block, "a record of this frame is malformed");
+	snprintf(text, sizeof(text), "a record of this frame is of kind %u, which belongs to a feature that this program does not know", d->kind);
+	return complain(r, "log-record", block, text);
+}
+
 static int apply_records(struct replay *r, const struct bs_frame_disk *f, uint64_t block)
 {
 	const uint8_t *p = (const uint8_t *)(f + 1);
@@ -176,7 +205,7 @@ static int apply_records(struct replay *r, const struct bs_frame_disk *f, uint64
 		if (n % BS_INDEX_AHEAD == 0)
 			look_ahead(r, p, left);
 		if (size < 0)
-			return complain(r, "log-record", block, "a record of this frame is malformed");
+			return complain_record(r, p, left, block);
 		if (r->txn_bytes + (uint64_t)size > TXN_BYTES_MAX)
 			return complain(r, "log-transaction", block, "a transaction has no end");
 		rc = keep_record(r, p, (uint32_t)size);
@@ -283,7 +312,7 @@ static int next_segment(struct replay *r)
 	bool bad;
 	int rc;
 
-	if (r->header_bad && !bs_mend_find_segment(r->bs, r->ch, r->pos.seq, &next, &nonce))
+	if (r->header_bad && !bs_mend_find_segment(r->ch, &r->bs->sb, r->pos.seq, &next, &nonce))
 		return complain(r, "log-successor", r->pos.segment, "how the log goes on behind this segment is lost");
 	if (!segment_fits(r->bs, next))
 		return complain(r, "log-successor", r->pos.segment, "the segment's successor lies outside the store");
@@ -315,6 +344,7 @@ static int next_segment(struct replay *r)
 	r->pos.nonce = nonce;
 	r->pos.offset = 1;
 	r->header_bad = bad;
+	fetch_successor(r);
 	return 1;
 }
 
@@ -401,6 +431,7 @@ static int first_segment(struct replay *r)
 			return rc;
 		r->header_bad = true; /* the superblock says what its frames look like */
 	}
+	fetch_successor(r);
 	return add_segment(r, r->pos.segment);
 }
 
@@ -491,6 +522,7 @@ int bs_log_replay(struct bs *bs, struct base_err *err)
 			rc = apply_txn(&r);
 		if (!rc)
 			rc = bs_mending(bs) ? settle_mending(&r) : settle(&r);
+		bs_fetch_wait(&r.fetch);
 		bdev_channel_return(r.ch);
 	}
 	free(r.txn);

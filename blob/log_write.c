@@ -41,6 +41,7 @@ static void let_them_come(struct bs_log *log)
 
 	if (!log->expected)
 		return;
+	op_wake_now();
 	clock_gettime(CLOCK_MONOTONIC, &end); /* a clock that no test can stop */
 	end.tv_nsec += (long)MIN(log->write_ns, (uint64_t)GATHER_MAX_NS);
 	end.tv_sec += end.tv_nsec / 1000000000;
@@ -54,7 +55,7 @@ static void let_them_come(struct bs_log *log)
 	pthread_mutex_unlock(&log->lock);
 }
 
-/* log->lock held: how many may wait soon, after n were let go. One of them may be the thread that is at this. */
+/* log->lock held: how many may wait soon, after n were let go. */
 static uint32_t expect(struct bs_log *log, uint32_t n)
 {
 	if (!log->with_frame || n < GATHER_FROM || log->write_ns < GATHER_MIN_NS)
@@ -63,7 +64,18 @@ static uint32_t expect(struct bs_log *log, uint32_t n)
 		log->gather_skip--;
 		return 0;
 	}
-	return log->n_waiters + n - 1;
+	return log->n_waiters + n;
+}
+
+/* Somebody waits, or is about to. */
+static bool is_wanted(struct bs_log *log)
+{
+	bool wanted;
+
+	pthread_mutex_lock(&log->lock);
+	wanted = log->n_waiters || log->expected;
+	pthread_mutex_unlock(&log->lock);
+	return wanted;
 }
 
 /* What this round has to do; false: nobody waits for anything. */
@@ -206,13 +218,18 @@ static void submit(struct bs_log *log, enum bdev_op kind, void *buf, uint64_t bl
 		log->io.opts.stream = BS_STREAM_META;
 	}
 	bdev_submit_child(log->ch, &log->io, &log->wop);
-	bdev_kick(log->ch);
+	/* Else a poll of the channel is about to end, or who began this is about to wait. */
+	if (!log->lead_waits && op_polling() != bdev_channel_driver(log->ch))
+		bdev_kick(log->ch);
+	log->lead_waits = false;
 }
 
 static enum op_next round_begin(struct bs_log *log, struct op *op)
 {
 	int rc;
 
+	if (op_waited_is_done() && is_wanted(log))
+		return op_pass(op, W_SEAL);
 	let_them_come(log);
 	if (atomic_load(&log->bs->frozen) || !plan(log))
 		return op_finish(op);
@@ -253,7 +270,7 @@ static void durable(struct bs_log *log)
 {
 	struct bs_commit_waiters mine = TAILQ_HEAD_INITIALIZER(mine);
 	struct bs_commit_waiter *w, *next;
-	uint32_t n = 0;
+	uint32_t n = 0, turns;
 
 	pthread_mutex_lock(&log->lock);
 	if (log->with_frame) {
@@ -262,14 +279,24 @@ static void durable(struct bs_log *log)
 		if (!log->fua)
 			log->flushed_gen = log->flush_gen;
 	}
+	turns = atomic_load(&log->pace.ring_waiting) ? bs_ring_turns(log) : 0;
 	for (w = TAILQ_FIRST(&log->waiters); w; w = next) {
 		next = TAILQ_NEXT(w, link);
 		if (!bs_log_satisfied(log, w))
 			continue;
+		if (w->room) {
+			if (!turns) {
+				w->lsn = atomic_load(&log->durable_lsn) + 1;
+				continue;
+			}
+			turns--;
+			bs_pace_give(log, w);
+			atomic_fetch_sub(&log->pace.ring_waiting, 1);
+		}
 		TAILQ_REMOVE(&log->waiters, w, link);
 		TAILQ_INSERT_TAIL(&mine, w, link);
 		log->n_waiters--;
-		n++;
+		n += !w->room;
 		atomic_fetch_add(&log->commits, 1);
 	}
 	log->write_ns = base_now_ns() - log->write_began;
@@ -295,6 +322,7 @@ static enum op_next writer_step(struct op *op)
 		op->on_error = W_FAIL;
 		if (!log->with_switch)
 			return op_goto(op, W_FRAME);
+		atomic_fetch_add(&log->write_bytes, BS_BLOCK);
 		submit(log, BDEV_WRITE, log->header, log->pos.segment, BS_BLOCK);
 		return op_await(op, W_FRAME, 0);
 	case W_FRAME:
@@ -303,7 +331,7 @@ static enum op_next writer_step(struct op *op)
 		return op_await(op, W_DURABLE, 0);
 	case W_DURABLE:
 		durable(log);
-		return log->expected ? op_later(op, W_SEAL) : op_goto(op, W_SEAL);
+		return op_later(op, W_SEAL);
 	case W_FAIL:
 		bs_freeze(log->bs, op->rc, "the log could not be written");
 		return op_finish(op);
@@ -323,7 +351,7 @@ static void writer_done(struct op *op, void *arg)
 	again = !TAILQ_EMPTY(&log->waiters) && bs_log_writer_claim(log);
 	pthread_mutex_unlock(&log->lock);
 	if (again)
-		bs_log_writer_start(log);
+		bs_log_writer_start(log, false);
 }
 
 bool bs_log_writer_claim(struct bs_log *log)
@@ -334,8 +362,9 @@ bool bs_log_writer_claim(struct bs_log *log)
 	return true;
 }
 
-void bs_log_writer_start(struct bs_log *log)
+void bs_log_writer_start(struct bs_log *log, bool waits)
 {
+	log->lead_waits = waits;
 	op_init(&log->wop, "log-writer", writer_step, bdev_channel_driver(log->ch), writer_done, log);
 	op_start(&log->wop);
 }

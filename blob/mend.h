@@ -39,12 +39,14 @@ int bs_mend_super(struct bs *bs, struct bs_sb_disk *sb, struct base_err *err);
 int bs_mend_find_super(struct bs *bs, struct bs_sb_disk *sb, struct base_err *err);
 /* Reports every blob whose header was made up, and makes the root. */
 int bs_mend_blobs(struct bs *bs);
+/* Unmaps a range, or flags it as shared, in memory only (mend_space.c). -ENOMEM. */
+int bs_mend_change(struct bs *bs, enum bs_rec_op op, unsigned kind, uint64_t id, uint64_t logical, uint64_t count);
 /* Every block gets one owner (mend_space.c). */
 int bs_mend_space(struct bs *bs);
 /* The log goes on in a new segment (mend_log.c). */
 int bs_mend_log_restart(struct bs *bs, struct base_err *err);
 /* The header of the segment that begins with frame seq, wherever it lies; false: there is none, or none can be read. */
-bool bs_mend_find_segment(struct bs *bs, struct bdev_channel *ch, uint64_t seq, uint64_t *block, uint64_t *nonce);
+bool bs_mend_find_segment(struct bdev_channel *ch, const struct bs_sb_disk *sb, uint64_t seq, uint64_t *block, uint64_t *nonce);
 /* Reads what can be read: other blocks are zeroes. How many of those there are, or -ENOMEM. */
 int bs_mend_read(struct bdev_channel *ch, void *buf, uint64_t block, uint32_t blocks);
 /* Is this a header of a segment of the store, by what it says itself? */

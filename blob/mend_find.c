@@ -5,7 +5,8 @@
  * The whole device is read once. What is looked for are segment headers, which tell what the store is, and pages that hold the superblock
  * of their checkpoint. Several stores may have lain here, one after the other: the one made last counts. Of its checkpoints the newest
  * counts, unless pages of it are missing, for power may have failed while it was being written: then an older one from whose
- * log position the segments still lead on to where the newest's begins. A store that never had a checkpoint is its log.
+ * log position the segments still lead on to where the newest's begins. A store that never had a checkpoint is its log. What says something
+ * that cannot be, though its checksum is right, tells nothing; it is refused only if nothing else tells of a store.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -25,7 +26,9 @@ struct find {
 	struct bs_sb_disk *found;      /* of pages that hold a superblock */
 	size_t n, room;
 	struct bs_segment_disk segment; /* of the newest store: its segment with the lowest sequence */
-	bool any_segment;
+	struct base_err why;           /* what a header says that cannot be */
+	uint64_t left;                 /* of a checkpoint's blocks, as its superblock counts them: an index may name pages again and again */
+	bool any_segment, odd_segment;  /* that tells what the store is; that does not, or what cannot be */
 };
 
 static int add_super(struct find *f, const struct bs_sb_disk *sb)
@@ -43,16 +46,59 @@ static int add_super(struct find *f, const struct bs_sb_disk *sb)
 	return 0;
 }
 
+/* The superblock of a store that has no checkpoint: all there ever was is in the log, if its first frame is still there. */
+static void from_segment(const struct bs_segment_disk *h, struct bs_sb_disk *sb)
+{
+	memset(sb, 0, sizeof(*sb));
+	memcpy(sb->magic, BS_MAGIC, sizeof(sb->magic));
+	sb->version_major = h->version_major;
+	sb->version_minor = h->version_minor;
+	sb->generation = le64_make(1);
+	memcpy(sb->uuid, h->uuid, sizeof(sb->uuid));
+	memcpy(sb->label, h->label, sizeof(sb->label));
+	memcpy(sb->owner, h->owner, sizeof(sb->owner));
+	sb->compat = h->compat;
+	sb->ro_compat = h->ro_compat;
+	sb->incompat = h->incompat;
+	sb->created_ns = h->created_ns;
+	sb->blocks = h->blocks;
+	sb->cluster_blocks = h->cluster_blocks;
+	sb->segment_blocks = h->segment_blocks;
+	sb->next_id = le64_make(1);
+	sb->log_segment = h->address;
+	sb->log_nonce = h->nonce;
+	sb->log_seq = h->first_seq;
+	sb->log_offset = le32_make(1);
+}
+
+/* Of another version, or larger than the device, is not impossible, but what will be said of the store. */
+static bool can_be(struct find *f, const struct bs_segment_disk *h)
+{
+	struct bs_sb_disk sb;
+
+	from_segment(h, &sb);
+	return bs_sb_validate(&sb, f->bs->dev, true, &f->why) != -EUCLEAN;
+}
+
 /* The store it is of was made later than the one known; or it is of that one, and begins earlier. */
 static bool segment_is_better(const struct find *f, const struct bs_segment_disk *h)
 {
 	const struct bs_segment_disk *old = &f->segment;
 
-	if (!le32_get(h->segment_blocks))
-		return false;
 	if (!f->any_segment || memcmp(h->uuid, old->uuid, sizeof(h->uuid)))
 		return !f->any_segment || le64_get(h->created_ns) > le64_get(old->created_ns);
 	return le64_get(h->first_seq) < le64_get(old->first_seq);
+}
+
+static void look_at_segment(struct find *f, const struct bs_segment_disk *h)
+{
+	if (!le32_get(h->segment_blocks) || !can_be(f, h)) {
+		f->odd_segment = true;
+		return;
+	}
+	if (segment_is_better(f, h))
+		f->segment = *h;
+	f->any_segment = true;
 }
 
 static int look_at(struct find *f, const uint8_t *p, uint64_t block, uint32_t left)
@@ -61,9 +107,7 @@ static int look_at(struct find *f, const uint8_t *p, uint64_t block, uint32_t le
 	const struct bs_page_disk *page = (const struct bs_page_disk *)p;
 
 	if (bs_mend_segment_ok(h->uuid, h, block)) {
-		if (segment_is_better(f, h))
-			f->segment = *h;
-		f->any_segment |= le32_get(h->segment_blocks) != 0;
+		look_at_segment(f, h);
 		return 0;
 	}
 	if (left < 2 || le32_get(page->magic) != BS_MAGIC_PAGE || le16_get(page->kind) != BS_PAGE_SUPER ||
@@ -71,7 +115,8 @@ static int look_at(struct find *f, const uint8_t *p, uint64_t block, uint32_t le
 	    le32_get(page->crc) != bs_crc_skip(bs_crc_page_seed(page->uuid, block), page, (size_t)2 * BS_BLOCK,
 					       offsetof(struct bs_page_disk, crc)))
 		return 0;
-	return add_super(f, (const struct bs_sb_disk *)(page + 1));
+	return bs_sb_validate((const struct bs_sb_disk *)(page + 1), f->bs->dev, true, &f->why) == -EUCLEAN ? 0 :
+	       add_super(f, (const struct bs_sb_disk *)(page + 1));
 }
 
 /* A page of two blocks may begin in a chunk's last one: chunks overlap by one block. */
@@ -109,8 +154,9 @@ static int whole_below(struct find *f, const struct bs_sb_disk *sb, uint64_t add
 	int rc;
 
 	if (depth > DEPTH || !blocks || blocks > CKPT_BUF / BS_BLOCK || !address || address >= le64_get(sb->blocks) ||
-	    blocks > le64_get(sb->blocks) - address)
+	    blocks > le64_get(sb->blocks) - address || blocks > f->left)
 		return 0;
+	f->left -= blocks;
 	buf = dma_alloc((size_t)blocks * BS_BLOCK, BS_BLOCK);
 	if (!buf)
 		return -ENOMEM;
@@ -136,34 +182,24 @@ static int newest_first(const void *a, const void *b)
 	return le64_get(x->generation) > le64_get(y->generation) ? -1 : le64_get(x->generation) < le64_get(y->generation);
 }
 
-/* No checkpoint: all there ever was is in the log, if its first frame is still there. */
-static bool from_segment(struct find *f, struct bs_sb_disk *sb)
+/* A header that tells nothing of what the store is may yet be that of the segment where the log begins. */
+static int begin_earlier(struct find *f)
 {
-	const struct bs_segment_disk *h = &f->segment;
+	uint64_t unit = le32_get(f->segment.segment_blocks), blocks = MIN(le64_get(f->segment.blocks), bdev_info(f->bs->dev)->size / BS_BLOCK);
+	struct bs_segment_disk *h = dma_alloc(sizeof(*h), BS_BLOCK);
 
-	if (!f->any_segment)
-		return false;
-	memset(sb, 0, sizeof(*sb));
-	memcpy(sb->magic, BS_MAGIC, sizeof(sb->magic));
-	sb->version_major = h->version_major;
-	sb->version_minor = h->version_minor;
-	sb->generation = le64_make(1);
-	memcpy(sb->uuid, h->uuid, sizeof(sb->uuid));
-	memcpy(sb->label, h->label, sizeof(sb->label));
-	memcpy(sb->owner, h->owner, sizeof(sb->owner));
-	sb->compat = h->compat;
-	sb->ro_compat = h->ro_compat;
-	sb->incompat = h->incompat;
-	sb->created_ns = h->created_ns;
-	sb->blocks = h->blocks;
-	sb->cluster_blocks = h->cluster_blocks;
-	sb->segment_blocks = h->segment_blocks;
-	sb->next_id = le64_make(1);
-	sb->log_segment = h->address;
-	sb->log_nonce = h->nonce;
-	sb->log_seq = h->first_seq;
-	sb->log_offset = le32_make(1);
-	return true;
+	if (!h)
+		return -ENOMEM;
+	for (uint64_t at = unit; unit && at < blocks; at += unit) {
+		if (bdev_io_sync(f->ch, BDEV_READ, h, at * BS_BLOCK, sizeof(*h), 0) || !bs_mend_segment_ok(f->segment.uuid, h, at) ||
+		    le64_get(h->first_seq) >= le64_get(f->segment.first_seq) || !le64_get(h->first_seq))
+			continue;
+		f->segment.address = h->address;
+		f->segment.nonce = h->nonce;
+		f->segment.first_seq = h->first_seq;
+	}
+	dma_free(h);
+	return 0;
 }
 
 /* Over the frames of a segment, as far as they follow each other or to where `to` begins. */
@@ -212,21 +248,16 @@ static int leads_to(struct find *f, const struct bs_sb_disk *from, const struct 
 	return there;
 }
 
-static int choose(struct find *f, struct bs_sb_disk *sb, struct base_err *err)
+/* Of the newest store, the newest superblock whose checkpoint is all there and has its log. -ENOMEM. */
+static int choose_whole(struct find *f, struct bs_sb_disk *sb)
 {
-	const char *name = bdev_info(f->bs->dev)->name;
-	bool later, first = from_segment(f, sb);
-	int rc;
-
-	if (f->n)
-		qsort(f->found, f->n, sizeof(*f->found), newest_first);
-	/* A store made later than any checkpoint: it had none yet. */
-	later = first && f->n && le64_get(f->found[0].created_ns) < le64_get(sb->created_ns);
-	for (size_t i = 0; i < f->n && !later; i++) {
+	for (size_t i = 0; i < f->n; i++) {
 		const struct bs_sb_disk *s = &f->found[i];
+		int rc;
 
-		if (memcmp(s->uuid, f->found[0].uuid, sizeof(s->uuid)) || bs_sb_validate(s, f->bs->dev, true, err))
+		if (memcmp(s->uuid, f->found[0].uuid, sizeof(s->uuid)) || bs_sb_validate(s, f->bs->dev, true, &f->why))
 			continue;
+		f->left = le64_get(s->ckpt_blocks);
 		rc = whole_below(f, s, le64_get(s->ckpt_root), le32_get(s->ckpt_root_blocks), le32_get(s->ckpt_root_crc), 0);
 		if (rc > 0 && i)
 			rc = leads_to(f, s, &f->found[0]);
@@ -235,14 +266,31 @@ static int choose(struct find *f, struct bs_sb_disk *sb, struct base_err *err)
 		if (!rc)
 			continue;
 		*sb = *s;
-		return 0;
+		break;
 	}
-	if (first && (later || !f->n))
-		return bs_sb_validate(sb, f->bs->dev, true, err);
-	if (!f->n)
-		return base_err_set(err, -EUCLEAN, "%s: superblock: none is left, and nothing on the device tells of a store", name);
-	*sb = f->found[0];
-	return bs_sb_validate(sb, f->bs->dev, true, err);
+	return 0;
+}
+
+static int choose(struct find *f, struct bs_sb_disk *sb, struct base_err *err)
+{
+	const char *name = bdev_info(f->bs->dev)->name;
+	int rc = 0;
+
+	if (f->n)
+		qsort(f->found, f->n, sizeof(*f->found), newest_first);
+	if (f->any_segment && f->odd_segment)
+		rc = begin_earlier(f);
+	/* A store made later than any checkpoint: it had none yet. */
+	if (!rc && f->any_segment && (!f->n || le64_get(f->found[0].created_ns) < le64_get(f->segment.created_ns))) {
+		from_segment(&f->segment, sb);
+	} else if (!rc && f->n) {
+		*sb = f->found[0];
+		rc = choose_whole(f, sb);
+	} else if (!rc) {
+		return f->why.text[0] ? base_err_set(err, -EUCLEAN, "%s", f->why.text) :
+		       base_err_set(err, -EUCLEAN, "%s: superblock: none is left, and nothing on the device tells of a store", name);
+	}
+	return rc < 0 ? rc : bs_sb_validate(sb, f->bs->dev, true, err);
 }
 
 int bs_mend_find_super(struct bs *bs, struct bs_sb_disk *sb, struct base_err *err)

@@ -16,16 +16,17 @@ bool bs_mend_segment_ok(const uint8_t uuid[16], const void *buf, uint64_t block)
 					       offsetof(struct bs_segment_disk, crc));
 }
 
-bool bs_mend_find_segment(struct bs *bs, struct bdev_channel *ch, uint64_t seq, uint64_t *block, uint64_t *nonce)
+bool bs_mend_find_segment(struct bdev_channel *ch, const struct bs_sb_disk *sb, uint64_t seq, uint64_t *block, uint64_t *nonce)
 {
+	uint64_t device_blocks = bdev_info(bdev_channel_bdev(ch))->size / BS_BLOCK; /* the superblock may say anything */
 	struct bs_segment_disk *h = dma_alloc(sizeof(*h), BS_BLOCK);
-	uint32_t unit = bs->log->segment_blocks;
+	uint64_t unit = le32_get(sb->segment_blocks), blocks = MIN(le64_get(sb->blocks), device_blocks);
 	bool found = false;
 
-	for (uint64_t at = unit; h && !found && at + unit <= bs->blocks; at += unit) {
+	for (uint64_t at = unit; h && !found && at < blocks && blocks - at >= unit; at += unit) {
 		if (bdev_io_sync(ch, BDEV_READ, h, at * BS_BLOCK, sizeof(*h), 0))
 			continue;
-		found = bs_mend_segment_ok(bs->sb.uuid, h, at) && le64_get(h->first_seq) == seq;
+		found = bs_mend_segment_ok(sb->uuid, h, at) && le64_get(h->first_seq) == seq;
 		*block = at;
 		*nonce = le64_get(h->nonce);
 	}
@@ -61,6 +62,7 @@ static int write_header(struct bs *bs, uint64_t block)
 		return -ENOMEM;
 	bs_segment_fill(h, &bs->sb, &log->pos, log->next->block, log->next_nonce);
 	ch = bdev_channel_borrow(bs->dev);
+	atomic_fetch_add(&log->write_bytes, BS_BLOCK);
 	rc = bdev_io_sync(ch, BDEV_WRITE, h, block * BS_BLOCK, sizeof(*h), 0);
 	if (!rc)
 		rc = bdev_io_sync(ch, BDEV_FLUSH, NULL, 0, 0, 0);

@@ -70,8 +70,7 @@ static int put_order(const void *a, const void *b)
 
 /* ---- changing memory ---- */
 
-/* Unmaps a range, or flags it as shared. */
-static int change(struct bs *bs, enum bs_rec_op op, unsigned kind, uint64_t id, uint64_t logical, uint64_t count)
+int bs_mend_change(struct bs *bs, enum bs_rec_op op, unsigned kind, uint64_t id, uint64_t logical, uint64_t count)
 {
 	le64 value = le64_make(count);
 	struct bs_rec rec = { .op = (uint8_t)op, .kind = (uint8_t)kind, .len = sizeof(value), .blob = id, .key = logical, .value = &value };
@@ -90,7 +89,7 @@ static int hole(struct bs *bs, const struct claim *c, uint64_t at, uint64_t coun
 
 	bs_complain(bs, NULL, &place, "blob %" PRIu64 ": blocks %" PRIu64 "+%" PRIu64 " are %s; they read as zeroes now", c->blob,
 		    c->logical + at, count, why);
-	return change(bs, BS_REC_DEL, BS_KIND_RUN, c->blob, c->logical + at, count);
+	return bs_mend_change(bs, BS_REC_DEL, BS_KIND_RUN, c->blob, c->logical + at, count);
 }
 
 /* Calls fn for each run of each blob; fn may unmap what it was called for. */
@@ -350,7 +349,7 @@ static int carry_out(struct bs *bs, const struct claim *c, uint64_t at, uint64_t
 {
 	if (v == LOSE)
 		return hole(bs, c, at, count, "run-overlap", "claimed by something newer, too");
-	return v == JOIN ? change(bs, BS_REC_PUT, BS_KIND_SHARE, c->blob, c->logical + at, count) : 0;
+	return v == JOIN ? bs_mend_change(bs, BS_REC_PUT, BS_KIND_SHARE, c->blob, c->logical + at, count) : 0;
 }
 
 /* Block by block; what goes the same way goes in one. */

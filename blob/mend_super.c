@@ -18,7 +18,7 @@ static void say(struct bs *bs, int i, const char *code, const char *text)
 /* The newer copy whose fields make sense; the other if only that one's do. */
 static int usable(struct bs *bs, const struct bs_sb_pair *pair, struct bs_sb_disk *sb, struct base_err *err)
 {
-	struct base_err why = { "" };
+	struct base_err why = { "" }, other = { "" };
 	int rc = -EUCLEAN, first = pair->chosen;
 
 	for (int k = 0; k < 2 && first >= 0; k++) {
@@ -28,13 +28,14 @@ static int usable(struct bs *bs, const struct bs_sb_pair *pair, struct bs_sb_dis
 			say(bs, i, "superblock-copy", "this copy of the superblock is damaged");
 			continue;
 		}
-		if (rc != -EUCLEAN) /* found already */
+		if (rc != -EUCLEAN && rc != -EFBIG) /* found already */
 			continue;
-		rc = bs_sb_validate(&pair->sb[i], bs->dev, true, &why);
+		/* One that is larger than the device while the other is not: no block beyond the smaller size was ever used. */
+		rc = bs_sb_validate(&pair->sb[i], bs->dev, true, k ? &other : &why);
 		if (!rc)
 			*sb = pair->sb[i];
 		else if (rc == -EUCLEAN)
-			say(bs, i, "superblock-field", why.text);
+			say(bs, i, "superblock-field", k ? other.text : why.text);
 	}
 	return rc ? base_err_set(err, rc, "%s", why.text) : 0;
 }

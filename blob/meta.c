@@ -18,14 +18,15 @@
 #define LOG_COMPONENT "blob"
 #include "base/log.h"
 
-#define RETRY_NS 50000000ull /* after an attempt to take more has failed */
+#define RETRY_NS 50000000ull /* after an attempt to take more has failed, unless so much has become free that there may be a unit */
 
 struct bs_meta {
 	pthread_mutex_t lock;
 	uint64_t *free;       /* the pool */
 	uint32_t n_free, cap;
 	uint64_t in_use[2];   /* by enum bs_meta_user */
-	uint64_t retry_ns;    /* do not ask the allocator before */
+	uint64_t retry_ns;    /* do not ask the allocator before, */
+	uint64_t retry_avail; /* or before so many clusters are available */
 	uint64_t ahead_ns;    /* nor for what is only foreseen */
 };
 
@@ -112,24 +113,25 @@ static int grow_pool(struct bs_meta *m, uint64_t want)
 	return 0;
 }
 
-/* One more unit from the allocator. */
-static int fetch(struct bs *bs, uint64_t *block)
+/* One more unit from the allocator. must: also of what was promised to others, who may lose a write then. */
+static int fetch(struct bs *bs, bool must, uint64_t *block)
 {
 	int rc = grow_pool(bs->meta, total(bs->meta) + 1);
 
-	return rc ? rc : bs_space_alloc_meta(bs, unit_blocks(bs), block);
+	return rc ? rc : bs_space_alloc_meta(bs, unit_blocks(bs), must, block);
 }
 
-static bool fill(struct bs *bs, uint64_t want)
+static bool fill(struct bs *bs, uint64_t want, bool must)
 {
 	struct bs_meta *m = bs->meta;
 	uint64_t block;
 
 	while (total(m) < want) {
-		if (base_now_ns() < m->retry_ns)
+		if (base_now_ns() < m->retry_ns && bs_space_avail(bs) < m->retry_avail)
 			return false;
-		if (fetch(bs, &block)) {
+		if (fetch(bs, must, &block)) {
 			m->retry_ns = base_now_ns() + RETRY_NS;
+			m->retry_avail = bs_space_avail(bs) + unit_blocks(bs) / bs->cluster_blocks;
 			return false;
 		}
 		m->free[m->n_free++] = block;
@@ -145,27 +147,38 @@ static void fill_ahead(struct bs *bs, uint64_t want)
 
 	if (total(m) >= want || base_now_ns() < m->ahead_ns)
 		return;
-	if (fetch(bs, &block))
+	if (fetch(bs, false, &block))
 		m->ahead_ns = base_now_ns() + RETRY_NS;
 	else
 		m->free[m->n_free++] = block;
 }
 
-bool bs_meta_fits(struct bs *bs, uint64_t add)
+/* less: units it may leave away. */
+static bool fits_but(struct bs *bs, uint64_t add, uint64_t less)
 {
 	struct bs_meta *m = bs->meta;
-	uint64_t want = needed(bs, bs->meta_bytes + add), ahead = foreseen(bs, bs->meta_bytes + add);
+	uint64_t want = needed(bs, bs->meta_bytes + add) - less, ahead = foreseen(bs, bs->meta_bytes + add);
 	bool fits;
 
 	pthread_mutex_lock(&m->lock);
-	fits = total(m) >= want || fill(bs, want);
+	fits = total(m) >= want || fill(bs, want, false);
 	if (fits)
 		fill_ahead(bs, ahead);
 	pthread_mutex_unlock(&m->lock);
 	return fits;
 }
 
-bool bs_meta_balance(struct bs *bs)
+bool bs_meta_fits(struct bs *bs, uint64_t add)
+{
+	return fits_but(bs, add, 0);
+}
+
+bool bs_meta_fits_hole(struct bs *bs, uint64_t add)
+{
+	return fits_but(bs, add, ckpt_units(bs, atomic_load(&bs->log->trigger)) / 2);
+}
+
+bool bs_meta_balance(struct bs *bs, bool must)
 {
 	struct bs_meta *m = bs->meta;
 	uint64_t want = needed(bs, bs->meta_bytes), most = MAX(want + want / 4 + 8, foreseen(bs, bs->meta_bytes));
@@ -173,7 +186,7 @@ bool bs_meta_balance(struct bs *bs)
 
 	pthread_mutex_lock(&m->lock);
 	m->retry_ns = 0;
-	ok = fill(bs, want);
+	ok = fill(bs, want, must);
 	while (total(m) > most && m->n_free)
 		bs_space_free_meta(bs, m->free[--m->n_free], unit_blocks(bs));
 	pthread_mutex_unlock(&m->lock);
@@ -192,7 +205,7 @@ int bs_meta_take(struct bs *bs, enum bs_meta_user user, uint64_t *block)
 	if (m->n_free > keep)
 		*block = m->free[--m->n_free];
 	else
-		rc = fetch(bs, block);
+		rc = fetch(bs, true, block);
 	if (!rc)
 		m->in_use[user]++;
 	pthread_mutex_unlock(&m->lock);

@@ -268,6 +268,7 @@ static int step_mark(struct bs *bs, struct base_err *err)
 	sb.generation = le64_make(le64_get(sb.generation) + 1);
 	sb.clean = le32_make(0);
 	base_random(sb.mount_id, sizeof(sb.mount_id));
+	bs_ckpt_count(bs, 2 * BS_BLOCK);
 	rc = bs_sb_write_sync(bs->dev, &sb);
 	if (rc)
 		return base_err_set(err, rc, "%s: cannot write the superblock: %s", bdev_info(bs->dev)->name, strerror(-rc));

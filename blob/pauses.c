@@ -14,8 +14,7 @@
 
 #define PATIENCE_NS 200000u /* at most so long for waiters to be let in */
 
-/* Not the clock that tests stop. */
-static uint64_t clock_ns(void)
+uint64_t bs_clock_ns(void)
 {
 	struct timespec ts;
 
@@ -39,41 +38,41 @@ void bs_lock_foreground(struct bs *bs)
 
 	if (!pthread_mutex_trylock(&bs->lock))
 		return;
-	start = clock_ns();
+	start = bs_clock_ns();
 	atomic_fetch_add(&bs->pauses.waiters, 1);
 	pthread_mutex_lock(&bs->lock);
 	atomic_fetch_sub(&bs->pauses.waiters, 1);
-	add(&bs->pauses.waited, clock_ns() - start);
+	add(&bs->pauses.waited, bs_clock_ns() - start);
 }
 
 uint64_t bs_lock_background(struct bs *bs)
 {
-	uint64_t start = clock_ns(), now = start;
+	uint64_t start = bs_clock_ns(), now = start;
 
 	while (atomic_load(&bs->pauses.waiters) && now - start < PATIENCE_NS) {
 		sched_yield();
-		now = clock_ns();
+		now = bs_clock_ns();
 	}
 	pthread_mutex_lock(&bs->lock);
-	return clock_ns();
+	return bs_clock_ns();
 }
 
 void bs_unlock_background(struct bs *bs, uint64_t since)
 {
-	uint64_t ns = clock_ns() - since;
+	uint64_t ns = bs_clock_ns() - since;
 
 	pthread_mutex_unlock(&bs->lock);
 	add(&bs->pauses.held, ns);
 }
 
-uint64_t bs_stop_begin(void)
+void bs_stopped(struct bs *bs, const struct bs_turn *turn)
 {
-	return clock_ns();
-}
-
-void bs_stop_end(struct bs *bs, uint64_t since)
-{
-	add(&bs->pauses.stopped, clock_ns() - since);
+	if (turn->log_ns)
+		add(&bs->pauses.stopped, turn->log_ns);
+	if (turn->woken_ns)
+		add(&bs->pauses.woken, turn->woken_ns);
+	if (turn->buffer_ns)
+		add(&bs->pauses.buffered, turn->buffer_ns);
 }
 
 static void copy(const struct bs_live_hist *from, struct bs_hist *to)
@@ -90,6 +89,8 @@ void bs_pauses_get_stat(struct bs *bs, struct bs_stat *st)
 	copy(&bs->pauses.held, &st->held);
 	copy(&bs->pauses.waited, &st->waited);
 	copy(&bs->pauses.stopped, &st->stopped);
+	copy(&bs->pauses.woken, &st->woken);
+	copy(&bs->pauses.buffered, &st->buffered);
 }
 
 uint64_t bs_hist_quantile(const struct bs_hist *h, double part)

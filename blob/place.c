@@ -187,7 +187,6 @@ static int get_clusters(struct bs *bs, struct bs_place_req *req, uint64_t group,
 			uint64_t *block, uint64_t *got)
 {
 	struct bs_ahead *a = req->blob->ahead;
-	uint64_t extra, reserved = MIN(req->reserved, want);
 	int rc;
 
 	if (a && a->group == group && a->left) {
@@ -198,11 +197,9 @@ static int get_clusters(struct bs *bs, struct bs_place_req *req, uint64_t group,
 		a->left -= *got;
 		return 0;
 	}
-	extra = ahead_wanted(bs, req, group);
-	rc = bs_space_alloc(bs, req->stream, want + extra, reserved, block, got);
+	rc = bs_space_alloc(bs, req, want, ahead_wanted(bs, req, group), block, got);
 	if (rc)
 		return rc;
-	req->reserved -= MIN(*got, reserved);
 	if (*got > want) {
 		ahead_set(bs, req->blob, group + want, *block + want * bs->cluster_blocks,
 			  *got - want);

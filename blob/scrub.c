@@ -40,6 +40,7 @@ struct scrub {
 	unsigned n, slots;
 	uint32_t chunk;      /* bytes of a read */
 	uint64_t *seen;      /* a bit a device block: shared ones that were read */
+	uint64_t seen_words; /* of these; more when the store has grown */
 	uint64_t start_ns, paced;
 	struct bs_scrub_finding note[META_NOTES];
 	unsigned notes;
@@ -199,9 +200,42 @@ static int read_singly(struct scrub *s, struct scrub_read *r)
 	return rc;
 }
 
-static void see(struct scrub *s, uint64_t phys, uint64_t count)
+/* Bits for all blocks before `end`, which may be of what the store has grown by. False: no memory. */
+static bool seen_room(struct scrub *s, uint64_t end)
 {
-	for (uint64_t b = phys; s->seen && b < phys + count; b++)
+	uint64_t words = end / 64 + 1, *more;
+	struct bs_stat st;
+
+	if (words <= s->seen_words)
+		return true;
+	bs_get_stat(s->bs, &st);
+	words = MAX(words, st.blocks / 64 + 1);
+	more = base_calloc(words, sizeof(*more));
+	if (!more)
+		return false;
+	if (s->seen)
+		memcpy(more, s->seen, s->seen_words * sizeof(*more));
+	free(s->seen);
+	s->seen = more;
+	s->seen_words = words;
+	return true;
+}
+
+static bool was_seen(const struct scrub *s, uint64_t block)
+{
+	return s->seen[block / 64] >> block % 64 & 1;
+}
+
+/* What was read is what the map said before, if it says so still: a shared block does not go and come again. */
+static void see(struct scrub *s, const struct scrub_read *r)
+{
+	uint64_t count = r->io.length / BS_BLOCK;
+	struct bs_extent e;
+
+	bs_map_lookup(r->io.blob, r->io.offset / BS_BLOCK, count, &e);
+	if (e.phys != r->shared || e.count != count || !seen_room(s, r->shared + count))
+		return;
+	for (uint64_t b = r->shared; b < r->shared + count; b++)
 		s->seen[b / 64] |= 1ull << b % 64;
 }
 
@@ -210,10 +244,11 @@ static uint64_t seen_alike(struct scrub *s, uint64_t phys, uint64_t count, bool 
 {
 	uint64_t n = 1;
 
-	if (!s->seen) /* without memory for it everything is read as often as it is met */
-		s->seen = base_calloc(s->bs->blocks / 64 + 1, sizeof(*s->seen));
-	*was = s->seen && s->seen[phys / 64] >> phys % 64 & 1;
-	while (n < count && (s->seen && s->seen[(phys + n) / 64] >> (phys + n) % 64 & 1) == *was)
+	*was = false;
+	if (!seen_room(s, phys + count)) /* everything is read as often as it is met */
+		return count;
+	*was = was_seen(s, phys);
+	while (n < count && was_seen(s, phys + n) == *was)
 		n++;
 	return n;
 }
@@ -240,7 +275,7 @@ static int run(struct scrub *s)
 
 		bytes += length;
 		if (!rc[i] && r->shared)
-			see(s, r->shared, length / BS_BLOCK);
+			see(s, r);
 		if (rc[i] && !first)
 			first = read_singly(s, r);
 		bs_blob_put(blob);
@@ -265,7 +300,8 @@ static int read_extent(struct scrub *s, struct bs_blob *blob, const struct bs_ex
 			continue;
 		bs_blob_ref(blob);
 		s->slot[s->n].shared = shared ? e->phys + done : 0;
-		prepare(&s->slot[s->n++], blob, e->block + done, count);
+		prepare(&s->slot[s->n], blob, e->block + done, count);
+		s->slot[s->n++].io.flags = BS_IO_PROBE;
 		if (s->n == s->slots)
 			rc = run(s);
 	}
@@ -332,12 +368,11 @@ static int scrub_sum_page(struct scrub *s, uint64_t page)
 
 static int scrub_sums(struct scrub *s)
 {
-	uint64_t pages = s->bs->blocks / BS_SUM_PAGE + 1;
 	struct bs_extent e;
 	int rc = 0;
 
-	for (uint64_t p = 0; s->bs->sums && p < pages && !rc; p = e.block + e.count) {
-		bs_map_lookup(s->bs->sums->blob, p, pages - p, &e);
+	for (uint64_t p = 0; s->bs->sums && p < LIMIT && !rc; p = e.block + e.count) {
+		bs_map_lookup(s->bs->sums->blob, p, LIMIT - p, &e);
 		for (uint64_t i = 0; !(e.flags & BS_RUN_HOLE) && i < e.count && !rc; i++)
 			rc = scrub_sum_page(s, e.block + i);
 	}

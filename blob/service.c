@@ -23,10 +23,11 @@ struct bs_service {
 	struct reactor *reactor;
 	struct bdev_channel *ch;
 	struct reactor_fd *ch_fd, *log_fd; /* log_fd: while asynchronous callers wait for a commit */
-	struct reactor_timer *timer;
+	struct reactor_timer *timer, *pace;
 	struct reactor_poller *poller;
 	_Atomic unsigned bits;
 	_Atomic bool timer_set, busy, stopping;
+	_Atomic bool over;         /* said by its thread: nothing is under way, and it begins nothing any more */
 	struct op op;              /* commit, then release */
 	struct reactor_timer *discard_timer;
 	struct bs_discard_walk walk;
@@ -141,6 +142,15 @@ static void on_timer(void *arg)
 	commit_now(s);
 }
 
+/* Every millisecond while somebody waits for his turn. */
+static void on_pace(void *arg)
+{
+	struct bs_service *s = arg;
+
+	if (bs_pace_step(s->bs))
+		reactor_set_timer(s->pace, 1);
+}
+
 static void on_channel(uint32_t events, void *arg)
 {
 	struct bs_service *s = arg;
@@ -188,14 +198,20 @@ static void watch_log(struct bs_service *s)
 	on_log(0, s); /* what completed before the watch began */
 }
 
-static int on_round(void *arg)
+static bool quiet(struct bs *bs)
 {
-	struct bs_service *s = arg;
-	unsigned bits = atomic_load_explicit(&s->bits, memory_order_relaxed);
+	bool idle;
 
-	if (!bits)
-		return 0;
-	bits = atomic_exchange(&s->bits, 0);
+	if (atomic_load(&bs->service->busy) || atomic_load(&bs->service->discarding) || !bs_ckpt_idle(bs) || !bs_sums_idle(bs))
+		return false;
+	pthread_mutex_lock(&bs->log->lock);
+	idle = !bs->log->busy && !bs->log->n_async;
+	pthread_mutex_unlock(&bs->log->lock);
+	return idle;
+}
+
+static void see_to(struct bs_service *s, unsigned bits)
+{
 	if (bits & BS_KICK_LOG)
 		watch_log(s);
 	if (bits & BS_KICK_TIMER)
@@ -204,11 +220,27 @@ static int on_round(void *arg)
 		commit_now(s);
 	if ((bits & BS_KICK_CKPT) && bs_ckpt_wanted(s->bs))
 		bs_ckpt_start(s->bs);
+	if (bits & BS_KICK_PACE)
+		on_pace(s);
 	if (bits & BS_KICK_DISCARD)
 		look_for_discards(s);
 	if ((bits & BS_KICK_SUMS) && !atomic_load(&s->stopping))
 		bs_sums_start(s->bs, s->ch, NULL);
-	return 1;
+}
+
+static int on_round(void *arg)
+{
+	struct bs_service *s = arg;
+	unsigned bits = atomic_load_explicit(&s->bits, memory_order_relaxed);
+
+	if (atomic_load_explicit(&s->over, memory_order_relaxed))
+		return 0;
+	if (bits)
+		see_to(s, atomic_exchange(&s->bits, 0));
+	/* Only here, where things begin, can it be said that none is under way and none will be. */
+	if (atomic_load(&s->stopping) && quiet(s->bs))
+		atomic_store(&s->over, true);
+	return bits != 0;
 }
 
 void bs_service_kick(struct bs *bs, unsigned bits)
@@ -253,6 +285,8 @@ static int prepare(struct bs_service *s)
 		rc = reactor_add_fd(s->reactor, bdev_channel_fd(s->ch), EPOLLIN, on_channel, s, &s->ch_fd);
 	if (!rc)
 		rc = reactor_add_timer(s->reactor, "commit", 1000, 0, on_timer, s, &s->timer);
+	if (!rc)
+		rc = reactor_add_timer(s->reactor, "pace", 1000, 0, on_pace, s, &s->pace);
 	if (!rc && s->bs->space->stale)
 		rc = reactor_add_timer(s->reactor, "discard", 1000, 0, on_discard, s, &s->discard_timer);
 	if (!rc)
@@ -291,18 +325,6 @@ int bs_service_start(struct bs *bs)
 	return rc;
 }
 
-static bool quiet(struct bs *bs)
-{
-	bool idle;
-
-	if (atomic_load(&bs->service->busy) || atomic_load(&bs->service->discarding) || !bs_ckpt_idle(bs) || !bs_sums_idle(bs))
-		return false;
-	pthread_mutex_lock(&bs->log->lock);
-	idle = !bs->log->busy && !bs->log->n_async;
-	pthread_mutex_unlock(&bs->log->lock);
-	return idle;
-}
-
 void bs_service_stop(struct bs *bs)
 {
 	struct bs_service *s = bs->service;
@@ -312,7 +334,8 @@ void bs_service_stop(struct bs *bs)
 		return;
 	atomic_store(&s->stopping, true);
 	/* The thread still drives what is in flight; we help, in case it sleeps with nothing to watch. */
-	while (!quiet(bs)) {
+	while (!atomic_load(&s->over)) {
+		reactor_wake(s->reactor);
 		if (!bdev_poll(bs->log->ch))
 			nanosleep(&pause, NULL);
 	}

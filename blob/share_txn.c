@@ -43,6 +43,16 @@ void bs_share_hold(struct bs_blob *blob)
 	pthread_mutex_unlock(&blob->bs->lock);
 }
 
+/* Nobody else has it yet, so there is nobody to wait for; its first writes come later. */
+void bs_share_born(struct bs_txn *txn, struct bs_blob *blob)
+{
+	(void)txn; /* bs->lock is held */
+	assert(!bs_runmap_end(&blob->map));
+	if (!blob->holds++)
+		blob->hold_epoch = (uint32_t)bs_epoch_now(blob->bs) - 2;
+	blob->sharers++;
+}
+
 void bs_share_end(struct bs_blob *blob, bool held)
 {
 	struct bs *bs = blob->bs;
@@ -100,20 +110,29 @@ void bs_share_wait_start(struct bs *bs, struct op *op)
 	op_start(&w->op);
 }
 
-int bs_share_quiesce(struct bs *bs, struct bs_blob *const *blob, uint64_t n)
+/* Blocking. */
+static int share_wait(struct bs *bs)
 {
 	struct bdev_channel *ch = bdev_channel_borrow(bs->dev);
 	struct share_wait w = { .bs = bs };
+	int rc;
+
+	op_init(&w.op, "share-wait", wait_step, bdev_channel_driver(ch), NULL, NULL);
+	op_start(&w.op);
+	rc = op_wait(&w.op);
+	bdev_channel_return(ch);
+	return rc;
+}
+
+int bs_share_quiesce(struct bs *bs, struct bs_blob *const *blob, uint64_t n)
+{
 	int rc;
 
 	for (uint64_t i = 0; i < n; i++) {
 		bs_share_begin(blob[i]);
 		bs_share_hold(blob[i]);
 	}
-	op_init(&w.op, "share-wait", wait_step, bdev_channel_driver(ch), NULL, NULL);
-	op_start(&w.op);
-	rc = op_wait(&w.op);
-	bdev_channel_return(ch);
+	rc = share_wait(bs);
 	for (uint64_t i = 0; rc && i < n; i++)
 		bs_share_end(blob[i], true);
 	return rc;
@@ -186,6 +205,40 @@ static int add_runs(struct share *s)
 	return rc ? rc : put_runs(s);
 }
 
+/* Is this unwritten block, which the write is going to, mapped as written? */
+static bool was_published(const struct bs_blob *blob, uint64_t block, uint64_t phys, uint64_t count)
+{
+	uint64_t end = block + count;
+	struct bs_extent e;
+
+	for (; block < end; phys += e.count, block += e.count) {
+		bs_runmap_lookup(&blob->map, block, end - block, &e);
+		if (!(e.flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN)) && e.phys == phys)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * What is unwritten is written where it is, held or not, for no copy has it. But of two writes at once to one such block the first
+ * to be done publishes it, and the other still goes over it then.
+ */
+static bool is_overwritten(const struct bs_blob *blob, uint64_t from, uint64_t end)
+{
+	const struct bs_intent *it;
+
+	LIST_FOREACH(it, &blob->intents, link) {
+		for (uint32_t i = 0; i < it->n; i++) {
+			const struct bs_slice *s = &it->slice[i];
+			uint64_t first = it->block + s->off, a = MAX(first, from), b = MIN(first + s->count, end);
+
+			if (s->kind == BS_SLICE_UNWRITTEN && a < b && was_published(blob, a, s->phys + (a - first), b - a))
+				return true;
+		}
+	}
+	return false;
+}
+
 static bool quiet(const struct bs_blob *blob)
 {
 	return blob->sealed ||
@@ -214,7 +267,7 @@ static int check_share(struct share *s)
 	/* It has no place yet that could be shared. */
 	if (!BS_MUTATE(carried_copied) && (bs_carried_any(s->from, s->from_block, s->count) || s->from->bs->txn_carries))
 		return -EBUSY;
-	return quiet(s->from) ? 0 : -EAGAIN;
+	return quiet(s->from) && !is_overwritten(s->from, s->from_block, s->from_block + s->count) ? 0 : -EAGAIN;
 }
 
 int bs_txn_share(struct bs_txn *txn, struct bs_blob *from, uint64_t from_block, struct bs_blob *to,
@@ -311,7 +364,9 @@ int bs_snapshot(struct bs *bs, struct bs_blob *const *blob, uint64_t n, bool sea
 	rc = bs_share_quiesce(bs, blob, n);
 	if (rc)
 		return rc;
-	rc = snapshot(bs, blob, n, sealed, ids);
+	/* Each time for writes that are over by the next, to blocks that were unwritten until then. */
+	while ((rc = snapshot(bs, blob, n, sealed, ids)) == -EAGAIN && !(rc = share_wait(bs)))
+		;
 	for (uint64_t i = 0; i < n; i++)
 		bs_share_end(blob[i], true);
 	return rc;

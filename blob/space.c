@@ -8,7 +8,7 @@
  * runs stay long and the device sees sequential writes.
  *
  * Invariants, under space->lock: free_clusters, region_free and unit_used follow the bitmap;
- * reserved <= free_clusters as long as metadata has not taken more than was foreseen.
+ * reserved <= free_clusters as long as the log or a checkpoint has not taken more than was foreseen.
  */
 #include <assert.h>
 #include <errno.h>
@@ -297,23 +297,35 @@ static uint64_t take_run(struct bs_space *s, unsigned stream, uint64_t want, uin
 	}
 }
 
-int bs_space_alloc(struct bs *bs, enum bs_stream stream, uint64_t want, uint64_t reserved,
+/* What is held for the blob goes first: the caller's own he gets back. */
+static void consume(struct bs_space *s, struct bs_place_req *req, uint64_t used, uint64_t held)
+{
+	held = MIN(used, held);
+	s->reserved -= used;
+	req->blob->held -= held;
+	req->claims -= held;
+	req->reserved -= used - held;
+}
+
+int bs_space_alloc(struct bs *bs, struct bs_place_req *req, uint64_t want, uint64_t extra,
 		   uint64_t *block, uint64_t *got)
 {
 	struct bs_space *s = bs->space;
-	unsigned i = (unsigned)stream < BS_STREAMS ? stream : BS_STREAM_UNKNOWN;
-	uint64_t avail;
+	unsigned i = (unsigned)req->stream < BS_STREAMS ? req->stream : BS_STREAM_UNKNOWN;
+	uint64_t avail, held, reserved;
 
 	pthread_mutex_lock(&s->lock);
+	held = MIN(req->blob->held, MIN(req->claims, want));
+	reserved = held + MIN(req->reserved, want - held);
 	assert(reserved <= s->reserved);
 	avail = s->free_clusters > s->reserved - reserved
 			? s->free_clusters - (s->reserved - reserved)
 			: 0;
-	/* A reservation holds even if metadata had to take more than was foreseen. */
+	/* A reservation holds even if the log or a checkpoint had to take more than was foreseen. */
 	if (avail < reserved)
 		avail = MIN(reserved, s->free_clusters);
-	*got = avail ? take_run(s, i, MIN(want, avail), block) : 0;
-	s->reserved -= MIN(*got, reserved);
+	*got = avail ? take_run(s, i, MIN(want + extra, avail), block) : 0;
+	consume(s, req, MIN(*got, reserved), held);
 	pthread_mutex_unlock(&s->lock);
 	return *got ? 0 : -ENOSPC;
 }
@@ -332,14 +344,16 @@ bool bs_space_take_block(struct bs *bs, uint64_t block)
 	return was_free;
 }
 
-int bs_space_alloc_meta(struct bs *bs, uint64_t blocks, uint64_t *block)
+int bs_space_alloc_meta(struct bs *bs, uint64_t blocks, bool must, uint64_t *block)
 {
 	struct bs_space *s = bs->space;
+	uint64_t n;
 	int rc = -ENOSPC;
 
 	assert(blocks == s->unit_blocks);
 	pthread_mutex_lock(&s->lock);
-	for (uint64_t k = 0; k < s->n_units; k++) {
+	n = must || s->free_clusters >= s->reserved + blocks / s->cluster_blocks ? s->n_units : 0;
+	for (uint64_t k = 0; k < n; k++) {
 		uint64_t u = (s->unit_hint + k) % s->n_units;
 
 		if (s->unit_used[u])
@@ -371,11 +385,14 @@ void bs_space_free_now(struct bs *bs, uint64_t block, uint64_t count)
 
 bool bs_space_is_free(struct bs *bs, uint64_t block, uint64_t count)
 {
+	struct bs_space *s = bs->space;
+	uint64_t end;
 	bool free;
 
-	pthread_mutex_lock(&bs->space->lock);
-	free = first_set(bs->space, block, block + count) == block + count;
-	pthread_mutex_unlock(&bs->space->lock);
+	pthread_mutex_lock(&s->lock);
+	end = MIN(block + count, s->blocks);
+	free = block < end && first_set(s, block, end) == end;
+	pthread_mutex_unlock(&s->lock);
 	return free;
 }
 
@@ -393,6 +410,62 @@ int bs_space_reserve(struct bs *bs, uint64_t clusters)
 	}
 	pthread_mutex_unlock(&s->lock);
 	return rc;
+}
+
+/* held >= what is really needed, which a claim counts once at least: so either held reaches the claims, or it grows as the need does. */
+int bs_blob_claim(struct bs_blob *blob, bool more)
+{
+	struct bs_space *s = blob->bs->space;
+	int rc = 0;
+
+	pthread_mutex_lock(&s->lock);
+	if (blob->held < blob->claims + more) {
+		if (s->free_clusters > s->reserved) {
+			s->reserved++;
+			blob->held++;
+		} else {
+			rc = -ENOSPC;
+		}
+	}
+	if (!rc)
+		blob->claims += more;
+	pthread_mutex_unlock(&s->lock);
+	return rc;
+}
+
+void bs_blob_claim_also(struct bs_blob *blob)
+{
+	struct bs_space *s = blob->bs->space;
+
+	pthread_mutex_lock(&s->lock);
+	blob->claims++;
+	pthread_mutex_unlock(&s->lock);
+}
+
+void bs_blob_unclaim(struct bs_blob *blob, uint64_t claims, bool trim)
+{
+	struct bs_space *s = blob->bs->space;
+
+	pthread_mutex_lock(&s->lock);
+	assert(claims <= blob->claims);
+	blob->claims -= claims;
+	if (trim && blob->held > blob->claims) {
+		assert(blob->held - blob->claims <= s->reserved);
+		s->reserved -= blob->held - blob->claims;
+		blob->held = blob->claims;
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
+void bs_space_hold_again(struct bs_blob *blob, uint64_t clusters, uint64_t claims)
+{
+	struct bs_space *s = blob->bs->space;
+
+	pthread_mutex_lock(&s->lock);
+	s->reserved += clusters;
+	blob->held += clusters;
+	blob->claims += claims;
+	pthread_mutex_unlock(&s->lock);
 }
 
 void bs_space_unreserve(struct bs *bs, uint64_t clusters)

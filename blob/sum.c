@@ -28,10 +28,16 @@ BS_RB_GENERATE(bs_sum_cache, bs_sum_cached, node, cached_cmp)
 
 /* ---- making ---- */
 
+static uint64_t high_of(const struct bs *bs)
+{
+	uint64_t pages = bs->blocks / BS_SUM_PAGE + 1;
+
+	return MIN((uint64_t)HIGH_MAX, MAX((uint64_t)HIGH_MIN, pages / 8));
+}
+
 int bs_sums_create(struct bs *bs)
 {
 	struct bs_sums *s = base_calloc(1, sizeof(*s));
-	uint64_t pages = bs->blocks / BS_SUM_PAGE + 1;
 
 	if (!s)
 		return -ENOMEM;
@@ -46,13 +52,25 @@ int bs_sums_create(struct bs *bs)
 	RB_INIT(&s->young);
 	RB_INIT(&s->cache);
 	TAILQ_INIT(&s->order);
+	TAILQ_INIT(&s->waiters);
 	TAILQ_INIT(&s->fifo);
-	s->high = MIN((uint64_t)HIGH_MAX, MAX((uint64_t)HIGH_MIN, pages / 8));
+	s->high = high_of(bs);
 	bs->meta_bytes += bs_rec_size((uint32_t)sizeof(struct bs_header_disk));
 	bs_index_insert(bs, s->blob);
 	bs->n_blobs--; /* it is nobody's */
 	bs->sums = s;
 	return 0;
+}
+
+void bs_sums_fit(struct bs *bs)
+{
+	struct bs_sums *s = bs->sums;
+
+	if (!s)
+		return;
+	pthread_mutex_lock(&s->lock);
+	s->high = high_of(bs);
+	pthread_mutex_unlock(&s->lock);
 }
 
 static void node_drop(struct bs_sums *s, struct bs_sum_node *n)
@@ -119,10 +137,17 @@ static bool runs_are_pages(const struct bs *bs, const struct bs_rec *rec)
 		struct bs_run run;
 
 		bs_run_from_disk(d, &run);
-		if (run.flags || bs_run_end(&run) > bs->blocks / BS_SUM_PAGE + 1)
+		if (run.flags || bs_run_end(&run) > div_round_up(bs->blocks, BS_SUM_PAGE))
 			return false;
 	}
 	return true;
+}
+
+static bool is_empty_header(const struct bs_rec *rec)
+{
+	const struct bs_header_disk *h = rec->value;
+
+	return rec->len == sizeof(*h) && !le64_get(h->size) && !le32_get(h->flags);
 }
 
 bool bs_sum_record_ok(const struct bs *bs, const struct bs_rec *rec)
@@ -136,7 +161,7 @@ bool bs_sum_record_ok(const struct bs *bs, const struct bs_rec *rec)
 	if (rec->op == BS_REC_DEL_BLOB)
 		return false;
 	if (rec->kind == BS_KIND_HEADER)
-		return rec->len == sizeof(struct bs_header_disk) && !le32_get(((const struct bs_header_disk *)rec->value)->flags);
+		return is_empty_header(rec);
 	return rec->kind == BS_KIND_SUM || (rec->kind == BS_KIND_RUN && (!put_runs || runs_are_pages(bs, rec)));
 }
 
@@ -220,7 +245,8 @@ static void del_range(struct bs *bs, uint64_t key, uint64_t count)
 	struct bs_sum_cached old = { .page = at.page }, *c;
 	uint64_t end = key + count;
 
-	s->replaced++;
+	for (uint64_t p = at.page, last = (end - 1) / BS_SUM_PAGE, i = 0; p <= last && i < BS_SUM_CLASSES; p++, i++)
+		s->replaced[p % BS_SUM_CLASSES]++;
 	c = RB_NFIND(bs_sum_cache, &s->cache, &old);
 	while (c && c->page * BS_SUM_PAGE < end) {
 		struct bs_sum_cached *after = RB_NEXT(bs_sum_cache, &s->cache, c);
@@ -335,12 +361,12 @@ int bs_sum_page_check(const struct bs *bs, const void *buf, uint64_t page)
 	return le32_get(d->crc) == bs_sum_page_crc(d) ? 0 : -EUCLEAN;
 }
 
-uint64_t bs_sum_replaced(struct bs *bs)
+uint64_t bs_sum_replaced(struct bs *bs, uint64_t page)
 {
 	uint64_t n;
 
 	pthread_mutex_lock(&bs->sums->lock);
-	n = bs->sums->replaced;
+	n = bs->sums->replaced[page % BS_SUM_CLASSES];
 	pthread_mutex_unlock(&bs->sums->lock);
 	return n;
 }
@@ -373,7 +399,7 @@ int bs_sum_cache_add(struct bs *bs, const struct bs_sum_page_disk *d, uint64_t p
 	for (unsigned i = 0; i < BS_SUM_PAGE; i++)
 		c->sum[i] = le32_get(d->sum[i]);
 	pthread_mutex_lock(&s->lock);
-	if (s->replaced != replaced || RB_INSERT(bs_sum_cache, &s->cache, c)) {
+	if (s->replaced[page % BS_SUM_CLASSES] != replaced || RB_INSERT(bs_sum_cache, &s->cache, c)) {
 		free(c);
 	} else {
 		TAILQ_INSERT_TAIL(&s->fifo, c, link);

@@ -18,6 +18,7 @@
 #include "blob/io.h"
 
 #define BS_SUM_WORDS ((BS_SUM_PAGE + 63u) / 64u)
+#define BS_SUM_CLASSES 256u
 
 struct bs_sum_node { /* young sums of the blocks of one page */
 	RB_ENTRY(bs_sum_node) node;
@@ -40,6 +41,11 @@ struct bs_sum_cached { /* a sum page, as it is on the device */
 };
 RB_HEAD(bs_sum_cache, bs_sum_cached);
 
+struct bs_sum_waiter {
+	TAILQ_ENTRY(bs_sum_waiter) link;
+	struct op *op;
+};
+
 struct bs_sums {
 	struct bs *bs;
 	struct bs_blob *blob;  /* BS_SUM_ID; in the tree of blobs, which counts it */
@@ -48,14 +54,16 @@ struct bs_sums {
 	TAILQ_HEAD(, bs_sum_node) order;
 	uint64_t n_young, high; /* nodes; with more of them paging out begins */
 	uint64_t n_stuck;       /* of these */
+	TAILQ_HEAD(, bs_sum_waiter) waiters; /* writes, while there are far too many */
 	uint64_t n_changes;
 	struct bs_sum_cache cache;
 	TAILQ_HEAD(, bs_sum_cached) fifo;
 	uint64_t n_cached;
-	uint64_t replaced;     /* pages published since opening: what was read before is not to be cached after */
+	uint64_t replaced[BS_SUM_CLASSES]; /* pages published or given back since opening, by number: what was read before is not to be cached after */
 	_Atomic uint64_t errors, checked, paged;
 	_Atomic bool busy;
 	_Atomic uint64_t retry_ns;
+	uint64_t tell_ns, untold; /* wrong ones in the log: from then on none is owed; left out since the last. Under lock */
 	_Atomic uint64_t told;  /* the page that the log said last cannot be used */
 	uint64_t found;         /* by checking: pages that are damaged, blocks in a row without sums */
 	_Atomic uint64_t swept; /* where the next sweep begins */
@@ -65,6 +73,8 @@ struct bs_sums {
 
 int bs_sums_create(struct bs *bs);
 void bs_sums_destroy(struct bs *bs);
+/* It has grown: as many may be young as in a store of this size. bs->lock held. */
+void bs_sums_fit(struct bs *bs);
 struct bs_sum_node *bs_sum_young(const struct bs_sums *s, uint64_t page); /* lock held; NULL: none of the page */
 /* A record that has to do with sums, or with the store's own blob, is one that may be. */
 bool bs_sum_record_ok(const struct bs *bs, const struct bs_rec *rec);
@@ -80,7 +90,8 @@ uint32_t bs_sum_page_crc(const struct bs_sum_page_disk *disk);
 /* A page is what it should be: its sums go to the cache, unless one was published since `replaced`. -EUCLEAN; -ENOMEM: not cached. */
 int bs_sum_page_check(const struct bs *bs, const void *buf, uint64_t page);
 int bs_sum_cache_add(struct bs *bs, const struct bs_sum_page_disk *disk, uint64_t page, uint64_t replaced);
-uint64_t bs_sum_replaced(struct bs *bs);
+/* How often that, or a page of its class, was replaced. */
+uint64_t bs_sum_replaced(struct bs *bs, uint64_t page);
 void bs_sum_get_stat(struct bs *bs, struct bs_stat *st);
 
 /* ---- sum_walk.c ---- */
@@ -134,8 +145,11 @@ void bs_sums_sweep(struct bs *bs);
 /* ---- sum_out.c ---- */
 
 bool bs_sums_wanted(struct bs *bs);
+/* There are far more young ones than there should be, and paging out is under way: op waits, as for a child, until that is over. False:
+ * there is nothing to wait for. Outside of epochs. */
+bool bs_sums_wait_start(struct bs *bs, struct op *op);
 /* bs_sums_start (blob.h) pages out what is more than half of `high`. */
 bool bs_sums_idle(const struct bs *bs);
-int bs_sums_step(struct bs *bs); /* BS_NO_SERVICE: the same, and waits */
+int bs_sums_step(struct bs *bs); /* BS_NO_SERVICE: the same, and waits; not for one that is under way */
 
 #endif

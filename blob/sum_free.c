@@ -10,12 +10,11 @@
 
 #define AT_ONCE 1024u /* pages that one sweep looks at */
 #define MOST 64u      /* and gives back */
+#define LIMIT (1ull << BS_RUN_BITS)
 
 static bool is_unused(struct bs *bs, uint64_t page)
 {
-	uint64_t first = page * BS_SUM_PAGE;
-
-	return first < bs->blocks && bs_space_is_free(bs, first, MIN((uint64_t)BS_SUM_PAGE, bs->blocks - first));
+	return bs_space_is_free(bs, page * BS_SUM_PAGE, BS_SUM_PAGE);
 }
 
 static int add_records(struct bs_txn *txn, struct bs *bs, uint64_t page)
@@ -47,17 +46,17 @@ bool bs_sum_page_give_back(struct bs *bs, uint64_t page)
 void bs_sums_sweep(struct bs *bs)
 {
 	struct bs_sums *s = bs->sums;
-	uint64_t end = bs->blocks / BS_SUM_PAGE + 1, page, left = AT_ONCE;
+	uint64_t page, left = AT_ONCE;
 	unsigned given = 0;
 	struct bs_extent e;
 
 	if (!s || (bs->flags & BS_RDONLY))
 		return;
 	page = atomic_load(&s->swept);
-	if (page >= end)
+	if (page >= LIMIT)
 		page = 0;
-	for (; page < end && left && given < MOST; page++, left--) {
-		bs_map_lookup(s->blob, page, end - page, &e);
+	for (; page < LIMIT && left && given < MOST; page++, left--) {
+		bs_map_lookup(s->blob, page, LIMIT - page, &e);
 		if (e.flags & BS_RUN_HOLE)
 			page += e.count - 1;
 		else

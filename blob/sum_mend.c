@@ -14,19 +14,6 @@
 
 #define RUNS 64u
 
-static int drop_page(struct bs *bs, uint64_t page)
-{
-	le64 one = le64_make(1);
-	struct bs_rec rec = { .op = BS_REC_DEL, .kind = BS_KIND_RUN, .blob = BS_SUM_ID, .key = page, .len = sizeof(one), .value = &one };
-	struct bs_prep prep;
-	int rc = bs_prep_make(bs, &rec, &prep);
-
-	if (!rc)
-		rc = bs_apply(bs, &rec, bs->lsn, &prep);
-	bs_prep_drop(&prep);
-	return rc;
-}
-
 static int look_at_page(struct bs *bs, uint64_t page, uint64_t phys, void *buf, void *arg)
 {
 	struct bs_place place = { .pass = "blobs", .code = "sum-page", .block = phys };
@@ -37,7 +24,7 @@ static int look_at_page(struct bs *bs, uint64_t page, uint64_t phys, void *buf, 
 	bs->sums->found++;
 	bs_complain(bs, NULL, &place, "the checksums of blocks %" PRIu64 " and on %s", page * BS_SUM_PAGE,
 		    buf ? "are damaged" : "cannot be read");
-	return bs_mending(bs) ? drop_page(bs, page) : 0;
+	return bs_mending(bs) ? bs_mend_change(bs, BS_REC_DEL, BS_KIND_RUN, BS_SUM_ID, page, 1) : 0;
 }
 
 int bs_sums_verify_pages(struct bs *bs)

@@ -20,6 +20,7 @@
 #include "base/log.h"
 
 #define RETRY_NS 1000000000ull
+#define FAR 8u /* times as many as there should be: then who writes waits */
 
 enum { O_PICK, O_MERGE, O_WRITTEN, O_CHANGED, O_UNREAD, O_FAILED, O_DONE };
 
@@ -28,7 +29,7 @@ struct bs_sum_out {
 	struct bs *bs;
 	struct bdev_channel *ch;
 	struct op *parent;   /* or NULL */
-	uint64_t left, page; /* at most so many more; the one at hand */
+	uint64_t done, page; /* so many; the one at hand */
 	uint64_t changes;    /* of its young sums, when they were taken */
 	struct bs_sum_page_disk *disk;
 	struct iovec iov;
@@ -53,6 +54,49 @@ bool bs_sums_idle(const struct bs *bs)
 	return !bs->sums || !atomic_load(&bs->sums->busy);
 }
 
+/* ---- who waits ---- */
+
+/* lock held */
+static bool is_crowded(const struct bs_sums *s)
+{
+	return s->n_young - s->n_stuck > FAR * s->high;
+}
+
+bool bs_sums_wait_start(struct bs *bs, struct op *op)
+{
+	struct bs_sum_waiter *w = NULL;
+	struct bs_sums *s = bs->sums;
+
+	if (!bs_has_service(bs)) /* who writes may be the one who drives it */
+		return false;
+	pthread_mutex_lock(&s->lock);
+	if (is_crowded(s) && atomic_load(&s->busy))
+		w = base_malloc(sizeof(*w));
+	if (w) {
+		op_child_begin(op);
+		w->op = op;
+		TAILQ_INSERT_TAIL(&s->waiters, w, link);
+	}
+	pthread_mutex_unlock(&s->lock);
+	return w != NULL;
+}
+
+/* Lets them go on if there is room, or if it ends. */
+static void tell_waiters(struct bs_sums *s, bool ends)
+{
+	struct bs_sum_waiter *w;
+
+	pthread_mutex_lock(&s->lock);
+	if (ends)
+		atomic_store(&s->busy, false);
+	while ((w = TAILQ_FIRST(&s->waiters)) && (ends || !is_crowded(s))) {
+		TAILQ_REMOVE(&s->waiters, w, link);
+		op_child_done(w->op, 0);
+		free(w);
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
 /* ---- steps ---- */
 
 /* The next page, and what is young of it; false: there is enough room again. */
@@ -62,12 +106,12 @@ static bool pick(struct bs_sum_out *o)
 	struct bs_sum_node *n;
 
 	pthread_mutex_lock(&s->lock);
-	n = s->n_young - s->n_stuck > s->high / 2 && o->left ? TAILQ_FIRST(&s->order) : NULL;
+	n = s->n_young - s->n_stuck > s->high / 2 && (o->done < 2 * s->high || is_crowded(s)) ? TAILQ_FIRST(&s->order) : NULL;
 	while (n && n->stuck)
 		n = TAILQ_NEXT(n, link);
 	if (n) {
 		o->page = n->page;
-		o->left--;
+		o->done++;
 	}
 	pthread_mutex_unlock(&s->lock);
 	return n;
@@ -172,6 +216,7 @@ static enum op_next out_step(struct op *op)
 
 	switch (op->step) {
 	case O_PICK:
+		tell_waiters(o->bs->sums, false);
 		if (atomic_load(&o->bs->frozen) || !pick(o))
 			return op_goto(op, O_DONE);
 		if (bs_sum_page_give_back(o->bs, o->page))
@@ -225,7 +270,7 @@ static void out_done(struct op *op, void *arg)
 	bs_blob_trim_ahead(bs->sums->blob);
 	dma_free(o->disk);
 	free(o);
-	atomic_store(&bs->sums->busy, false);
+	tell_waiters(bs->sums, true);
 	if (parent)
 		op_child_done(parent, 0); /* it never has to succeed */
 }
@@ -242,7 +287,6 @@ static struct bs_sum_out *out_new(struct bs *bs, struct bdev_channel *ch)
 	}
 	o->bs = bs;
 	o->ch = ch;
-	o->left = 2 * bs->sums->high;
 	return o;
 }
 
@@ -255,7 +299,7 @@ void bs_sums_start(struct bs *bs, struct bdev_channel *ch, struct op *parent)
 	o = out_new(bs, ch);
 	if (!o) {
 		atomic_store(&bs->sums->retry_ns, base_now_ns() + RETRY_NS);
-		atomic_store(&bs->sums->busy, false);
+		tell_waiters(bs->sums, true);
 		return;
 	}
 	o->parent = parent;
@@ -271,7 +315,8 @@ int bs_sums_step(struct bs *bs)
 	struct bs_sum_out *o;
 	int rc = -ENOMEM;
 
-	if (!bs_sums_wanted(bs))
+	/* Beside another one, a page could be laid over what it was before that. */
+	if (!bs_sums_wanted(bs) || atomic_exchange(&bs->sums->busy, true))
 		return 0;
 	ch = bdev_channel_borrow(bs->dev);
 	o = out_new(bs, ch);
@@ -284,6 +329,7 @@ int bs_sums_step(struct bs *bs)
 		bs_blob_trim_ahead(bs->sums->blob);
 	}
 	bdev_channel_return(ch);
+	tell_waiters(bs->sums, true);
 	/* No space: they stay where they are. */
 	return rc == -ENOSPC || rc == -EAGAIN ? 0 : rc;
 }

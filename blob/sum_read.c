@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,12 +20,15 @@
 #include "base/log.h"
 
 #define NO_PAGE UINT64_MAX
+#define TELL_AT_ONCE 32u
+#define TELL_NS 10000000000ull
 
 enum state { COMPARE, LOADING, REREADING };
 
 struct sum_check {
 	enum state state;
 	uint32_t at;            /* block that is compared next */
+	uint32_t compared;      /* of those before it */
 	uint32_t again;         /* this one is compared in `block`; UINT32_MAX: none */
 	int iov;                /* where that block is in the caller's iovecs */
 	uint64_t iov_at;
@@ -65,12 +69,39 @@ static struct bs_sum_page_disk *page_buf(struct sum_check *c)
 	return c->disk;
 }
 
+/* The log is no place for each read of a bad block: TELL_AT_ONCE lines, and then one in TELL_NS. *untold: how many were left out before this
+ * one. */
+static bool may_tell(struct bs_sums *s, uint64_t *untold)
+{
+	uint64_t now = base_now_ns(), next;
+	bool may;
+
+	pthread_mutex_lock(&s->lock);
+	next = MAX(s->tell_ns, now);
+	may = next - now < TELL_AT_ONCE * TELL_NS;
+	*untold = s->untold;
+	s->untold = may ? 0 : s->untold + 1;
+	if (may)
+		s->tell_ns = next + TELL_NS;
+	pthread_mutex_unlock(&s->lock);
+	return may;
+}
+
 static int complain(struct io_req *r, const char *what, uint64_t block, uint64_t place)
 {
-	atomic_fetch_add(&r->bs->sums->errors, 1);
+	char more[64] = "";
+	uint64_t untold;
+
 	r->sum_wrong = what;
-	log_err("%s: blob %" PRIu64 ", byte %" PRIu64 ", device block %" PRIu64 ": %s", bdev_info(r->bs->dev)->name, r->io->blob->id,
-		r->io->offset + block * BS_BLOCK, place, what);
+	if (r->io->flags & BS_IO_PROBE)
+		return -EIO;
+	atomic_fetch_add(&r->bs->sums->errors, 1);
+	if (!may_tell(r->bs->sums, &untold))
+		return -EIO;
+	if (untold)
+		snprintf(more, sizeof(more), " (and %" PRIu64 " more since the last one)", untold);
+	log_err("%s: blob %" PRIu64 ", byte %" PRIu64 ", device block %" PRIu64 ": %s%s", bdev_info(r->bs->dev)->name, r->io->blob->id,
+		r->io->offset + block * BS_BLOCK, place, what, more);
 	return -EIO;
 }
 
@@ -79,7 +110,7 @@ static int complain_of_page(struct io_req *r, const char *what, uint64_t block, 
 {
 	struct sum_check *c = r->check;
 
-	if (atomic_exchange(&r->bs->sums->told, c->page) != c->page)
+	if (r->io->flags & BS_IO_PROBE || atomic_exchange(&r->bs->sums->told, c->page) != c->page)
 		return complain(r, what, block, place);
 	atomic_fetch_add(&r->bs->sums->errors, 1);
 	r->sum_wrong = what;
@@ -95,7 +126,7 @@ static int load(struct op *op, struct io_req *r, uint64_t place)
 
 	c->page = place / BS_SUM_PAGE;
 	c->loaded_for = place;
-	c->replaced = bs_sum_replaced(r->bs);
+	c->replaced = bs_sum_replaced(r->bs, c->page);
 	bs_map_lookup(blob, c->page, 1, &e);
 	if (e.flags & BS_RUN_HOLE)
 		return complain_of_page(r, "it has no checksum", c->at, place);
@@ -136,7 +167,7 @@ static int want(struct io_req *r, uint64_t place, uint32_t *sum)
 	if (bs_sum_find(r->bs, place, sum))
 		return 1;
 	/* What was loaded is too old for a place whose sum has been paged out since, but not for the one it was loaded for. */
-	if (c->page != place / BS_SUM_PAGE || (c->loaded_for != place && c->replaced != bs_sum_replaced(r->bs)))
+	if (c->page != place / BS_SUM_PAGE || (c->loaded_for != place && c->replaced != bs_sum_replaced(r->bs, c->page)))
 		return 0;
 	*sum = le32_get(c->disk->sum[place % BS_SUM_PAGE]);
 	return 1;
@@ -221,6 +252,7 @@ static int compare(struct op *op, struct io_req *r)
 	}
 	is = again ? base_crc32c(0, c->block, BS_BLOCK) : at_caller(c, r->io, NULL);
 	if (is == sum) {
+		c->compared++;
 		if (again)
 			at_caller(c, r->io, c->block);
 		return 0;
@@ -251,7 +283,7 @@ enum op_next bs_sum_check(struct op *op, struct io_req *r, int step, int done)
 		return op_fail(op, rc);
 	if (rc)
 		return op_await(op, step, 0);
-	atomic_fetch_add_explicit(&r->bs->sums->checked, blocks, memory_order_relaxed);
+	atomic_fetch_add_explicit(&r->bs->sums->checked, c->compared, memory_order_relaxed);
 	return op_goto(op, done);
 }
 

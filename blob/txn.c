@@ -92,19 +92,22 @@ int bs_txn_try(struct bs *bs, uint32_t flags, struct bs_txn **out)
 
 int bs_txn_begin(struct bs *bs, uint32_t flags, struct bs_txn **out)
 {
-	uint64_t since;
+	struct bs_turn turn = { .again = false };
 	int rc;
 
-	while ((rc = bs_txn_try(bs, flags, out)) == -EAGAIN) {
-		/* The service thread makes the room: it would wait for itself. */
-		if (bs_has_service(bs) && reactor_current() == bs_service_reactor(bs))
-			break;
-		since = bs_stop_begin();
-		rc = bs_log_wait_room(bs);
-		bs_stop_end(bs, since);
-		if (rc)
-			break;
-	}
+	rc = bs_txn_try(bs, flags, out);
+	if (rc != -EAGAIN)
+		return rc;
+	/* The service thread makes the room: it would wait for itself. */
+	if (bs_has_service(bs) && reactor_current() == bs_service_reactor(bs))
+		return bs_txn_try(bs, flags | BS_TXN_NOW, out);
+	turn.since_ns = bs_clock_ns();
+	do {
+		rc = bs_log_wait_turn(bs, &turn);
+		if (!rc)
+			rc = bs_txn_try(bs, turn.mine ? flags | BS_TXN_TURN : flags, out);
+	} while (rc == -EAGAIN);
+	bs_stopped(bs, &turn);
 	return rc;
 }
 
@@ -123,6 +126,8 @@ static void txn_close(struct bs_txn *txn)
 	bs_spare_trim(&bs->spare, KEEP_CHUNKS);
 	bs_share_forget(bs);
 	pthread_mutex_unlock(&bs->lock);
+	if (atomic_load_explicit(&bs->log->pace.waiting, memory_order_relaxed))
+		bs_pace_next(bs);
 }
 
 static struct bs_rec *entry_rec(struct bs_txn *txn, struct entry *e)
@@ -443,6 +448,17 @@ uint32_t bs_txn_mark(const struct bs_txn *txn)
 	return txn->n;
 }
 
+/* Does a hole here leave a run on both sides? */
+static bool splits(const struct bs_blob *blob, uint64_t block, uint64_t count)
+{
+	struct bs_extent e;
+
+	if (!block || count >= bs_runmap_end(&blob->map) - MIN(block, bs_runmap_end(&blob->map)))
+		return false;
+	bs_runmap_lookup(&blob->map, block - 1, count + 2, &e);
+	return !(e.flags & BS_RUN_HOLE) && e.count == count + 2;
+}
+
 int bs_txn_unmap(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, uint64_t count)
 {
 	uint64_t limit = 1ull << BS_RUN_BITS;
@@ -459,6 +475,8 @@ int bs_txn_unmap(struct bs_txn *txn, struct bs_blob *blob, uint64_t block, uint6
 	if (rc || !count || block >= limit)
 		return rc;
 	value = le64_make(MIN(count, limit - block));
+	if (txn->flags & BS_TXN_FREES && splits(blob, block, count) && !bs_meta_fits_hole(txn->bs, txn->grows + sizeof(struct bs_run_disk)))
+		return -ENOSPC;
 	/* A hole in a run makes two of it. */
 	rc = txn_add(txn, &rec, sizeof(struct bs_run_disk), NULL, 0);
 	if (!rc && !BS_MUTATE(carried_unmap))

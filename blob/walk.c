@@ -12,6 +12,7 @@
 #include "blob/sum.h"
 
 #define DEPTH 7u
+#define SEGMENT_MAX 4096u /* blocks */
 
 struct walk {
 	struct bdev *dev;
@@ -19,8 +20,9 @@ struct walk {
 	const struct bs_sb_disk *sb;
 	bs_piece_fn fn;
 	void *arg;
-	uint64_t *seen; /* pages and segments: a damaged index may go round */
-	size_t n_seen, room;
+	uint64_t *seen; /* pages and segments, each one more than its block: a damaged index may go round. A hash table; 0: free */
+	size_t n_seen, room; /* a power of two */
+	uint64_t bad[SEGMENT_MAX / 64]; /* a bit a block of the segment at hand: it cannot be read */
 };
 
 static int read_at(struct walk *w, void *buf, uint64_t block, uint32_t blocks)
@@ -32,22 +34,41 @@ static int read_at(struct walk *w, void *buf, uint64_t block, uint32_t blocks)
 	return bdev_io_sync(w->ch, BDEV_READ, buf, block * BS_BLOCK, (uint64_t)blocks * BS_BLOCK, 0);
 }
 
+static bool put_seen(uint64_t *seen, size_t room, uint64_t value)
+{
+	size_t i = (size_t)(value * 0x9e3779b97f4a7c15ull >> 32) & (room - 1);
+
+	for (; seen[i]; i = (i + 1) & (room - 1))
+		if (seen[i] == value)
+			return false;
+	seen[i] = value;
+	return true;
+}
+
+static int enlarge_seen(struct walk *w)
+{
+	size_t room = w->room ? 2 * w->room : 64;
+	uint64_t *p = base_calloc(room, sizeof(*p));
+
+	if (!p)
+		return -ENOMEM;
+	for (size_t i = 0; i < w->room; i++)
+		if (w->seen[i])
+			put_seen(p, room, w->seen[i]);
+	free(w->seen);
+	w->seen = p;
+	w->room = room;
+	return 0;
+}
+
 /* False: it was there before. */
 static int first_time(struct walk *w, uint64_t block)
 {
-	for (size_t i = 0; i < w->n_seen; i++)
-		if (w->seen[i] == block)
-			return 0;
-	if (w->n_seen == w->room) {
-		size_t room = w->room ? 2 * w->room : 64;
-		uint64_t *p = base_realloc(w->seen, room * sizeof(*p));
+	int rc = 2 * w->n_seen >= w->room ? enlarge_seen(w) : 0;
 
-		if (!p)
-			return -ENOMEM;
-		w->seen = p;
-		w->room = room;
-	}
-	w->seen[w->n_seen++] = block;
+	if (rc || block == UINT64_MAX || !put_seen(w->seen, w->room, block + 1))
+		return rc;
+	w->n_seen++;
 	return 1;
 }
 
@@ -76,18 +97,58 @@ static int walk_super(struct walk *w, const struct bs_sb_pair *pair)
 
 /* ---- log ---- */
 
+static bool is_bad(const struct walk *w, uint32_t off)
+{
+	return w->bad[off / 64] >> (off % 64) & 1;
+}
+
+/* All of a segment that can be read; other blocks are zeroes, and noted. */
+static int read_segment(struct walk *w, uint8_t *seg, uint64_t block)
+{
+	uint32_t blocks = le32_get(w->sb->segment_blocks);
+	int rc = read_at(w, seg, block, blocks);
+
+	memset(w->bad, 0, sizeof(w->bad));
+	if (!rc || rc == -ENOMEM || rc == -ERANGE)
+		return rc;
+	for (uint32_t i = 0; i < blocks; i++) {
+		rc = read_at(w, seg + (uint64_t)i * BS_BLOCK, block + i, 1);
+		if (rc == -ENOMEM)
+			return rc;
+		if (!rc)
+			continue;
+		memset(seg + (uint64_t)i * BS_BLOCK, 0, BS_BLOCK);
+		w->bad[i / 64] |= 1ull << (i % 64);
+	}
+	return 0;
+}
+
+/* Blocks in a row that cannot be read, from off on: what was in them is not known. */
+static int walk_bad(struct walk *w, uint64_t segment, uint32_t off, uint32_t blocks, uint32_t *n)
+{
+	struct bs_piece p = { .kind = BS_PIECE_FRAME, .block = segment + off, .wrong = "it cannot be read" };
+
+	while (off + p.blocks < blocks && is_bad(w, off + p.blocks))
+		p.blocks++;
+	*n = p.blocks;
+	return w->fn(&p, w->arg);
+}
+
 static int walk_frames(struct walk *w, uint8_t *seg, const struct bs_log_pos *from, uint64_t *seq)
 {
-	uint32_t blocks = le32_get(w->sb->segment_blocks), off = from->offset;
+	uint32_t blocks = le32_get(w->sb->segment_blocks), off = from->offset, n;
 	int rc = 0;
 
-	while (off < blocks && !rc) {
+	for (; off < blocks && !rc; off += n) {
 		struct bs_frame_disk *f = (struct bs_frame_disk *)bs_frame_at(w->sb->uuid, seg, from->segment, from->nonce, off, blocks - off);
 		struct bs_piece p = { .kind = BS_PIECE_FRAME, .block = from->segment + off, .blocks = 1, .nonce = from->nonce };
 
-		if (f) {
+		n = 1;
+		if (is_bad(w, off)) {
+			rc = walk_bad(w, from->segment, off, blocks, &n);
+		} else if (f) {
 			p.data = f;
-			p.blocks = le32_get(f->blocks);
+			p.blocks = n = le32_get(f->blocks);
 			p.wrong = le64_get(f->seq) == *seq ? NULL : "its sequence number is not the expected one";
 			*seq = le64_get(f->seq) + 1;
 			rc = w->fn(&p, w->arg);
@@ -97,36 +158,60 @@ static int walk_frames(struct walk *w, uint8_t *seg, const struct bs_log_pos *fr
 			p.wrong = "its checksum is wrong";
 			rc = w->fn(&p, w->arg);
 		}
-		off += f ? p.blocks : 1;
 	}
 	return rc;
 }
 
+static bool header_ok(const struct walk *w, const uint8_t *seg, const struct bs_log_pos *pos)
+{
+	const struct bs_segment_disk *h = (const struct bs_segment_disk *)seg;
+
+	return bs_mend_segment_ok(w->sb->uuid, h, pos->segment) && le64_get(h->nonce) == pos->nonce;
+}
+
+/* Does the log go on there? The last segment's successor has no header yet, which is no fault; what cannot be read is gone through. */
+static int goes_on(struct walk *w, uint8_t *seg, const struct bs_log_pos *pos)
+{
+	const struct bs_frame_disk *f;
+	int rc = read_segment(w, seg, pos->segment);
+
+	if (rc)
+		return rc == -ENOMEM ? rc : 0;
+	if (is_bad(w, 0) || header_ok(w, seg, pos))
+		return 1;
+	f = bs_frame_at(w->sb->uuid, seg, pos->segment, pos->nonce, 1, le32_get(w->sb->segment_blocks) - 1);
+	return f && le64_get(f->seq) == pos->seq;
+}
+
 static int walk_segment(struct walk *w, uint8_t *seg, struct bs_log_pos *pos, bool *more)
 {
-	struct bs_segment_disk *h = (struct bs_segment_disk *)seg;
-	struct bs_piece p = { .kind = BS_PIECE_SEGMENT, .block = pos->segment, .blocks = 1, .nonce = pos->nonce, .data = seg };
-	uint32_t blocks = le32_get(w->sb->segment_blocks);
-	int rc = read_at(w, seg, pos->segment, blocks);
+	const struct bs_segment_disk *h = (const struct bs_segment_disk *)seg;
+	struct bs_piece p = { .kind = BS_PIECE_SEGMENT, .block = pos->segment, .blocks = 1, .nonce = pos->nonce };
+	int rc = read_segment(w, seg, pos->segment);
 
 	*more = false;
-	if (rc) {
-		p.data = NULL;
+	if (rc == -ENOMEM)
+		return rc;
+	if (!rc && !is_bad(w, 0))
+		p.data = seg;
+	if (!p.data)
 		p.wrong = "it cannot be read";
-		return rc == -ENOMEM ? rc : w->fn(&p, w->arg);
-	}
-	if (!bs_mend_segment_ok(w->sb->uuid, h, pos->segment) || le64_get(h->nonce) != pos->nonce)
+	else if (!header_ok(w, seg, pos))
 		p.wrong = "it is not the header of this segment";
+	if (rc) /* it lies outside the device */
+		return w->fn(&p, w->arg);
 	rc = w->fn(&p, w->arg);
 	if (!rc)
 		rc = walk_frames(w, seg, pos, &pos->seq);
-	if (rc || p.wrong)
+	if (rc)
 		return rc;
+	/* Only the header tells of the successor, but the successor tells of itself, too. */
 	*pos = (struct bs_log_pos){ le64_get(h->next_address), le64_get(h->next_nonce), pos->seq, 1 };
-	/* The last segment's successor has no header yet, which is no fault. */
-	if (read_at(w, seg, pos->segment, 1) || !bs_mend_segment_ok(w->sb->uuid, h, pos->segment) || le64_get(h->nonce) != pos->nonce)
+	if (p.wrong && !bs_mend_find_segment(w->ch, w->sb, pos->seq, &pos->segment, &pos->nonce))
 		return 0;
-	rc = first_time(w, pos->segment);
+	rc = goes_on(w, seg, pos);
+	if (rc > 0)
+		rc = first_time(w, pos->segment);
 	*more = rc > 0;
 	return rc < 0 ? rc : 0;
 }
@@ -136,11 +221,10 @@ static int walk_log(struct walk *w)
 	struct bs_log_pos pos = { le64_get(w->sb->log_segment), le64_get(w->sb->log_nonce), le64_get(w->sb->log_seq),
 				  le32_get(w->sb->log_offset) };
 	uint8_t *seg = dma_alloc((size_t)le32_get(w->sb->segment_blocks) * BS_BLOCK, BS_BLOCK);
-	bool more = true;
-	int rc = 0;
+	int rc = seg ? first_time(w, pos.segment) : -ENOMEM;
+	bool more = rc > 0;
 
-	if (!seg)
-		return -ENOMEM;
+	rc = MIN(rc, 0);
 	while (more && !rc)
 		rc = walk_segment(w, seg, &pos, &more);
 	dma_free(seg);
@@ -194,6 +278,36 @@ static int walk_page(struct walk *w, uint64_t address, uint32_t blocks, uint32_t
 	return rc;
 }
 
+/* The page behind the checkpoint's others that holds its superblock, if there is one at this place: 1; 0: there is none. */
+static int walk_described(struct walk *w, struct bs_page_disk *page, uint64_t at)
+{
+	struct bs_piece p = { .kind = BS_PIECE_PAGE, .block = at, .blocks = 2, .data = page };
+	int rc = read_at(w, page, at, 2);
+
+	if (rc)
+		return rc == -ENOMEM ? rc : 0;
+	if (le32_get(page->magic) != BS_MAGIC_PAGE || le16_get(page->kind) != BS_PAGE_SUPER || le64_get(page->address) != at ||
+	    memcmp(page->uuid, w->sb->uuid, sizeof(page->uuid)) || le32_get(page->ckpt) != (uint32_t)le64_get(w->sb->ckpt_l0))
+		return 0;
+	p.wrong = page_wrong(w, page, at, 2, le32_get(page->crc));
+	rc = w->fn(&p, w->arg);
+	return rc ? rc : 1;
+}
+
+/* It follows the root; where the root's unit had no room for it, it begins another one, of which nothing tells which. */
+static int find_described(struct walk *w)
+{
+	uint64_t unit = le32_get(w->sb->segment_blocks), root = le64_get(w->sb->ckpt_root);
+	uint64_t blocks = MIN(le64_get(w->sb->blocks), bdev_info(w->dev)->size / BS_BLOCK);
+	struct bs_page_disk *page = dma_alloc((size_t)2 * BS_BLOCK, BS_BLOCK);
+	int rc = page ? walk_described(w, page, root + le32_get(w->sb->ckpt_root_blocks)) : -ENOMEM;
+
+	for (uint64_t at = unit; !rc && at < blocks; at += unit)
+		rc = walk_described(w, page, at);
+	dma_free(page);
+	return rc == 1 ? 0 : rc;
+}
+
 /* ---- the whole ---- */
 
 /* Which superblock to go by, sound or not quite: lengths have to be possible at least. */
@@ -228,6 +342,8 @@ int bs_walk(struct bdev *dev, uint32_t what, bs_piece_fn fn, void *arg, struct b
 		rc = walk_log(&w);
 	if (!rc && (what & BS_WALK_CKPT) && le64_get(w.sb->ckpt_root))
 		rc = walk_page(&w, le64_get(w.sb->ckpt_root), le32_get(w.sb->ckpt_root_blocks), le32_get(w.sb->ckpt_root_crc), 0);
+	if (!rc && (what & BS_WALK_CKPT) && (what & BS_WALK_DESCRIBED) && le64_get(w.sb->ckpt_root))
+		rc = find_described(&w);
 	bdev_channel_return(w.ch);
 	free(w.seen);
 	return rc;

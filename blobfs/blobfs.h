@@ -189,8 +189,9 @@ BLOBFS_API int bfs_removexattr(struct bfs *fs, const struct bfs_cred *cred, uint
  * is in it or not, block by block, as a power cut at that instant could have left it. `dir`, if it is within the tree, is left out.
  * BFS_SNAP_SEALED: nobody can change the data of the copy's files (-EROFS); names and attributes can be, so that it can be removed.
  * Durable with the next sync. Blocking. -EPERM: cred is not privileged; -E2BIG: more files and runs than one transaction takes
- * (some 3,000 files, or 60,000 runs, on stores of a GiB or more); -ENOSPC also if what is dirty would have no space of its own; -EBUSY: files come and
- * go too fast; -EOPNOTSUPP: a store made before there was this; an error of a write-back.
+ * (some 6,000 files of one run, or 60,000 runs in few files, on stores of 512 MiB or more; a sixth of that on one of 64 MiB); -ENOSPC also if what is dirty
+ * would have no space of its own; -EBUSY: for seconds somebody has moved files into the tree that were outside of it, without a pause (files that are
+ * made meanwhile hold up nothing); -EOPNOTSUPP: a store made before there was this; an error of a write-back.
  */
 enum bfs_snap_flags { BFS_SNAP_SEALED = 1 << 0 };
 BLOBFS_API int bfs_snapshot(struct bfs *fs, const struct bfs_cred *cred, uint64_t ino, uint64_t dir, const char *name, uint32_t flags,
@@ -259,7 +260,11 @@ BLOBFS_API int64_t bfs_copy_range(struct bfs_file *in, uint64_t in_off, struct b
 
 /* ---- asynchronous ---- */
 
-/* A queue: a device channel that the creating program polls. */
+/*
+ * A queue: a device channel that the creating program polls. While something is in flight there, the thread that has to poll it makes no
+ * synchronous call that waits for reads and writes under way, for nobody else ends these: bfs_snapshot, bfs_copy_range, and what needs space when
+ * there is none but what was freed lately (bfs_write and its kin, bfs_fallocate).
+ */
 BLOBFS_API int bfs_queue_create(struct bfs *fs, struct bfs_queue **out);
 BLOBFS_API void bfs_queue_destroy(struct bfs_queue *q); /* waits for what is in flight */
 BLOBFS_API int bfs_queue_poll(struct bfs_queue *q);     /* runs completions; how many */

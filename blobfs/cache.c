@@ -361,11 +361,31 @@ void bfs_page_insert(struct bfs_cache *c, struct bfs_shard *s, struct bfs_group 
 	p->ino = g->inode->ino;
 	p->number = g->number << GROUP_SHIFT | slot;
 	p->valid = PAGE_SIZE;
+	p->reached = 0;
 	p->pins = 1;
 	g->page[slot] = page;
 	g->present |= (uint16_t)(1u << slot);
 	bfs_queue_insert(c, s, page);
 	bfs_page_set_state(c, g, slot);
+}
+
+int bfs_group_claim(struct bfs_group *g, unsigned cluster)
+{
+	bool has = g->reserved >> cluster & 1;
+	int rc;
+
+	if (has && !(g->lent >> cluster & 1))
+		return 0;
+	rc = bs_blob_claim(g->inode->blob, !has);
+	if (!rc)
+		g->reserved |= (uint16_t)(1u << cluster);
+	return rc;
+}
+
+void bfs_group_unclaimed(struct bfs_group *g, unsigned cluster)
+{
+	g->reserved &= (uint16_t) ~(1u << cluster);
+	g->lent &= (uint16_t) ~(1u << cluster);
 }
 
 void bfs_group_trim_reserved(struct bfs_cache *c, struct bfs_group *g)
@@ -378,8 +398,8 @@ void bfs_group_trim_reserved(struct bfs_cache *c, struct bfs_group *g)
 		left &= (uint16_t)(left - 1);
 		if (g->dirty & g->alloc & bfs_cluster_mask(c, cluster))
 			continue;
-		g->reserved &= (uint16_t) ~(1u << cluster);
-		bs_unreserve(c->fs->bs, 1);
+		bfs_group_unclaimed(g, cluster);
+		bs_blob_unclaim(g->inode->blob, 1, true);
 	}
 }
 
@@ -444,23 +464,30 @@ bool bfs_page_drop(struct bfs_cache *c, struct bfs_shard *s, struct bfs_group *g
 	return !g->present && group_free(c, s, g);
 }
 
+/* Does the store take a new place when the page is written home? Also instead of an unwritten block that a write under way, its write-back
+ * or one past the cache, is about to give a checksum. */
+static bool moves(const struct bfs_cache *c, const struct bfs_group *g, unsigned slot)
+{
+	uint64_t page = g->number << GROUP_SHIFT | slot;
+	bool beside = c->datasum && (g->writing >> slot & 1 || bfs_direct_beside(g->inode, page)); /* before the look: it may be over by then */
+	struct bs_extent e;
+
+	bs_map_lookup(g->inode->blob, page, 1, &e);
+	return e.flags & (BS_RUN_HOLE | BS_RUN_SHARED | BS_RUN_SUM) || (e.flags & BS_RUN_UNWRITTEN && beside);
+}
+
 static int reserve_for(struct bfs_cache *c, struct bfs_group *g, unsigned slot)
 {
 	unsigned cluster = slot >> c->cluster_shift;
-	struct bs_extent e;
 	int rc;
 
-	bs_map_lookup(g->inode->blob, g->number << GROUP_SHIFT | slot, 1, &e);
-	if (!(e.flags & (BS_RUN_HOLE | BS_RUN_SHARED | BS_RUN_SUM))) {
+	if (!moves(c, g, slot)) {
 		g->alloc &= (uint16_t) ~(1u << slot);
 		return 0;
 	}
-	if (!(g->reserved >> cluster & 1)) {
-		rc = bs_reserve(c->fs->bs, 1);
-		if (rc)
-			return rc;
-		g->reserved |= (uint16_t)(1u << cluster);
-	}
+	rc = bfs_group_claim(g, cluster);
+	if (rc)
+		return rc;
 	g->alloc |= (uint16_t)(1u << slot);
 	return 0;
 }
@@ -492,6 +519,7 @@ void bfs_data_inode_init(struct bfs_inode *inode)
 	uint64_t size = atomic_load(&inode->size);
 
 	atomic_store(&inode->data_end, round_up(size, PAGE_SIZE));
+	atomic_store(&inode->written_end, size);
 	atomic_store(&inode->stale_end, size & (PAGE_SIZE - 1) ? size : 0);
 }
 

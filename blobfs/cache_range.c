@@ -80,6 +80,25 @@ bool bfs_range_is_dirty(struct bfs_inode *inode, uint64_t first, uint64_t last, 
 	return next_dirty(inode, first, last, writing) != UINT64_MAX;
 }
 
+static int leave(struct bfs_inode *inode, uint64_t first, uint64_t end, uint64_t *page)
+{
+	uint64_t found = first < end ? bfs_range_next_dirty(inode, first, end - 1) : UINT64_MAX;
+
+	if (found == UINT64_MAX || !bs_blob_claim(inode->blob, false))
+		return 0;
+	*page = found;
+	return -EAGAIN;
+}
+
+/* Together they need one cluster more than before at each end, at most, and none if all claims are covered. */
+int bfs_range_leave(struct bfs_inode *inode, uint64_t first, uint64_t end, uint64_t *page)
+{
+	uint64_t pages = 1ull << inode->fs->cache->cluster_shift;
+	int rc = leave(inode, round_down(first, pages), first, page);
+
+	return rc || end == UINT64_MAX ? rc : leave(inode, end, round_up(end, pages), page);
+}
+
 bool bfs_page_zero_tail(struct bfs_inode *inode, uint64_t end)
 {
 	struct bfs_cache *c = inode->fs->cache;
@@ -99,6 +118,7 @@ bool bfs_page_zero_tail(struct bfs_inode *inode, uint64_t end)
 			done = false;
 		} else if (g->uptodate & bit) {
 			bfs_copy_zero(bfs_page_data(c, page) + in_page, PAGE_SIZE - in_page);
+			c->pages[page].reached = MIN(c->pages[page].reached, (uint16_t)in_page);
 			/* What the log carries of it has no zeroes, and an fsync that finds nothing changed would leave the size where it was. */
 			if (g->dirty & bit)
 				bfs_page_dirty(c, g, number & (GROUP_PAGES - 1), in_page, PAGE_SIZE);

@@ -113,14 +113,17 @@ static int put_header(struct carry *k, struct bs_txn *txn, bool datasync)
 {
 	struct bfs_inode *inode = k->inode;
 	uint64_t disk_size = atomic_load(&inode->disk_size), stale_end = atomic_load(&inode->stale_end);
-	uint64_t data_end = atomic_load(&inode->data_end), size;
+	uint64_t data_end = atomic_load(&inode->data_end), written_end = atomic_load(&inode->written_end), size;
 	int rc;
 
 	for (uint32_t i = 0; i < k->n; i++) {
+		uint64_t end = (k->page[i].number + 1) << PAGE_SHIFT;
+
 		if (is_stale(inode, &k->page[i]))
 			atomic_store(&inode->stale_end, 0);
-		if (atomic_load(&inode->data_end) < (k->page[i].number + 1) << PAGE_SHIFT)
-			atomic_store(&inode->data_end, (k->page[i].number + 1) << PAGE_SHIFT);
+		if (atomic_load(&inode->data_end) < end)
+			atomic_store(&inode->data_end, end);
+		bfs_written_to(inode, end);
 	}
 	size = bfs_size_to_publish(inode);
 	if (inode->deleted || (size == disk_size && (datasync || !inode->attr_dirty))) {
@@ -137,6 +140,7 @@ static int put_header(struct carry *k, struct bs_txn *txn, bool datasync)
 	atomic_store(&inode->disk_size, disk_size);
 	atomic_store(&inode->stale_end, stale_end);
 	atomic_store(&inode->data_end, data_end);
+	atomic_store(&inode->written_end, written_end);
 	return rc;
 }
 

@@ -44,6 +44,20 @@ struct bfs_control_scrub {
 };
 #define BFS_CONTROL_SCRUB _IOWR(0xb1, 0x53, struct bfs_control_scrub)
 
+/* ---- copies ---- */
+
+/*
+ * bfs_snapshot of a file or tree of the mount, into the directory that the ioctl is on. What the kernel has not sent yet is not in it: first
+ * syncfs(2), and close(2) of any descriptor of each file. When it returns, the new name is seen by everybody.
+ */
+struct bfs_control_snapshot {
+	uint64_t ino;   /* what is copied: st_ino of stat(2) */
+	uint32_t flags; /* enum bfs_snap_flags */
+	int32_t rc;     /* back: 0 or negative errno; the ioctl itself succeeds then */
+	char name[256]; /* the copy's, ended by a zero */
+};
+#define BFS_CONTROL_SNAPSHOT _IOWR(0xb1, 4, struct bfs_control_snapshot)
+
 /* ---- the device, and numbers ---- */
 
 /* Trimming is FITRIM of linux/fs.h, as for every file system: range, minimum length, and back how many bytes were discarded. */

@@ -14,7 +14,8 @@
  *  - A page that an I/O is under way for, or that somebody is about to copy to, is pinned; only unpinned clean pages are evicted.
  *  - A page leaves its group at once when it is truncated, punched or invalidated; if it is pinned it is `detached`, and freed by the
  *    last unpin. Who waited for it looks again and finds it gone.
- *  - dirty and in need of new space (alloc) => its cluster's bit is set in `reserved`, unless a sibling in write-back took it.
+ *  - dirty and in need of new space (alloc) => its cluster's bit is set in `reserved`: it has a claim on what the store holds for the blob. A unit has
+ *    claims for those of its pages. So what is held suffices for all of them, in whatever order they go home.
  *  - A page is changed => it is dirty, and bytes [from, to) of it may be neither at its place nor carried in the log.
  *  - n_dirty or n_writing or attr_dirty => the inode is on the dirty list, which counts it.
  *  - A group's inode is in core: counted, idle, leaving or dying; it is freed only when it has no group, and only who counts it makes one.
@@ -71,7 +72,8 @@ struct bfs_page {
 	uint8_t fresh;     /* not asked for since it came: the first time does not count */
 	uint8_t reserved;
 	uint16_t from, to; /* of one that is changed */
-	uint32_t reserved2;
+	uint16_t reached;  /* bytes up to the end of the furthest write to it, which the file's size may not tell of yet */
+	uint16_t taken;    /* bytes of the file in it when write-back took it: what is written then is that much, at least */
 	uint64_t reserved3;
 };
 static_assert(sizeof(struct bfs_page) == 64, "page descriptor");
@@ -86,7 +88,8 @@ struct bfs_group {
 	uint16_t present, uptodate, dirty, writing; /* a bit a page */
 	uint16_t changed;  /* dirty, and not all of it is carried in the log */
 	uint16_t alloc;    /* dirty, and needs new space */
-	uint16_t reserved; /* a bit a cluster: one cluster is reserved for it */
+	uint16_t reserved; /* a bit a cluster: it has a claim (bs_blob_claim) */
+	uint16_t lent;     /* of these: a unit has one beside it, with which what is held for this one may go */
 	bool in_dirty;     /* in dirty_groups: something is dirty or writing */
 	uint32_t page[GROUP_PAGES];
 };
@@ -139,6 +142,7 @@ struct bfs_cache {
 	uint32_t n_units;
 	_Atomic uint32_t n_background; /* units that nobody waits for */
 	bool arena_is_dma;
+	bool datasum; /* the store has checksums: what is written and not shared moves, too */
 	_Atomic int wb_error; /* the last of a write-back; numbered, and how far a sync of everything has told of them */
 	_Atomic uint32_t wb_error_seq, wb_error_told;
 	_Atomic bool frozen; /* the store takes no changes any more: so writes are refused, too */
@@ -184,6 +188,9 @@ bool bfs_page_drop(struct bfs_cache *c, struct bfs_shard *s, struct bfs_group *g
 int bfs_page_dirty(struct bfs_cache *c, struct bfs_group *g, unsigned slot, uint32_t from, uint32_t to);
 /* All of it is carried in the log, or on its way home. Shard locked. */
 void bfs_page_unchanged(struct bfs_cache *c, struct bfs_group *g, unsigned slot);
+/* The cluster has a claim for one more page that needs space. Shard locked. -ENOSPC. */
+int bfs_group_claim(struct bfs_group *g, unsigned cluster);
+void bfs_group_unclaimed(struct bfs_group *g, unsigned cluster); /* it has none any more; the caller sees to the store's */
 void bfs_group_trim_reserved(struct bfs_cache *c, struct bfs_group *g);
 /* After dirty, writing bits of a group went: out of the tree of dirty groups if it is clean. Shard locked. */
 void bfs_group_settle(struct bfs_group *g);
@@ -207,6 +214,13 @@ void bfs_range_drop(struct bfs_inode *inode, uint64_t first, uint64_t last, bool
 bool bfs_range_is_dirty(struct bfs_inode *inode, uint64_t first, uint64_t last, bool writing);
 /* First page >= from and <= last that is dirty or in write-back; UINT64_MAX: none. */
 uint64_t bfs_range_next_dirty(struct bfs_inode *inode, uint64_t from, uint64_t last);
+/*
+ * Of a cluster that [first, end) has only a part of, the first page to go home takes a place, and the others, dirty or in write-back, may count on
+ * the rest of it. If blocks of that range are about to be unmapped, those beside it get space of their own. In the transaction. -EAGAIN: there
+ * is none, *page has to be written home before.
+ */
+int bfs_range_leave(struct bfs_inode *inode, uint64_t first, uint64_t end, uint64_t *page);
+#define BFS_LEAVE_TRIES 64u /* then it goes on without */
 /* The page that holds byte `end`, if cached: zeroes it from there on, which changes a dirty one; of one being filled less will count. False:
  * it is in write-back, nothing was done. inode->lock held. */
 bool bfs_page_zero_tail(struct bfs_inode *inode, uint64_t end);
@@ -269,6 +283,14 @@ void bfs_unit_start(struct bfs_unit *u, struct bdev_channel *ch, struct op *pare
  * -ENOMEM, -EBUSY: no page is free. */
 int bfs_fill_gather(struct bfs_inode *inode, uint64_t number, uint64_t last, struct bdev_channel *ch, struct bfs_unit **out);
 
+/* ---- direct_write.c ---- */
+struct bfs_direct_range {
+	LIST_ENTRY(bfs_direct_range) link; /* in inode->directs, from before what is dirty there is written home */
+	uint64_t first, last;              /* pages */
+};
+/* Is a write past the cache under way there? */
+bool bfs_direct_beside(struct bfs_inode *inode, uint64_t page);
+
 /* ---- writeback.c ---- */
 /* The next run of dirty pages at or after *next (up to last) becomes a unit; *next moves behind it. *out NULL: there is none.
  * -EAGAIN: bs_commit through inode->lowered_lsn first. -ENOMEM. */
@@ -281,6 +303,8 @@ int bfs_publish(struct bs_txn *txn, struct bs_io *io, void *arg);
 bool bfs_holds_garbage(struct bfs_inode *inode, uint64_t page);
 /* The size that the header may have now. inode->lock held or in the transaction. */
 uint64_t bfs_size_to_publish(struct bfs_inode *inode);
+/* The durable size may go to `end`, if the cached one does: everything before it is written, carried, shared or a hole. In a transaction. */
+void bfs_written_to(struct bfs_inode *inode, uint64_t end);
 /* Writes the header if times (unless datasync) or size differ from it. -EAGAIN: bs_log_wait_room_start first. No lock held. */
 int bfs_inode_settle(struct bfs_inode *inode, bool datasync);
 
@@ -386,6 +410,10 @@ struct bfs_write { /* one write under way */
 enum bfs_write_need bfs_write_try(struct bfs_write *w);
 /* R9: makes the size ready to be raised. inode->lock held; *page as above. */
 enum bfs_write_need bfs_tail_try(struct bfs_inode *inode, uint64_t *page);
+/* R9: has the size passed the old end, and nothing is on its way that covers the garbage there, as what was to do it failed? inode->lock held. */
+bool bfs_tail_is_bare(struct bfs_inode *inode);
+/* Then it is covered once more; *page as above. Takes inode->lock. */
+enum bfs_write_need bfs_tail_cover(struct bfs_inode *inode, uint64_t *page);
 /* The page of stale_end gets dirty: written home, it has zeroes where the garbage was. inode->lock held. */
 enum bfs_write_need bfs_garbage_cover(struct bfs_inode *inode, uint64_t page);
 

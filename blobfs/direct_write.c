@@ -9,6 +9,7 @@
 #define WRITE_UNITS 4u
 
 struct direct_state {
+	struct bfs_direct_range range;
 	struct bfs_need need;
 	struct bfs_walk walk;
 	struct bfs_iter from;
@@ -30,6 +31,39 @@ enum {
 	DIRECT_FAILED
 };
 
+/*
+ * What gets dirty in the range from here on finds the range, and what is dirty there goes home before this writes: with checksums, this
+ * takes unwritten blocks that pages have counted on.
+ */
+static void enter(struct bfs_req *req, struct direct_state *st)
+{
+	st->range.first = req->offset >> PAGE_SHIFT;
+	st->range.last = (req->offset + req->length - 1) >> PAGE_SHIFT;
+	pthread_mutex_lock(&req->inode->pages_lock);
+	LIST_INSERT_HEAD(&req->inode->directs, &st->range, link);
+	pthread_mutex_unlock(&req->inode->pages_lock);
+}
+
+static void leave(struct bfs_req *req, struct direct_state *st)
+{
+	pthread_mutex_lock(&req->inode->pages_lock);
+	LIST_REMOVE(&st->range, link);
+	pthread_mutex_unlock(&req->inode->pages_lock);
+}
+
+bool bfs_direct_beside(struct bfs_inode *inode, uint64_t page)
+{
+	const struct bfs_direct_range *r;
+
+	pthread_mutex_lock(&inode->pages_lock);
+	LIST_FOREACH(r, &inode->directs, link) {
+		if (r->first <= page && page <= r->last)
+			break;
+	}
+	pthread_mutex_unlock(&inode->pages_lock);
+	return r != NULL;
+}
+
 static void drop_cached(struct bfs_req *req)
 {
 	pthread_mutex_lock(&req->inode->lock);
@@ -38,9 +72,12 @@ static void drop_cached(struct bfs_req *req)
 	pthread_mutex_unlock(&req->inode->lock);
 }
 
+/* Of whole clusters: a block that moves may leave one in which a page beside it counts on the rest. */
 static int clean_begin(struct bfs_req *req, struct direct_state *st)
 {
-	bfs_walk_init(&st->walk, req->inode, req->offset >> PAGE_SHIFT, (st->end - 1) >> PAGE_SHIFT,
+	uint64_t pages = 1ull << req->fs->cache->cluster_shift;
+
+	bfs_walk_init(&st->walk, req->inode, round_down(req->offset >> PAGE_SHIFT, pages), round_up(st->end >> PAGE_SHIFT, pages) - 1,
 		      req->ch);
 	return DIRECT_CLEAN;
 }
@@ -125,6 +162,7 @@ static int collect(struct bfs_req *req, struct direct_state *st)
 static enum op_next direct_over(struct bfs_req *req, struct direct_state *st, int rc)
 {
 	bfs_need_release(&st->need);
+	leave(req, st);
 	req->op_.on_error = OP_NO_STEP;
 	drop_cached(req);
 	if (!st->done)
@@ -176,6 +214,7 @@ static void begin(struct bfs_req *req, struct direct_state *st)
 	st->done = 0;
 	st->n_units = 0;
 	st->reclaimed = false;
+	enter(req, st);
 }
 
 enum op_next bfs_write_direct(struct op *op)

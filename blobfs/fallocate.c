@@ -12,14 +12,16 @@
 
 struct fallocate_state {
 	struct bfs_need need;
+	struct bfs_walk walk;
 	struct bfs_write w;      /* zeroes at the edges */
 	uint64_t end, pos, last; /* bytes; whole blocks still to be changed: pos … last */
 	uint32_t edge;
 	bool unmapped;  /* the piece at pos is a hole now */
 	uint64_t piece; /* blocks a transaction */
+	uint32_t left;  /* how often pages were to be written home that had counted on what goes */
 };
 
-enum { FALLOC_BEGIN, FALLOC_EDGE, FALLOC_ZERO, FALLOC_MAP, FALLOC_FAILED };
+enum { FALLOC_BEGIN, FALLOC_EDGE, FALLOC_ZERO, FALLOC_MAP, FALLOC_HOME, FALLOC_FAILED };
 
 static int check(const struct bfs_req *req)
 {
@@ -51,6 +53,7 @@ static enum op_next begin(struct bfs_req *req, struct fallocate_state *st)
 	st->edge = 0;
 	st->unmapped = false;
 	st->piece = PIECE_BLOCKS;
+	st->left = 0;
 	if (clears(req)) {
 		st->pos = round_up(req->offset, PAGE_SIZE);
 		st->last = round_down(st->end, PAGE_SIZE);
@@ -123,6 +126,7 @@ static int change_map(struct bfs_req *req, struct fallocate_state *st, struct bs
 /* The dirty pages that would have carried the size with them are gone: it may be published without them. */
 static void cover_hole(struct bfs_inode *inode, uint64_t end)
 {
+	bfs_written_to(inode, end);
 	end = MIN(end, round_up(atomic_load(&inode->size), PAGE_SIZE));
 	if (atomic_load(&inode->data_end) < end)
 		atomic_store(&inode->data_end, end);
@@ -139,7 +143,7 @@ static void piece_done(struct bfs_req *req, struct fallocate_state *st, uint64_t
 	st->pos = MAX(st->pos, end);
 }
 
-/* In the transaction, inode->lock held. */
+/* In the transaction, inode->lock held. -EAGAIN and WRITE_DONE: a page beside the piece is to be written home first. */
 static int map_piece(struct bfs_req *req, struct fallocate_state *st, struct bs_txn *txn,
 		     enum bfs_write_need *need)
 {
@@ -156,6 +160,10 @@ static int map_piece(struct bfs_req *req, struct fallocate_state *st, struct bs_
 	*need = raise ? bfs_tail_try(inode, &st->w.page) : WRITE_DONE;
 	if (*need != WRITE_DONE)
 		return -EAGAIN;
+	if (drop && st->left < BFS_LEAVE_TRIES && bfs_range_leave(inode, first, first + count, &st->w.page)) {
+		st->left++;
+		return -EAGAIN;
+	}
 	rc = change_map(req, st, txn, first, count);
 	if (!rc && raise)
 		rc = bfs_raise_size(txn, inode, st->end);
@@ -206,6 +214,10 @@ static enum op_next map_try(struct bfs_req *req, struct fallocate_state *st)
 		return op_fail(op, rc);
 	if (rc && fill_rc)
 		return op_fail(op, fill_rc);
+	if (rc && need == WRITE_DONE) {
+		bfs_walk_init(&st->walk, req->inode, st->w.page, st->w.page, req->ch);
+		return op_goto(op, FALLOC_HOME);
+	}
 	if (rc)
 		return bfs_need_provide(&st->need, req->inode, need, st->w.page, req, FALLOC_MAP);
 	if (st->pos < st->last || st->unmapped)
@@ -229,6 +241,8 @@ enum op_next bfs_fallocate_run(struct op *op)
 		return zero_edge(req, st);
 	case FALLOC_MAP:
 		return map_try(req, st);
+	case FALLOC_HOME:
+		return bfs_walk_run(&st->walk, op, FALLOC_HOME, FALLOC_MAP, true);
 	case FALLOC_FAILED:
 		bfs_need_release(&st->need);
 		return bfs_req_end(req, op->rc);

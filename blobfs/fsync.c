@@ -11,6 +11,7 @@
 
 struct fsync_state {
 	struct bfs_walk walk;
+	struct bfs_need need;
 	int64_t result;
 };
 
@@ -48,10 +49,16 @@ static enum op_next commit(struct bfs_req *req)
 static enum op_next carry(struct bfs_req *req, struct fsync_state *st)
 {
 	struct op *op = &req->op_;
-	int rc = -EBUSY;
+	enum bfs_write_need need;
+	int rc = -EBUSY, fill_rc;
+	uint64_t page;
 
 	bfs_req_home(req);
 	op->on_error = FSYNC_FAILED;
+	need = bfs_tail_cover(req->inode, &page);
+	fill_rc = bfs_need_release(&st->need);
+	if (!fill_rc && (need == WRITE_FILL || need == WRITE_WAIT))
+		return bfs_need_provide(&st->need, req->inode, need, page, req, FSYNC_CARRY);
 	if (S_ISREG(req->inode->mode) && !(req->fs->opts.flags & BFS_RDONLY))
 		rc = bfs_carry(req->inode, req->flags & BFS_IO_DATASYNC);
 	if (rc == -EAGAIN) {
@@ -84,11 +91,16 @@ static enum op_next settle(struct bfs_req *req)
 
 static enum op_next fsync_over(struct bfs_req *req, int64_t result, int rc)
 {
+	struct fsync_state *st = BFS_REQ_STATE(req, struct fsync_state);
 	int error = take_error(req);
 
+	bfs_need_release(&st->need);
 	if (rc == -EROFS && !(req->fs->opts.flags & BFS_RDONLY))
 		atomic_store(&req->fs->cache->frozen, true);
 	pthread_mutex_lock(&req->inode->lock);
+	/* The size could not become durable: an error each time. */
+	if (!rc && bfs_tail_is_bare(req->inode))
+		rc = -EIO;
 	bfs_inode_unmark_dirty(req->inode);
 	pthread_mutex_unlock(&req->inode->lock);
 	if (error)
@@ -104,6 +116,7 @@ enum op_next bfs_fsync_run(struct op *op)
 	switch (op->step) {
 	case FSYNC_BEGIN:
 		st->result = 0;
+		bfs_need_init(&st->need);
 		return op_goto(op, FSYNC_CARRY);
 	case FSYNC_CARRY:
 		return carry(req, st);
@@ -124,6 +137,7 @@ enum op_next bfs_fsync_after(struct bfs_req *req, int64_t result)
 	struct fsync_state *st = BFS_REQ_STATE(req, struct fsync_state);
 
 	st->result = result;
+	bfs_need_init(&st->need);
 	req->op_.fn = bfs_fsync_run;
 	req->op_.on_error = FSYNC_FAILED;
 	return op_goto(&req->op_, FSYNC_CARRY);

@@ -57,14 +57,16 @@ struct bfs_inode { /* in core: while referenced, open, dirty, or cached */
 	_Atomic uint64_t lowered_lsn; /* of the last lowering of size; R9: until it is durable, the block at the old end is never overwritten in place */
 	_Atomic uint64_t size;    /* cached size; written under lock, read anywhere */
 	/* the data half's: see data.h */
-	pthread_mutex_t pages_lock;       /* below a shard's lock: the two trees, n_pages */
+	pthread_mutex_t pages_lock;       /* below a shard's lock: what follows, to n_pages */
 	struct bfs_group_tree groups;
 	struct bfs_dirty_tree dirty_groups;
+	LIST_HEAD(, bfs_direct_range) directs; /* writes past the cache that are under way */
 	uint32_t n_pages;
 	_Atomic uint32_t n_dirty, n_writing; /* pages; n_dirty grows under lock only */
 	_Atomic uint32_t n_changed;       /* of the dirty ones those that have changed since they were last carried in the log */
 	_Atomic uint64_t changed_first;   /* no page before this one has; a hint */
 	_Atomic uint64_t data_end;        /* no data is mapped at or beyond it; changed inside a transaction */
+	_Atomic uint64_t written_end;     /* what of the cached size was written, or needs not be: how far the durable size may go; the same */
 	_Atomic uint64_t stale_end;       /* R9: the device's block that holds this byte is garbage from it on; 0: none; the same */
 	_Atomic int stream;               /* of the file that wrote last */
 	uint64_t lowered_block;           /* what lowered_lsn is about; the same */
@@ -123,6 +125,9 @@ struct bfs {
 	uint64_t arena_size;
 	struct bfs_lock_table *locks;
 	struct bfs_wb *wb;            /* write-behind: writebehind.c */
+	pthread_mutex_t snap_lock;    /* taken last, within transactions too */
+	LIST_HEAD(, snap) snaps;      /* under snap_lock: copies that are being made */
+	_Atomic uint32_t n_snaps;
 	LIST_HEAD(, bfs_queue) idle_queues; /* under icache_lock: queue.c */
 };
 
@@ -243,6 +248,10 @@ int bfs_parent(struct bfs *fs, uint64_t dir, uint64_t *parent); /* of a director
 /* Inside a transaction: may cred add names to dir; take away this one? */
 int bfs_may_create(const struct bfs_cred *cred, const struct bfs_inode *dir);
 int bfs_may_delete(const struct bfs_cred *cred, const struct bfs_inode *dir, const struct bfs_inode *victim);
+
+/* ---- snapshot.c ---- */
+/* Inside the transaction that makes this regular file, when nothing can fail any more: copies that are being made need not wait for it. */
+void bfs_snap_born(struct bfs *fs, struct bs_txn *txn, struct bs_blob *blob);
 
 /* ---- mount.c's parts ---- */
 /* Does the blob have blocks, or bytes carried for any? */

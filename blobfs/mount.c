@@ -25,10 +25,12 @@ static int up_memory(struct bfs *fs, struct base_err *err)
 	(void)err;
 	pthread_mutex_init(&fs->icache_lock, NULL);
 	pthread_mutex_init(&fs->dirty_lock, NULL);
+	pthread_mutex_init(&fs->snap_lock, NULL);
 	pthread_cond_init(&fs->icache_cond, NULL);
 	RB_INIT(&fs->inodes);
 	TAILQ_INIT(&fs->idle);
 	LIST_INIT(&fs->dirty);
+	LIST_INIT(&fs->snaps);
 	LIST_INIT(&fs->undeleted);
 	return bfs_locks_create(fs);
 }
@@ -37,6 +39,7 @@ static void down_memory(struct bfs *fs)
 {
 	bfs_locks_destroy(fs);
 	pthread_cond_destroy(&fs->icache_cond);
+	pthread_mutex_destroy(&fs->snap_lock);
 	pthread_mutex_destroy(&fs->dirty_lock);
 	pthread_mutex_destroy(&fs->icache_lock);
 }

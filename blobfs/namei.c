@@ -244,6 +244,8 @@ static int make(struct bfs *fs, struct make *m, uint64_t dir_ino, uint32_t flags
 	rc = make_prepare(&change, m, dir, inode);
 	if (rc)
 		goto out;
+	if (S_ISREG(inode->mode))
+		bfs_snap_born(fs, change.txn, inode->blob);
 	if (flags & BFS_REF)
 		bfs_inode_insert(inode);
 	bfs_inode_note_lsn(inode, bfs_change_finish(&change));

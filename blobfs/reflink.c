@@ -23,20 +23,34 @@ static bool source_is_sound(const struct reflink *r)
 	return !atomic_load(&r->in->stale_end) || stale < r->from || stale >= r->from + r->count;
 }
 
+static bool replaces_stale(const struct reflink *r)
+{
+	uint64_t stale = atomic_load(&r->out->stale_end);
+
+	return stale && stale >> PAGE_SHIFT >= r->to && stale >> PAGE_SHIFT < r->to + r->count;
+}
+
+/* In the transaction: the target goes as far as the range, and nothing before that is garbage, should its size be raised. */
+static bool target_is_sound(const struct reflink *r)
+{
+	return atomic_load(&r->out->size) >= r->to << PAGE_SHIFT && (replaces_stale(r) || !bfs_tail_is_bare(r->out));
+}
+
 /* In the transaction, out->lock held. Ends or cancels it. */
 static int share(struct reflink *r, struct bs_txn *txn)
 {
 	struct bfs_inode *out = r->out;
-	uint64_t end = (r->to + r->count) << PAGE_SHIFT, stale = atomic_load(&out->stale_end);
-	int rc = source_is_sound(r) && atomic_load(&out->size) >= end ? 0 : -EAGAIN;
+	uint64_t end = (r->to + r->count) << PAGE_SHIFT, page;
+	int rc = source_is_sound(r) && target_is_sound(r) ? 0 : -EAGAIN;
 
-	/* Pages beside the range may have counted on a place in a cluster that goes. */
 	if (!rc)
 		rc = bfs_share_reserve(r->in, r->from, r->from + r->count - 1);
 	if (!rc)
-		rc = bfs_share_reserve(out, round_down(r->to, GROUP_PAGES), round_up(r->to + r->count, GROUP_PAGES) - 1);
+		rc = bfs_range_leave(out, r->to, r->to + r->count, &page);
 	if (!rc)
 		rc = bs_txn_share(txn, r->in->blob, r->from, out->blob, r->to, r->count);
+	if (!rc && atomic_load(&out->size) < end)
+		rc = bfs_raise_size(txn, out, end);
 	if (rc) {
 		bs_txn_cancel(txn);
 		return rc;
@@ -44,8 +58,9 @@ static int share(struct reflink *r, struct bs_txn *txn)
 	bfs_range_drop(out, r->to, r->to + r->count - 1, true);
 	if (atomic_load(&out->data_end) < end)
 		atomic_store(&out->data_end, end);
+	bfs_written_to(out, end);
 	/* The block that held garbage is another now. */
-	if (stale && stale >> PAGE_SHIFT >= r->to && stale < end)
+	if (replaces_stale(r))
 		atomic_store(&out->stale_end, 0);
 	bfs_inode_note_lsn(out, bs_txn_end(txn));
 	/* Once more: what was read meanwhile by the old map. */
@@ -91,7 +106,8 @@ static uint64_t share_all(struct reflink *r)
 	return done;
 }
 
-/* The target's size is raised first, as any other raising. */
+/* To where the range begins the target's size is raised first, as any other raising; from there on with what is shared: where that is less
+ * than was asked for, the target is no longer than what it got. */
 static int make_room(struct bfs_inode *out, uint64_t size)
 {
 	struct bfs_req req = { .op = BFS_REQ_TRUNCATE, .ino = out->ino, .length = size };
@@ -107,7 +123,7 @@ uint64_t bfs_reflink(struct bfs_inode *in, uint64_t in_off, struct bfs_inode *ou
 	if ((in_off | out_off) & (PAGE_SIZE - 1) || in_off >= size || in->fs->opts.flags & BFS_RDONLY || out->sealed)
 		return 0;
 	r.count = MIN(len, size - in_off) >> PAGE_SHIFT;
-	if (r.count < LEAST_BLOCKS || make_room(out, (r.to + r.count) << PAGE_SHIFT))
+	if (r.count < LEAST_BLOCKS || make_room(out, r.to << PAGE_SHIFT))
 		return 0;
 	bs_share_begin(in->blob);
 	if (!bfs_share_clean(in, r.from, r.from + r.count - 1)) {

@@ -35,6 +35,9 @@ int bfs_share_clean(struct bfs_inode *inode, uint64_t first, uint64_t last)
 	struct clean c = { .inode = inode };
 	int rc;
 
+	/* Whoever looked at the map before the file was shared, and reserved nothing, has made his page dirty after this. */
+	pthread_mutex_lock(&inode->lock);
+	pthread_mutex_unlock(&inode->lock);
 	bfs_walk_init(&c.walk, inode, first, last, ch);
 	op_init(&c.op, "bfs share clean", clean_run, bdev_channel_driver(ch), NULL, NULL);
 	op_start(&c.op);
@@ -50,17 +53,13 @@ static int reserve_group(struct bfs_cache *c, struct bfs_group *g, uint64_t firs
 {
 	for (unsigned slot = 0; slot < GROUP_PAGES; slot++) {
 		uint64_t number = g->number << GROUP_SHIFT | slot;
-		uint16_t cluster = (uint16_t)(1u << (slot >> c->cluster_shift));
 		int rc;
 
 		if (!(g->dirty >> slot & 1) || number < first || number > last)
 			continue;
-		if (!(g->reserved & cluster)) {
-			rc = bs_reserve(c->fs->bs, 1);
-			if (rc)
-				return rc;
-			g->reserved |= cluster;
-		}
+		rc = bfs_group_claim(g, slot >> c->cluster_shift);
+		if (rc)
+			return rc;
 		g->alloc |= (uint16_t)(1u << slot);
 	}
 	return 0;

@@ -17,8 +17,8 @@ int bfs_share_reserve(struct bfs_inode *inode, uint64_t first, uint64_t last);
 /* Waits until nobody overwrites anything that was held before the call. Not in a poll. */
 int bfs_share_wait(struct bfs *fs);
 
-/* Maps whole pages of in's range in out, whose size it raises if need be; not in a poll. How many bytes, from the beginning; 0 or less than
- * asked for: the rest is to be copied. The ranges do not overlap. */
+/* Maps whole pages of in's range in out, whose size it raises if need be, as far as it comes; not in a poll. How many bytes, from the beginning;
+ * 0 or less than asked for: the rest is to be copied. The ranges do not overlap. */
 uint64_t bfs_reflink(struct bfs_inode *in, uint64_t in_off, struct bfs_inode *out, uint64_t out_off, uint64_t len);
 
 #endif

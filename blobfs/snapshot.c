@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A copy of a tree at one instant. Files are found and get quiet without a lock; what has been made or renamed meanwhile is
- * found in the transaction, which then gives up, and all begins again with those files added.
+ * A copy of a tree at one instant. Files are found and get quiet without a lock. Those that are made meanwhile are born quiet.
+ * One that was moved in, or past the search, is found in the transaction, which then gives up, and all begins again with it added; the
+ * files that were there before are fewer with each round. So only who moves old files into the tree, again and again, holds up a copy.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "blobfs/snapshot.h"
 
-#define ROUNDS 8u
+#define ROUNDS 64u
+#define PATIENT_ROUNDS 4u /* without a pause; then 1, 2, 3 … ms, at most two seconds in all */
 
 /* ---- getting quiet ---- */
 
@@ -17,7 +21,7 @@ static int begin_file(struct snap *s, struct snap_node *n)
 {
 	int rc;
 
-	if (n->inode || !S_ISREG(n->mode))
+	if (n->begun || n->born || !S_ISREG(n->mode))
 		return 0;
 	rc = bfs_inode_get(s->fs, n->ino, &n->inode);
 	if (rc) {
@@ -25,6 +29,7 @@ static int begin_file(struct snap *s, struct snap_node *n)
 		return rc == -ENOENT ? 0 : rc; /* gone since */
 	}
 	bs_share_begin(n->inode->blob);
+	n->begun = true;
 	rc = bfs_share_clean(n->inode, 0, UINT64_MAX >> PAGE_SHIFT);
 	return rc ? rc : 1;
 }
@@ -40,7 +45,7 @@ static int quiet(struct snap *s)
 			return rc;
 	}
 	TAILQ_FOREACH(n, &s->list, link) {
-		if (!n->inode || n->held)
+		if (!n->begun || n->held)
 			continue;
 		bs_share_hold(n->inode->blob);
 		n->held = true;
@@ -55,9 +60,58 @@ static void loud(struct snap *s)
 	TAILQ_FOREACH(n, &s->list, link) {
 		if (!n->inode)
 			continue;
-		bs_share_end(n->inode->blob, n->held);
+		if (n->begun)
+			bs_share_end(n->inode->blob, n->held);
 		bfs_inode_put(n->inode);
 		n->inode = NULL;
+	}
+}
+
+/* ---- files made meanwhile ---- */
+
+/* Without memory it is a file like any other, and costs the copy a round. */
+void bfs_snap_born(struct bfs *fs, struct bs_txn *txn, struct bs_blob *blob)
+{
+	struct snap *s;
+
+	if (!atomic_load(&fs->n_snaps))
+		return;
+	pthread_mutex_lock(&fs->snap_lock);
+	LIST_FOREACH(s, &fs->snaps, fs_link) {
+		struct snap_born *b = base_malloc(sizeof(*b));
+
+		if (!b)
+			continue;
+		bs_blob_ref(blob);
+		bs_share_born(txn, blob);
+		b->blob = blob;
+		SLIST_INSERT_HEAD(&s->born, b, link);
+	}
+	pthread_mutex_unlock(&fs->snap_lock);
+}
+
+static void births_begin(struct snap *s)
+{
+	SLIST_INIT(&s->born);
+	pthread_mutex_lock(&s->fs->snap_lock);
+	LIST_INSERT_HEAD(&s->fs->snaps, s, fs_link);
+	atomic_fetch_add(&s->fs->n_snaps, 1);
+	pthread_mutex_unlock(&s->fs->snap_lock);
+}
+
+static void births_end(struct snap *s)
+{
+	struct snap_born *b;
+
+	pthread_mutex_lock(&s->fs->snap_lock);
+	LIST_REMOVE(s, fs_link);
+	atomic_fetch_sub(&s->fs->n_snaps, 1);
+	pthread_mutex_unlock(&s->fs->snap_lock);
+	while ((b = SLIST_FIRST(&s->born))) {
+		SLIST_REMOVE_HEAD(&s->born, link);
+		bs_share_end(b->blob, true);
+		bs_blob_put(b->blob);
+		free(b);
 	}
 }
 
@@ -119,6 +173,8 @@ static int snapshot(struct snap *s, const struct target *t, uint64_t *ino)
 	int rc = -EAGAIN;
 
 	for (unsigned i = 0; i < ROUNDS && rc == -EAGAIN; i++) {
+		if (i >= PATIENT_ROUNDS)
+			nanosleep(&(struct timespec){ .tv_nsec = (i - PATIENT_ROUNDS + 1) * 1000000l }, NULL);
 		rc = snap_collect(s);
 		if (!rc)
 			rc = quiet(s);
@@ -154,7 +210,9 @@ int bfs_snapshot(struct bfs *fs, const struct bfs_cred *cred, uint64_t ino, uint
 	top = snap_find(&s, ino);
 	if (top)
 		top->mode = attr.mode;
+	births_begin(&s);
 	rc = top ? snapshot(&s, &t, &ino) : -ENOMEM;
+	births_end(&s);
 	loud(&s);
 	snap_free(&s);
 	bfs_inode_put(t.dir);

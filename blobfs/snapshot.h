@@ -10,8 +10,9 @@ struct snap_node { /* an inode of the tree */
 	TAILQ_ENTRY(snap_node) link; /* all that were found */
 	TAILQ_ENTRY(snap_node) todo; /* those that are copied in this transaction */
 	uint64_t ino;
-	struct bfs_inode *inode;     /* of a regular file, counted while it is shared */
-	bool held;
+	struct bfs_inode *inode;     /* of a regular file, counted */
+	bool begun, held;            /* by us: bs_share_begin, bs_share_hold */
+	bool born;                   /* made since we began, and held from birth */
 	/* within the transaction */
 	unsigned round;
 	struct bs_blob *from, *to;
@@ -20,8 +21,15 @@ struct snap_node { /* an inode of the tree */
 };
 RB_HEAD(snap_tree, snap_node);
 
+struct snap_born { /* a file made while the copy is */
+	SLIST_ENTRY(snap_born) link;
+	struct bs_blob *blob; /* counted */
+};
+
 struct snap {
 	struct bfs *fs;
+	LIST_ENTRY(snap) fs_link; /* in fs->snaps */
+	SLIST_HEAD(, snap_born) born; /* under fs->snap_lock; longer only within transactions of others */
 	uint64_t top, dir;    /* what is copied, and the directory it goes to, which is left out */
 	bool sealed;
 	struct snap_tree tree;
@@ -34,7 +42,7 @@ struct snap_node *snap_find(struct snap *s, uint64_t ino);
 void snap_free(struct snap *s);
 /* Finds all there is below the top. -EUCLEAN for damage. */
 int snap_collect(struct snap *s);
-/* In the transaction: copies all there is now. -EAGAIN: there is a file that was not collected, or not held. After an error the
+/* In the transaction: copies all there is now. -EAGAIN: there is a file that is not held; it is collected then. After an error the
  * transaction is to be cancelled. *top: the copy. */
 int snap_copy(struct snap *s, struct bs_txn *txn, struct snap_node **top);
 /* After the transaction; done: it was ended. */

@@ -136,6 +136,44 @@ struct copy {
 	struct snap_node *dir;
 };
 
+/* Files made since: nobody had to wait for them. */
+static int mark_born(struct snap *s)
+{
+	struct snap_born *b;
+	int rc = 0;
+
+	pthread_mutex_lock(&s->fs->snap_lock);
+	SLIST_FOREACH(b, &s->born, link) {
+		struct snap_node *n = snap_find(s, bs_blob_id(b->blob));
+
+		if (!n) {
+			rc = -ENOMEM;
+			break;
+		}
+		n->born = true;
+	}
+	pthread_mutex_unlock(&s->fs->snap_lock);
+	return rc;
+}
+
+/* The inode of a file whose data is to be shared; -EAGAIN: it was not made ready for that. */
+static int held_inode(struct snap *s, struct snap_node *n)
+{
+	int rc;
+
+	n->mode = S_IFREG; /* if it is not held, the next round sees to it */
+	if (n->held)
+		return 0;
+	if (!n->born)
+		return -EAGAIN;
+	if (n->inode)
+		return 0;
+	rc = bfs_inode_get(s->fs, n->ino, &n->inode);
+	if (rc)
+		n->inode = NULL;
+	return rc == -ENOENT ? -EUCLEAN : rc;
+}
+
 static int make_copy(struct snap *s, struct bs_txn *txn, struct snap_node *n, uint64_t parent)
 {
 	struct bs_blob_info info;
@@ -147,8 +185,8 @@ static int make_copy(struct snap *s, struct bs_txn *txn, struct snap_node *n, ui
 		return -EUCLEAN;
 	bs_blob_get_info(n->from, &info);
 	rc = bfs_inode_from_info(&info, &inode);
-	if (!rc && S_ISREG(inode.mode) && !n->held)
-		rc = -EAGAIN;
+	if (!rc && S_ISREG(inode.mode))
+		rc = held_inode(s, n);
 	if (!rc)
 		rc = bs_txn_create(txn, 0, info.user, info.user_len, &n->to);
 	if (rc) {
@@ -255,7 +293,9 @@ int snap_copy(struct snap *s, struct bs_txn *txn, struct snap_node **top)
 	*top = n;
 	if (!n)
 		return -ENOMEM;
-	rc = make_copy(s, txn, n, s->dir);
+	rc = mark_born(s);
+	if (!rc)
+		rc = make_copy(s, txn, n, s->dir);
 	if (rc)
 		return rc;
 	n->links = 1;

@@ -15,6 +15,7 @@ struct truncate_state {
 	struct bfs_walk walk;
 	uint64_t page;
 	bool covered; /* older garbage was covered for this truncation */
+	uint32_t left; /* how often pages were to be written home that had counted on what goes */
 };
 
 enum { TRUNCATE_BEGIN, TRUNCATE_TRY, TRUNCATE_HOME, TRUNCATE_FAILED };
@@ -22,7 +23,7 @@ enum verdict { LOWER_DONE, LOWER_HOME, LOWER_WAIT };
 
 /* In a transaction, inode->lock held. Sizes in core; what is to be restored if the transaction is cancelled comes back in *old. */
 struct sizes {
-	uint64_t disk_size, stale_end, data_end, lowered_lsn, lowered_block;
+	uint64_t disk_size, stale_end, data_end, written_end, lowered_lsn, lowered_block;
 };
 
 static void sizes_save(struct bfs_inode *inode, struct sizes *old)
@@ -30,6 +31,7 @@ static void sizes_save(struct bfs_inode *inode, struct sizes *old)
 	old->disk_size = atomic_load(&inode->disk_size);
 	old->stale_end = atomic_load(&inode->stale_end);
 	old->data_end = atomic_load(&inode->data_end);
+	old->written_end = atomic_load(&inode->written_end);
 	old->lowered_lsn = atomic_load(&inode->lowered_lsn);
 	old->lowered_block = inode->lowered_block;
 }
@@ -39,6 +41,7 @@ static void sizes_restore(struct bfs_inode *inode, const struct sizes *old)
 	atomic_store(&inode->disk_size, old->disk_size);
 	atomic_store(&inode->stale_end, old->stale_end);
 	atomic_store(&inode->data_end, old->data_end);
+	atomic_store(&inode->written_end, old->written_end);
 	inode->lowered_block = old->lowered_block;
 	atomic_store(&inode->lowered_lsn, old->lowered_lsn);
 }
@@ -65,14 +68,18 @@ static int settle_older(struct truncate_state *st, struct bfs_inode *inode, uint
 	return -EAGAIN;
 }
 
-/* In the transaction, inode->lock held. -EAGAIN: *page is in write-back, or must be written first. */
-static int lower(struct bs_txn *txn, struct bfs_inode *inode, uint64_t size, uint64_t *page)
+/* In the transaction, inode->lock held. -EAGAIN: st->page is in write-back, or must be written first. */
+static int lower(struct bs_txn *txn, struct bfs_inode *inode, uint64_t size, struct truncate_state *st)
 {
 	uint64_t first = div_round_up(size, PAGE_SIZE);
 	bool partial = size & (PAGE_SIZE - 1);
 	struct sizes old;
 	int rc;
 
+	if (st->left < BFS_LEAVE_TRIES && bfs_range_leave(inode, first, UINT64_MAX, &st->page)) {
+		st->left++;
+		return -EAGAIN;
+	}
 	rc = bs_txn_unmap(txn, inode->blob, first, UINT64_MAX);
 	if (rc)
 		return rc;
@@ -80,8 +87,9 @@ static int lower(struct bs_txn *txn, struct bfs_inode *inode, uint64_t size, uin
 	rc = bfs_inode_put_header(txn, inode, MIN(size, old.disk_size));
 	if (rc)
 		return rc;
-	/* Not less, though less may be mapped: the size is to become durable even if no page below it is ever written. */
 	atomic_store(&inode->data_end, first << PAGE_SHIFT);
+	/* Though less may be written: the size is to become durable even if no page below it ever is. */
+	atomic_store(&inode->written_end, size);
 	if (partial) {
 		/* Older garbage in the same block begins where it did, until the block is written. */
 		if (!old.stale_end || old.stale_end > size || old.stale_end >> PAGE_SHIFT != size >> PAGE_SHIFT)
@@ -90,7 +98,7 @@ static int lower(struct bs_txn *txn, struct bfs_inode *inode, uint64_t size, uin
 		atomic_store(&inode->lowered_lsn, UINT64_MAX);
 		if (!bfs_page_zero_tail(inode, size)) {
 			sizes_restore(inode, &old);
-			*page = size >> PAGE_SHIFT;
+			st->page = size >> PAGE_SHIFT;
 			return -EAGAIN;
 		}
 	} else if (old.stale_end > size) {
@@ -117,6 +125,7 @@ int bfs_raise_size(struct bs_txn *txn, struct bfs_inode *inode, uint64_t size)
 	if (atomic_load(&inode->data_end) < size)
 		atomic_store(&inode->data_end, round_up(size, PAGE_SIZE));
 	atomic_store(&inode->size, size);
+	bfs_written_to(inode, size);
 	return 0;
 }
 
@@ -133,7 +142,7 @@ static int truncate_txn(struct bfs_req *req, struct bs_txn *txn, struct truncate
 		rc = settle_older(st, inode, size, need);
 	if (!rc && *need == WRITE_DONE)
 		rc = size > old   ? bfs_raise_size(txn, inode, size)
-		     : size < old ? lower(txn, inode, size, &st->page)
+		     : size < old ? lower(txn, inode, size, st)
 				  : bs_txn_unmap(txn, inode->blob, div_round_up(size, PAGE_SIZE), UINT64_MAX);
 	if (rc || *need != WRITE_DONE) {
 		bs_txn_cancel(txn);
@@ -190,6 +199,7 @@ enum op_next bfs_truncate_run(struct op *op)
 	case TRUNCATE_BEGIN:
 		bfs_need_init(&st->need);
 		st->covered = false;
+		st->left = 0;
 		if (req->length > BFS_SIZE_MAX || req->inode->sealed)
 			return bfs_req_end(req, req->inode->sealed ? -EROFS : -EFBIG);
 		return op_goto(op, TRUNCATE_TRY);

@@ -162,6 +162,7 @@ static void write_end(struct bfs_unit *u, int rc)
 	if (rc == -ENOENT && !u->inode->nlink)
 		rc = 0;
 	pthread_mutex_lock(&s->lock);
+	bs_blob_unclaim(u->io.blob, u->io.claims, false);
 	for (uint32_t i = 0; i < u->n; i++) {
 		unsigned slot = (u->first + i) & (GROUP_PAGES - 1);
 		struct bfs_group *g = unit_group(u, s, i);
@@ -180,6 +181,7 @@ static void write_end(struct bfs_unit *u, int rc)
 		}
 		bfs_page_unpin(c, page);
 	}
+	bs_blob_unclaim(u->io.blob, 0, true); /* what is needed again has its claim again */
 	pthread_mutex_unlock(&s->lock);
 	if (lost)
 		write_failed(u, rc);

@@ -111,6 +111,7 @@ static void copy_page(struct chunk *k, struct bfs_group *g, uint64_t number, uin
 		bfs_copy_zero(data + to, PAGE_SIZE - to);
 	}
 	bfs_copy_in(data + from, &k->w->from, to - from);
+	k->c->pages[page].reached = MAX(k->c->pages[page].reached, (uint16_t)to);
 }
 
 static int write_page(struct chunk *k, uint64_t number, uint32_t page)
@@ -143,13 +144,24 @@ static int write_page(struct chunk *k, uint64_t number, uint32_t page)
 
 /* ---- the old end (R9) ---- */
 
+bool bfs_tail_is_bare(struct bfs_inode *inode)
+{
+	uint64_t stale = atomic_load(&inode->stale_end), page = stale >> PAGE_SHIFT;
+
+	if (!stale || atomic_load(&inode->size) <= stale || bfs_range_is_dirty(inode, page, page, true) || !bfs_holds_garbage(inode, page))
+		return false;
+	return atomic_load(&inode->stale_end) == stale; /* or it was just published, as the last of it in write-back */
+}
+
 /* Does the device hold garbage behind the end, that raising the size would show? */
 static bool tail_is_stale(struct bfs_inode *inode, uint64_t *number)
 {
 	uint64_t stale = atomic_load(&inode->stale_end);
 
 	*number = stale >> PAGE_SHIFT;
-	return stale && atomic_load(&inode->size) >> PAGE_SHIFT == *number && bfs_holds_garbage(inode, *number);
+	if (!stale)
+		return false;
+	return atomic_load(&inode->size) >> PAGE_SHIFT == *number ? bfs_holds_garbage(inode, *number) : bfs_tail_is_bare(inode);
 }
 
 static int dirty_page(struct chunk *k, uint64_t number)
@@ -186,6 +198,20 @@ enum bfs_write_need bfs_garbage_cover(struct bfs_inode *inode, uint64_t number)
 enum bfs_write_need bfs_tail_try(struct bfs_inode *inode, uint64_t *number)
 {
 	return tail_is_stale(inode, number) ? bfs_garbage_cover(inode, *number) : WRITE_DONE;
+}
+
+enum bfs_write_need bfs_tail_cover(struct bfs_inode *inode, uint64_t *number)
+{
+	enum bfs_write_need need = WRITE_DONE;
+
+	*number = 0;
+	if (!atomic_load(&inode->stale_end))
+		return WRITE_DONE;
+	pthread_mutex_lock(&inode->lock);
+	if (bfs_tail_is_bare(inode))
+		need = bfs_tail_try(inode, number);
+	pthread_mutex_unlock(&inode->lock);
+	return need;
 }
 
 /* ---- one round ---- */

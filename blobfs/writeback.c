@@ -18,24 +18,33 @@ bool bfs_lowering_pending(struct bfs_inode *inode)
 
 /* ---- gathering ---- */
 
+/* Shard locked. Pages of this cluster that need space have left their group for the unit: so does its claim with the last of them; if there
+ * are others, the unit has one of its own. */
+static void take_claim(struct bfs_unit *u, struct bfs_group *g, unsigned cluster)
+{
+	if (g->dirty & g->alloc & bfs_cluster_mask(u->cache, cluster)) {
+		bs_blob_claim_also(u->io.blob);
+		g->lent |= (uint16_t)(1u << cluster);
+	} else {
+		bfs_group_unclaimed(g, cluster);
+	}
+	u->io.claims++;
+}
+
 /* Shard locked. */
 static void take_page(struct bfs_unit *u, struct bfs_group *g, unsigned slot)
 {
 	struct bfs_cache *c = u->cache;
+	uint64_t base = (g->number << GROUP_SHIFT | slot) << PAGE_SHIFT, size = atomic_load(&u->inode->size);
 	uint16_t bit = (uint16_t)(1u << slot);
-	uint16_t cluster = (uint16_t)(1u << (slot >> c->cluster_shift));
 	uint32_t page = g->page[slot];
 
+	c->pages[page].taken = (uint16_t)MAX(size > base ? MIN(size - base, PAGE_SIZE) : 0u, (uint64_t)c->pages[page].reached);
 	/* Whoever finds nothing changed finds what is being written (carry.c). */
 	atomic_fetch_add(&u->inode->n_writing, 1);
 	bfs_page_unchanged(c, g, slot);
 	g->writing |= bit;
 	g->dirty &= (uint16_t)~bit;
-	/* The first of a cluster that needs space brings the reservation; its siblings fill the same cluster. */
-	if (g->alloc & bit && g->reserved & cluster) {
-		g->reserved &= (uint16_t)~cluster;
-		u->io.reserved++;
-	}
 	g->alloc &= (uint16_t)~bit;
 	bfs_page_set_state(c, g, slot);
 	bfs_page_pin(c, page);
@@ -44,6 +53,23 @@ static void take_page(struct bfs_unit *u, struct bfs_group *g, unsigned slot)
 	u->iov[u->n].iov_base = bfs_page_data(c, page);
 	u->iov[u->n].iov_len = PAGE_SIZE;
 	u->n++;
+}
+
+/* Shard locked. The dirty pages of a cluster from `number` on, in a row, to `last` at most: the next one that is not taken. */
+static uint64_t take_cluster(struct bfs_unit *u, struct bfs_group *g, uint64_t number, uint64_t last)
+{
+	unsigned cluster = (number & (GROUP_PAGES - 1)) >> u->cache->cluster_shift;
+	uint16_t alloc = g->alloc & g->dirty & bfs_cluster_mask(u->cache, cluster);
+	bool claim = false;
+
+	last = MIN(last, number | ((1u << u->cache->cluster_shift) - 1));
+	while (number <= last && (g->dirty & ~g->writing) >> (number & (GROUP_PAGES - 1)) & 1) {
+		claim |= alloc >> (number & (GROUP_PAGES - 1)) & 1;
+		take_page(u, g, number++ & (GROUP_PAGES - 1));
+	}
+	if (claim)
+		take_claim(u, g, cluster);
+	return number;
 }
 
 /* Shard locked. The first run of dirty pages in [first, last], which is in one window. */
@@ -71,8 +97,7 @@ static int take_run(struct bfs_unit *u, struct bfs_shard *s, uint64_t first, uin
 		}
 		if (!u->n)
 			u->first = n;
-		take_page(u, g, slot);
-		n++;
+		n = take_cluster(u, g, n, pending && n < u->inode->lowered_block ? MIN(last, u->inode->lowered_block - 1) : last);
 	}
 	return 0;
 }
@@ -152,7 +177,7 @@ uint64_t bfs_size_to_publish(struct bfs_inode *inode)
 
 	if (stale && bfs_range_is_dirty(inode, page, page, true))
 		return disk_size;
-	size = MIN(atomic_load(&inode->size), atomic_load(&inode->data_end));
+	size = MIN(atomic_load(&inode->size), atomic_load(&inode->written_end));
 	if (stale && size > stale && bfs_holds_garbage(inode, page))
 		size = stale;
 	return MAX(disk_size, size);
@@ -166,6 +191,33 @@ static void raise_to(_Atomic uint64_t *what, uint64_t value)
 		;
 }
 
+void bfs_written_to(struct bfs_inode *inode, uint64_t end)
+{
+	raise_to(&inode->written_end, MIN(end, atomic_load(&inode->size)));
+}
+
+static bool is_cut_off(const struct bfs_page *p)
+{
+	return atomic_load(&p->state) & PAGE_DETACHED;
+}
+
+/*
+ * How far the file was written with this unit. What was appended to its last page since that was taken is not: it will be written with that
+ * page the next time, and a size that told of it now would show zeroes after a power cut.
+ */
+static uint64_t written_to(const struct bfs_unit *u)
+{
+	if (u->kind != UNIT_WRITE)
+		return u->io.offset + u->io.length;
+	for (uint32_t i = u->n; i--;) {
+		const struct bfs_page *p = &u->cache->pages[u->page[i]];
+
+		if (!is_cut_off(p))
+			return ((u->first + i) << PAGE_SHIFT) + p->taken;
+	}
+	return 0;
+}
+
 /* Has this unit written the block of stale_end? Not with a page that was cut off meanwhile: the garbage may be of a later one there. */
 static bool covers_stale(const struct bfs_unit *u, uint64_t stale)
 {
@@ -177,7 +229,7 @@ static bool covers_stale(const struct bfs_unit *u, uint64_t stale)
 	if (u->kind != UNIT_WRITE)
 		return true;
 	p = &u->cache->pages[u->page[(stale >> PAGE_SHIFT) - u->first]];
-	return !(atomic_load(&p->state) & PAGE_DETACHED);
+	return !is_cut_off(p);
 }
 
 int bfs_publish(struct bs_txn *txn, struct bs_io *io, void *arg)
@@ -191,6 +243,7 @@ int bfs_publish(struct bs_txn *txn, struct bs_io *io, void *arg)
 	raise_to(&inode->data_end, end);
 	if (u->extend)
 		raise_to(&inode->size, end);
+	raise_to(&inode->written_end, written_to(u));
 	size = bfs_size_to_publish(inode);
 	/* Should the header not fit now, bfs_inode_settle puts it later: the data is there all the same. */
 	if (size > atomic_load(&inode->disk_size))

@@ -145,7 +145,12 @@ static enum op_next pass_start(struct pass *p, struct op *op)
 
 	op_move(op, bdev_channel_driver(p->ch));
 	while (p->at < p->n && units) {
-		int rc = bfs_walk_start(&p->walk[p->at], op, units);
+		uint64_t page;
+		int rc;
+
+		if (!p->walk[p->at].next)
+			bfs_tail_cover(p->walk[p->at].inode, &page); /* if it needs no waiting */
+		rc = bfs_walk_start(&p->walk[p->at], op, units);
 
 		if (rc == -EAGAIN) {
 			/* The commit takes the wait to the log's channel: what was started here is awaited first. */
@@ -183,6 +188,8 @@ static enum op_next pass_wait(struct pass *p, struct op *op)
 static void pass_leave(struct pass *p, struct bfs_inode *inode)
 {
 	pthread_mutex_lock(&inode->lock);
+	if (!p->rc && bfs_tail_is_bare(inode)) /* its size could not become durable */
+		p->rc = -EIO;
 	bfs_inode_unmark_dirty(inode);
 	pthread_mutex_unlock(&inode->lock);
 	bfs_inode_put(inode);
@@ -403,6 +410,7 @@ int bfs_data_init(struct bfs *fs)
 
 	bs_get_stat(fs->bs, &st);
 	c->cluster_shift = (uint32_t)__builtin_ctz(st.cluster_size >> PAGE_SHIFT);
+	c->datasum = st.datasum;
 	if (!fs->opts.writeback_ms)
 		fs->opts.writeback_ms = 1000;
 	c->dirty_limit = (fs->opts.dirty_limit

@@ -10,7 +10,7 @@ int control_create(struct bfs_fuse *f, struct control **out);
 void control_destroy(struct control *c);
 void do_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned int cmd, void *arg, struct fuse_file_info *fi, unsigned int flags,
 	      const void *in, size_t in_size, size_t out_size);
-/* device.c: growing, trimming, numbers; false: none of these, nothing is answered. */
+/* device.c: growing, trimming, copies, numbers; false: none of these, nothing is answered. */
 bool device_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned int cmd, const void *in, size_t in_size, size_t out_size);
 /* Sets f->stopping, and waits for the end of what takes long. */
 void device_stop(struct bfs_fuse *f);

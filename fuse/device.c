@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * ioctl(2) on what is mounted (blobfs/control.h): growing, trimming, numbers, hints. Numbers are answered at once; growing and trimming take their time, so they have a
- * thread of their own, which is made when the first of them comes. The kernel hands over what a request's number says it does.
+ * ioctl(2) on what is mounted (blobfs/control.h): growing, trimming, copies, numbers, hints. Numbers are answered at once; growing and trimming take their time, so they
+ * have a thread of their own, and copies, which need not wait for a trim, another. Each is made when the first of them comes. The kernel hands over what a request's
+ * number says it does.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,9 +19,11 @@
 struct job {
 	fuse_req_t fr;
 	struct bfs_fuse *f;
+	uint64_t ino; /* what the ioctl is on */
 	union {
 		struct bfs_control_grow grow;
 		struct fstrim_range trim;
+		struct bfs_control_snapshot snapshot;
 	};
 };
 
@@ -59,22 +62,37 @@ static void run_trim(void *arg)
 	free(j);
 }
 
-/* The thread, made with the first job. slow_lock held: workers may ask for it at the same time, and it may be about to end. */
-static int hand_over(struct bfs_fuse *f, void (*fn)(void *), struct job *j)
+/* The kernel may know that there is no such name, and what the directory was like. */
+static void run_snapshot(void *arg)
 {
-	int rc = atomic_load(&f->stopping) ? -ENOTCONN : 0;
+	struct job *j = arg;
+	struct bfs_control_snapshot *s = &j->snapshot;
 
-	if (!rc && !f->slow) {
-		rc = reactor_create("blobfs-device", NULL, &f->slow);
-		if (!rc && (rc = reactor_start(f->slow)))
-			reactor_destroy(f->slow);
-		if (rc)
-			f->slow = NULL;
-	}
-	return rc ? rc : reactor_post(f->slow, fn, j);
+	s->rc = bfs_snapshot(j->f->fs, NULL, s->ino, j->ino, s->name, s->flags, NULL);
+	if (!s->rc)
+		transport_invalidate_name(j->f->t, j->ino, s->name);
+	fuse_reply_ioctl(j->fr, 0, s, sizeof(*s));
+	free(j);
 }
 
-static void post(fuse_req_t req, void (*fn)(void *), const void *in, size_t len)
+/* The thread, made with the first job. slow_lock held: workers may ask for it at the same time, and it may be about to end. */
+static int hand_over(struct bfs_fuse *f, enum slow which, void (*fn)(void *), struct job *j)
+{
+	static const char *const names[] = { [SLOW_DEVICE] = "blobfs-device", [SLOW_COPIES] = "blobfs-copies" };
+	struct reactor **r = &f->slow[which];
+	int rc = atomic_load(&f->stopping) ? -ENOTCONN : 0;
+
+	if (!rc && !*r) {
+		rc = reactor_create(names[which], NULL, r);
+		if (!rc && (rc = reactor_start(*r)))
+			reactor_destroy(*r);
+		if (rc)
+			*r = NULL;
+	}
+	return rc ? rc : reactor_post(*r, fn, j);
+}
+
+static void post(fuse_req_t req, fuse_ino_t ino, enum slow which, void (*fn)(void *), const void *in, size_t len)
 {
 	struct bfs_fuse *f = req_fuse(req);
 	uid_t uid = fuse_req_ctx(req)->uid;
@@ -86,15 +104,24 @@ static void post(fuse_req_t req, void (*fn)(void *), const void *in, size_t len)
 	if (!rc) {
 		j->fr = req;
 		j->f = f;
-		memcpy(&j->grow, in, len); /* or the union's other */
+		j->ino = ino;
+		memcpy(&j->grow, in, len); /* or another of the union */
 		pthread_mutex_lock(&f->slow_lock);
-		rc = hand_over(f, fn, j);
+		rc = hand_over(f, which, fn, j);
 		pthread_mutex_unlock(&f->slow_lock);
 	}
 	if (rc) {
 		free(j);
 		fuse_reply_err(req, -rc);
 	}
+}
+
+static void copy(fuse_req_t req, fuse_ino_t ino, const struct bfs_control_snapshot *s)
+{
+	if (s->flags & ~(uint32_t)BFS_SNAP_SEALED || !memchr(s->name, 0, sizeof(s->name)))
+		fuse_reply_err(req, EINVAL);
+	else
+		post(req, ino, SLOW_COPIES, run_snapshot, s, sizeof(*s));
 }
 
 static void reply_stat(fuse_req_t req)
@@ -145,9 +172,11 @@ bool device_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned int cmd, const void *
 	uint64_t hint;
 
 	if (cmd == BFS_CONTROL_GROW && in_size == sizeof(struct bfs_control_grow) && out_size == in_size)
-		post(req, run_grow, in, in_size);
+		post(req, ino, SLOW_DEVICE, run_grow, in, in_size);
 	else if (cmd == FITRIM && in_size == sizeof(struct fstrim_range) && out_size == in_size)
-		post(req, run_trim, in, in_size);
+		post(req, ino, SLOW_DEVICE, run_trim, in, in_size);
+	else if (cmd == BFS_CONTROL_SNAPSHOT && in_size == sizeof(struct bfs_control_snapshot) && out_size == in_size)
+		copy(req, ino, in);
 	else if (cmd == BFS_CONTROL_SET_RW_HINT && in_size == sizeof(hint))
 		set_hint(req, ino, *(const uint64_t *)memcpy(&hint, in, sizeof(hint)));
 	else if (cmd == BFS_CONTROL_STAT && out_size == sizeof(struct bfs_control_stat))
@@ -162,8 +191,10 @@ void device_stop(struct bfs_fuse *f)
 	pthread_mutex_lock(&f->slow_lock); /* who makes the thread sees this, or is seen */
 	atomic_store(&f->stopping, true);
 	pthread_mutex_unlock(&f->slow_lock);
-	if (!f->slow)
-		return;
-	reactor_stop(f->slow);
-	reactor_join(f->slow);
+	for (int i = 0; i < N_SLOW; i++) {
+		if (!f->slow[i])
+			continue;
+		reactor_stop(f->slow[i]);
+		reactor_join(f->slow[i]);
+	}
 }

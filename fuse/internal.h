@@ -7,7 +7,7 @@
  *   transport.c  how requests arrive; kmount.c: mounting and unmounting
  *   ops_*.c      operations; handles.c: open files; full.c: ENOSPC for delayed writes
  *   locks.c      POSIX locks beside a library user
- *   control.c    what can be asked by ioctl; device.c: growing, trimming, numbers
+ *   control.c    what can be asked by ioctl; device.c: growing, trimming, copies, numbers
  *   main.c, options.c, daemon.c   mount.blobfs
  *
  * A worker is a reactor with a port of the transport and a queue of the file system. Metadata is answered in the
@@ -65,6 +65,8 @@ struct worker {
 	bool started;
 };
 
+enum slow { SLOW_DEVICE, SLOW_COPIES, N_SLOW };
+
 struct bfs_fuse {
 	struct bfs *fs;
 	struct bfs_fuse_opts opts;
@@ -79,7 +81,7 @@ struct bfs_fuse {
 	struct reactor *side;
 	bool side_started;
 	pthread_mutex_t slow_lock;
-	struct reactor *slow; /* for what takes long; NULL: nothing has come yet */
+	struct reactor *slow[N_SLOW]; /* for what takes long; NULL: nothing has come yet */
 	unsigned int n_workers;
 	struct worker *workers;
 	sem_t event;

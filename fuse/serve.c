@@ -325,8 +325,9 @@ int bfs_fuse_stop(struct bfs_fuse *f)
 			reactor_destroy(f->workers[i].r);
 	if (f->side)
 		reactor_destroy(f->side);
-	if (f->slow)
-		reactor_destroy(f->slow);
+	for (int i = 0; i < N_SLOW; i++)
+		if (f->slow[i])
+			reactor_destroy(f->slow[i]);
 	pthread_mutex_destroy(&f->slow_lock);
 	handles_close_all(&f->handles);
 	sem_destroy(&f->event);

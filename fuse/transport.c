@@ -384,6 +384,12 @@ int transport_invalidate(struct transport *t, uint64_t ino)
 	return fuse_lowlevel_notify_inval_inode(t->ports[0].se, ino, 0, 0);
 }
 
+/* -ENOENT: it knew nothing of the name; the directory it forgot all the same. */
+void transport_invalidate_name(struct transport *t, uint64_t dir, const char *name)
+{
+	fuse_lowlevel_notify_inval_entry(t->ports[0].se, dir, name, strlen(name));
+}
+
 int transport_invalidate_attr(struct transport *t, uint64_t ino)
 {
 	return fuse_lowlevel_notify_inval_inode(t->ports[0].se, ino, -1, 0);

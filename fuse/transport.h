@@ -57,6 +57,9 @@ int transport_invalidate(struct transport *t, uint64_t ino);
 /* The same of its attributes only. */
 int transport_invalidate_attr(struct transport *t, uint64_t ino);
 
+/* A name was made that the kernel has not asked for: what it knows of it, and of its directory, goes. */
+void transport_invalidate_name(struct transport *t, uint64_t dir, const char *name);
+
 /* In a handler, about its request. */
 uint64_t transport_unique(fuse_req_t req);
 /* suid, sgid are to be cleared by this WRITE or SETATTR (FUSE_HANDLE_KILLPRIV_V2). */

@@ -45,6 +45,8 @@ script good 'echo "ok one"; echo "ok two"; echo "skip three: no root"'
 expect passes_and_skips_are_counted shell 0 '2 passed, 0 failed, 1 skipped' 'three: no root'
 script bad 'echo "ok one"; echo "not ok two: it broke"; exit 1'
 expect a_failure_fails shell 1 '1 passed, 1 failed' 'two: it broke'
+script old 'echo because of this; echo "not ok one: see above"; for i in $(seq 60); do echo "then $i"; echo "ok t$i"; done; exit 1'
+expect what_came_before_a_failure_is_shown shell 1 '60 passed, 1 failed' 'because of this'
 script lies 'echo "not ok one: it broke"; exit 0'
 expect a_failure_with_exit_code_0_fails shell 1 '0 passed, 2 failed'
 script silent 'exit 0'
@@ -75,6 +77,9 @@ static void *thread(void *arg) { ASSERT_EQ_INT(1, 2); abort(); return arg; }
 TEST(b, fails_in_a_thread) {
 	pthread_t t; ASSERT_OK(pthread_create(&t, NULL, thread, NULL)); pthread_join(t, NULL); }
 TEST(b, knows_it_failed) { EXPECT_TRUE(false); if (!test_has_failed()) abort(); FAIL("with %d", 7); abort(); }
+TEST(b, tells_its_seed) { uint64_t a = test_seed(); test_note("noted"); EXPECT_EQ_INT(a, test_seed()); FAIL("seeded"); }
+TEST(b, forgets_the_seed_of_another) { FAIL("%s", "unseeded"); }
+TEST(c, begins_with_the_seed_it_is_given) { EXPECT_EQ_INT(119, test_seed()); EXPECT_EQ_INT(119, test_seed_or(5)); }
 TEST(c, is_skipped) { SKIP("no reason"); }
 TEST(c, runs_after_the_crash) { EXPECT_OK(0); EXPECT_EQ_MEM("ab", "ab", 2); }
 EOF
@@ -95,10 +100,19 @@ built() { # FILE
 		"${CXX:-g++}" "$tmp/$1.o" "$BUILD/lib/libtestshim.a" $san -lgtest -pthread -o "$tmp/build/test/unit"
 }
 if built t; then
-	expect a_crashing_test_is_named_and_the_others_run unit 1 '2 passed, 5 failed, 1 skipped' \
+	export BLOBFS_SEED=0x77
+	expect a_crashing_test_is_named_and_the_others_run unit 1 '3 passed, 7 failed, 1 skipped' \
 		'FAILED a.crashes: killed by SIGABRT' 'FAILED b.fails_in_a_call' \
 		'FAILED b.goes_on_after' 't.c:6' '(Input/output error)' \
-		'FAILED b.fails_in_a_thread' 'with 7' 'c.is_skipped: no reason'
+		'FAILED b.fails_in_a_thread' 'with 7' 'c.is_skipped: no reason' \
+		'(noted)' '(BLOBFS_SEED=119)'
+	unset BLOBFS_SEED
+	if grep -A3 unseeded "$tmp/out" | grep -q BLOBFS_SEED; then
+		echo "not ok runner/a_seed_is_told_of_its_own_test_alone: it is told of another"
+		status=1
+	else
+		echo "ok runner/a_seed_is_told_of_its_own_test_alone"
+	fi
 	built hang
 	export TEST_TIMEOUT=2
 	expect hanging_tests_are_named_and_not_waited_for unit 1 '3 passed, 4 failed' \

@@ -10,13 +10,14 @@
 
 #include "base/util.h"
 #include "test/common/nvmet.h"
+#include "test/common/temp.h"
 
 struct target {
 	LIST_ENTRY(target) link;
 	struct nvmet *t;
 	pthread_t thread;
 	int listener;
-	char dir[32], path[48];
+	char dir[TEMP_PATH], path[TEMP_PATH + 8];
 };
 
 static LIST_HEAD(, target) targets = LIST_HEAD_INITIALIZER(targets);
@@ -99,8 +100,7 @@ static struct target *begin(const struct nvmet_opts *o)
 
 	if (!g)
 		give_up("out of memory");
-	strcpy(g->dir, "/tmp/nvmet.XXXXXX");
-	if (!mkdtemp(g->dir))
+	if (!temp_dir(g->dir, "nvmet"))
 		give_up("no directory for a socket");
 	snprintf(g->path, sizeof(g->path), "%s/sock", g->dir);
 	if (nvmet_create(o, &g->t))

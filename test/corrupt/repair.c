@@ -150,6 +150,18 @@ static bool sum_page_is_changed(const struct scratch *s)
 	return false;
 }
 
+/* Two segments in a row whose headers were changed: nothing tells any more where the second is, nor what its frames look like. */
+static bool link_is_lost(const struct scratch *s, int i)
+{
+	const struct structure *st = &s->map->s[i];
+
+	if (st->kind != SEGMENT || !is_changed(s, st->block, st->blocks))
+		return false;
+	while (i-- && s->map->s[i].kind != SEGMENT)
+		;
+	return i >= 0 && is_changed(s, s->map->s[i].block, s->map->s[i].blocks);
+}
+
 /* A record in a page that was changed, or in the log from the first change on. Segments and frames stand in the map in order. */
 static void mark_hit(const struct scratch *s, struct contents *c)
 {
@@ -163,6 +175,8 @@ static void mark_hit(const struct scratch *s, struct contents *c)
 
 		if (st->kind == FRAME && is_changed(s, st->block, st->blocks))
 			log_from = i;
+		else if (link_is_lost(s, i))
+			log_from = i + 1;
 	}
 	/* A transaction that it goes on with is lost from its beginning on. */
 	while (log_from < s->map->n && log_from && continues(s, log_from))

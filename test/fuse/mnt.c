@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "test/common/temp.h"
 #include "test/common/testdev.h"
 #include "test/fuse/mnt.h"
 #include "test/shim/test.h"
@@ -19,7 +20,7 @@
 struct bfs *mnt_fs;
 const char *mnt_dir;
 
-static char dir_name[64];
+static char dir_name[TEMP_PATH];
 static struct bfs_fuse *served;
 static bool at_exit;
 static struct bdev *keeper; /* the memory outlives the mount, to be checked */
@@ -99,8 +100,7 @@ void mnt_up(enum bfs_fuse_mode mode, unsigned int reactors)
 	mnt_down();
 	if (access("/dev/fuse", R_OK | W_OK))
 		SKIP("/dev/fuse cannot be used");
-	strcpy(dir_name, "/tmp/blobfs-fuse.XXXXXX");
-	ASSERT_TRUE(mkdtemp(dir_name));
+	ASSERT_TRUE(temp_dir(dir_name, "blobfs-fuse"));
 	mnt_dir = dir_name;
 	umask(022);
 	testdev_name("ram:256M,name=fusetest", device, sizeof(device));

@@ -9,7 +9,12 @@
 
 #include "test/powercut/powercut.h"
 
+#define FEW 5u    /* undecided writes of which every subset is tried, where there are states to spare */
+#define ALWAYS 3u /* and where there are not */
+#define SHARE 8u  /* of all states that are asked for, what one seed may take before it becomes thrifty */
+
 struct cutter {
+	bool thrifty;
 	const struct options *opt;
 	struct run *run;
 	struct bdev_cut cut;
@@ -77,36 +82,46 @@ static bool test_state(struct cutter *c, const struct workload *wl, void *w, uin
 }
 
 /*
- * Subset k of n undecided writes. Few: k counts through all 2^n. Many: none, all, each alone missing, each alone there (the first
- * few), then by seed. Returns false when k is past the last.
+ * Subset k of n undecided writes. Few: k counts through all 2^n, and two torn by seed follow. Many: none, all, each alone missing, each alone
+ * there (the first few), then by seed. Returns false when k is past the last.
  */
 static bool choose_subset(struct cutter *c, uint64_t k, uint64_t n, uint8_t *mask, size_t mask_len)
 {
-	uint64_t limit = n <= 3 ? 1ull << n : 6;
+	uint64_t limit = n <= FEW ? 1ull << n : 6;
 
-	if (n <= 3 && c->opt->torn && n)
+	if (n <= FEW && c->opt->torn && n)
 		limit += 2; /* and two torn by seed */
 	c->cut.mask = NULL;
 	c->cut.torn = 0;
 	c->cut.seed = c->run->seed * 1000003 + c->cut.event * 131 + k;
 	if (k >= limit)
 		return false;
-	if (n > 8 * mask_len || (n <= 3 ? k >= 1ull << n : k >= 4)) {
+	if (n > 8 * mask_len || (n <= FEW ? k >= 1ull << n : k >= 4)) {
 		c->cut.torn = c->opt->torn;
 		return true;
 	}
 	memset(mask, 0, mask_len);
 	c->cut.mask = mask;
-	if (n <= 3)
+	if (n <= FEW)
 		mask[0] = (uint8_t)k;
 	else if (k & 1)
 		memset(mask, 0xff, mask_len);
-	if (n > 3 && k >= 2) {
+	if (n > FEW && k >= 2) {
 		uint64_t i = c->cut.seed % n;
 
 		mask[i / 8] ^= (uint8_t)(1u << (i % 8));
 	}
 	return true;
+}
+
+/* A number means the same subset whether all are tried or not: so a failure can be replayed. */
+static bool is_tried(const struct cutter *c, uint64_t k, uint64_t n)
+{
+	uint64_t all = (1ull << MIN(n, 63)) - 1, one = 1ull << (c->run->seed + c->cut.event) % MAX(MIN(n, 63), 1);
+
+	if (c->opt->only_subset)
+		return k == c->opt->subset;
+	return n <= ALWAYS || n > FEW || !c->thrifty || k == 0 || k == one || k == all - one || k >= all;
 }
 
 static bool cut_at(struct cutter *c, const struct workload *wl, void *w, uint64_t event)
@@ -117,9 +132,7 @@ static bool cut_at(struct cutter *c, const struct workload *wl, void *w, uint64_
 	c->cut.event = event;
 	n = bdev_powercut_undecided(c->run->dev, event);
 	for (k = 0; choose_subset(c, k, n, mask, sizeof(mask)); k++) {
-		if (c->opt->only_subset && k != c->opt->subset)
-			continue;
-		if (!test_state(c, wl, w, k))
+		if (is_tried(c, k, n) && !test_state(c, wl, w, k))
 			return false;
 	}
 	return true;
@@ -127,7 +140,7 @@ static bool cut_at(struct cutter *c, const struct workload *wl, void *w, uint64_
 
 bool verify_event(const struct options *opt, struct run *run, const struct workload *wl, void *w, uint64_t event, uint64_t *states)
 {
-	struct cutter c = { .opt = opt, .run = run };
+	struct cutter c = { .opt = opt, .run = run, .thrifty = true };
 	bool ok = cut_at(&c, wl, w, event);
 
 	*states += c.states;
@@ -159,9 +172,12 @@ int64_t run_seed(const struct options *opt, uint64_t seed)
 	last = bdev_powercut_events(run.dev);
 	if (opt->only_event)
 		ok = cut_at(&c, wl, w, opt->event);
-	for (uint64_t e = first; ok && !opt->only_event && e <= last; e++)
+	for (uint64_t e = first; ok && !opt->only_event && e <= last; e++) {
+		/* Its share is spread over its life. */
+		c.thrifty = c.states * SHARE * (last - first) > opt->states * (e - first);
 		if (last - first <= opt->sample || rng_below(&pick, last - first) < opt->sample)
 			ok = cut_at(&c, wl, w, e);
+	}
 	wl->free(w);
 	bdev_close(run.dev);
 	if (!opt->quiet)

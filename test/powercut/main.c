@@ -26,6 +26,20 @@ static void usage(void)
 	       "Without --seed: fresh seeds, one after another, until N states were tested or S seconds of the processor were used.\n");
 }
 
+/* "all", or "sample=K": 0 if it is neither. */
+static uint64_t parse_cuts(const char *text)
+{
+	char *end;
+	uint64_t n;
+
+	if (strcmp(text, "all") == 0)
+		return UINT64_MAX;
+	if (strncmp(text, "sample=", 7) || text[7] < '1' || text[7] > '9')
+		return 0;
+	n = strtoull(text + 7, &end, 10);
+	return *end ? 0 : n;
+}
+
 static int parse(int argc, char **argv, struct options *opt)
 {
 	static const struct option longs[] = {
@@ -43,7 +57,12 @@ static int parse(int argc, char **argv, struct options *opt)
 		switch (o) {
 		case 's': opt->seed = v; opt->seeded = true; break;
 		case 'o': opt->ops = v; break;
-		case 'c': opt->sample = strncmp(optarg, "sample=", 7) ? UINT64_MAX : strtoull(optarg + 7, NULL, 0); break;
+		case 'c':
+			opt->sample = parse_cuts(optarg);
+			if (opt->sample)
+				break;
+			fprintf(stderr, "powercut: --cuts is all or sample=K, K from 1 on, not '%s'\n", optarg);
+			exit(2);
 		case 't': opt->torn = (uint32_t)v; break;
 		case 'l': opt->level = (uint32_t)v; break;
 		case 'n': opt->states = v; break;

@@ -370,6 +370,7 @@ static void long_txn(struct load *l)
 	issued = bdev_powercut_mark(l->run->dev);
 	lsn = bs_txn_end(txn);
 	sm_txn(&l->m, lsn, issued, true);
+	trace(l->run, "long transaction, LSN %" PRIu64, lsn);
 	for (unsigned i = 0; i < n; i++)
 		sm_item(l->model[blob], i, lsn, (first + i) | SM_LONG);
 	l->run->coverage.long_txns++;
@@ -682,10 +683,17 @@ static void reopen(struct load *l)
 	l->bs = NULL;
 	store_must(l, "close", rc);
 	open_store(l);
+	trace(l->run, "opened at LSN %" PRIu64, bs_lsn(l->bs));
 	sm_forget_after(&l->m, bs_lsn(l->bs));
 	/* What recovery answers from is durable. */
 	sm_ack(&l->m, bs_lsn(l->bs), bdev_powercut_mark(l->run->dev));
 	take_handles(l);
+}
+
+static void checkpoint(struct load *l)
+{
+	trace(l->run, "checkpoint");
+	store_must(l, "checkpoint", bs_checkpoint(l->bs));
 }
 
 static void load_step(void *w)
@@ -723,7 +731,7 @@ static void load_step(void *w)
 	else if (dice < 94)
 		commit(l);
 	else if (dice < 96)
-		store_must(l, "checkpoint", bs_checkpoint(l->bs));
+		checkpoint(l);
 	else if (dice < 98 && l->run->service)
 		usleep(2000);
 	else if (dice < 98)

@@ -211,6 +211,17 @@ static void forget_blob(struct model_blob *b, uint64_t lsn)
 		forget_block(&b->blocks[k], lsn);
 }
 
+/* What came back may end within a long one: the records of it that were left out count. Until there are others, so do later recoveries. */
+static void forget_txns(struct store_model *m, uint64_t lsn)
+{
+	struct txn_end t = { 0 };
+
+	while (m->n_txns && m->txns[m->n_txns - 1].lsn > lsn)
+		t = m->txns[--m->n_txns];
+	if (t.spans && !m->own_txns && (!m->n_txns || m->txns[m->n_txns - 1].lsn < lsn))
+		m->txns[m->n_txns++] = (struct txn_end){ lsn, t.issued, true };
+}
+
 void sm_forget_after(struct store_model *m, uint64_t lsn)
 {
 	for (size_t i = 0; i < m->n_blobs; i++)
@@ -225,8 +236,7 @@ void sm_forget_after(struct store_model *m, uint64_t lsn)
 		one.blobs[0] = m->blobs[m->n_blobs];
 		sm_free(&one);
 	}
-	while (m->n_txns && m->txns[m->n_txns - 1].lsn > lsn)
-		m->n_txns--;
+	forget_txns(m, lsn);
 }
 
 void sm_free(struct store_model *m)

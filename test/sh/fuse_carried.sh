@@ -30,6 +30,24 @@ blobfs dump "$img" log -v | grep -q 'put carried' && good in_the_log || bad in_t
 blobcli "$img" export "$inode" "$tmp/exported" && [ "$(cat "$tmp/exported")" = "$text-3" ] && good exported_from_there ||
 	bad exported_from_there "what is exported: $(tr -d '\0' <"$tmp/exported")"
 
+# What a person sees of it by blobcli, and changes there.
+size=$((${#text} + 3))
+blobcli "$img" list | grep -q "^ *$inode  *$size  *0 .*bytes in the log" && good listed || bad listed "$(blobcli "$img" list)"
+blobcli "$img" show "$inode" | grep -q "^  *0  *in the log, bytes 0 to $((size - 1)) " && good shown || bad shown "$(blobcli "$img" show "$inode")"
+blobcli "$img" show "$inode" --json >"$tmp/json" && python3 - "$tmp/json" "$size" <<'PY' && good shown_in_json || bad shown_in_json "$(cat "$tmp/json")"
+import json, sys
+d, size = json.load(open(sys.argv[1])), int(sys.argv[2])
+sys.exit(not (d["carried"] == size and d["in_log"] == [{"block": 0, "from": 0, "bytes": size}] and d["map"] == []))
+PY
+cp "$img" "$tmp/changed.img"
+c() { blobcli "$tmp/changed.img" --force "$@"; }
+copy=$(c snapshot "$inode") && [ "$(c read "$copy")" = "$text-3" ] && good copied || bad copied "the copy reads: $(c read "$copy")"
+other=$((inode + 1))
+c resize "$other" 5 && c resize "$other" "$size"
+printf bytes >"$tmp/short" && truncate -s "$size" "$tmp/short"
+c read "$other" | cmp -s - "$tmp/short" && good cut_off_is_gone || bad cut_off_is_gone "it reads: $(c read "$other" | tr -d '\0')"
+c read "$inode" | cmp -s - "$tmp/exported" && good neighbour_stays || bad neighbour_stays "it reads: $(c read "$inode")"
+
 # A copy of metadata: all of it, checksums right, and none of the bytes.
 blobfs metadump "$img" "$tmp/meta" && ! grep -aq "$text" "$tmp/meta" && good no_data || bad no_data 'the bytes are in it'
 blobfs metarestore "$tmp/copy.img" "$tmp/meta" && fsck.blobfs -n "$tmp/copy.img" >"$tmp/out" 2>&1 && good copy_is_sound ||

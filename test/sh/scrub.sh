@@ -63,6 +63,20 @@ if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
 	refused not_for_others 1 'ot permitted' $as_nobody "$nobodys/bin/blobfs" scrub mnt
 fi
 
+# In the background.
+is stop_nothing 0 ' 0 found' blobfs scrub --stop mnt
+is background 0 '' blobfs scrub --background --rate 1M mnt
+is status 0 'of [0-9]* bytes of data [0-9]* bytes and .* still running' blobfs scrub --status mnt
+run blobfs scrub --status --json mnt
+[ $code = 0 ] && python3 -c 'import json; d=json.load(open(".out")); assert d["running"] and not d["complete"] and d["total_bytes"] > 20000000' &&
+	ok status_json || bad status_json "exit code $code, or not what it should be"
+refused background_busy 1 'busy' blobfs scrub --background mnt
+is stop 0 'not complete' blobfs scrub --stop mnt
+is background_again 0 '' blobfs scrub --background mnt
+sleep 2
+is status_at_the_end 0 'metadata read, 0 found$' blobfs scrub --status mnt
+refused background_image 2 'not a mount point' blobfs scrub --background super.img
+
 # The checkpoint is damaged under the mount.
 sync mnt/tree/big
 umount mnt && mounted= && mount.blobfs good.img mnt && mounted=$PWD/mnt || bad remount 'cannot mount again'

@@ -15,6 +15,7 @@ refused no_store_yet 1 'a.img: No such file' blobcli "$img" list
 refused init_wants_a_size 1 'is not there' blobcli "$img" init
 refused init_too_small 2 'at least 40M' blobcli "$img" init 10M
 refused init_nonsense 2 "'much' is not a size" blobcli "$img" init much
+refused init_has_no_json 2 'init: has no --json' blobcli "$img" init 64M --json
 [ -e "$img" ] && bad nothing_is_left_behind 'there is a file' || ok nothing_is_left_behind
 is init 0 '' blobcli "$img" init 64M
 refused init_again 1 'holds a BlobFS' blobcli "$img" init

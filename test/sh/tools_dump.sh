@@ -14,7 +14,11 @@ blobfs put -r good.img src /tree || bad put 'cannot fill the image'
 is dump_super 0 'superblock at block 8192: good' blobfs dump good.img super
 is dump_super_fields 0 'label: secret-label' blobfs dump good.img super
 is dump_log 0 'segment at block' blobfs dump good.img log
+is dump_log_tells_of_the_store 0 'label: secret-label' blobfs dump good.img log
 is dump_checkpoint 0 'type: leaf' blobfs dump good.img checkpoint
+is dump_checkpoint_superblock 0 'type: superblock' blobfs dump good.img checkpoint
+is dump_checkpoint_superblock_label 0 'label: secret-label' blobfs dump good.img checkpoint
+[ "$(blobfs dump good.img | grep -c 'type: superblock')" = 1 ] && ok dump_all_has_it_once || bad dump_all_has_it_once 'it has not'
 is dump_records 0 'put header 1: size' blobfs dump good.img checkpoint -v
 is dump_blob 0 'put header 1:' blobfs dump good.img blob 1
 blobfs dump good.img blob 2 >.one && ! grep -q 'header 1:' .one && grep -q 'header 2:' .one && ok dump_one_blob || bad dump_one_blob 'others are there, or it is not'

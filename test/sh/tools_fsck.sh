@@ -100,6 +100,22 @@ for copy in first second; do
 	sound "a writer mends the $copy superblock" $copy.img
 done
 
+# ---- very many of a kind
+mkdir many && for i in $(seq 60); do echo "$i" >many/$i; done
+mkfs.blobfs -q -s 64M many.img && blobfs put -r many.img many /
+blobcli many.img --force delete $(blobfs ls many.img -i /many | awk '{ print $1 }') || bad many 'cannot delete inodes'
+is "many: counted" 4 ': and 40 more of this kind (-v shows all)$' fsck.blobfs -n many.img
+[ "$(wc -l <.out)" -lt 60 ] && ok "many: few lines" || bad "many: few lines" "$(wc -l <.out)"
+run fsck.blobfs -n -v many.img
+[ "$(grep -c "^[a-z]*: [a-z-]*: " .out)" -ge 60 ] && ! grep -q 'more of this kind' .out && ok "many: all with -v" || bad "many: all with -v" 'they are not there'
+run fsck.blobfs -n --json many.img
+python3 -c 'import json; d=json.load(open(".out")); c={x["code"]: x["count"] for x in d["problem_counts"]}
+of=lambda k: sum(p["code"]==k for p in d["problems"])
+assert 60 in c.values() and all(of(k)==min(n,20) for k,n in c.items()) and d["left"]==sum(c.values()), d' &&
+	ok "many: counted in json" || bad "many: counted in json" 'numbers are wrong'
+is "many: repairs are counted" 1 '^repair: .*: and 40 more of this kind' fsck.blobfs -y many.img
+sound "many: sound then" many.img
+
 # ---- not for this program
 cp --sparse=always good.img newer.img && "$patch" super newer.img 12 2 9
 refused newer_version 8 'newer.img.*version 9' fsck.blobfs newer.img

@@ -60,7 +60,13 @@ is rollback_file 0 '' blobfs rollback "$img" /tree/sub/small /.snapshots/monday/
 same file_rolled_back one "$(b cat /tree/sub/small)"
 refused rollback_other_kind 1 'Not a directory' blobfs rollback "$img" /copy monday
 refused rollback_of_root 1 'rollback: /' blobfs rollback "$img" / monday
+b snapshot /tree /tree/sub/within
+refused rollback_to_what_it_removes 1 'the copy lies in it' blobfs rollback "$img" /tree /tree/sub/within
+b rm -r /tree/sub/within
 refused rollback_to_nothing 1 'No such file' blobfs rollback "$img" /tree tuesday
+b mkdir "/.rollback-$(b ls -di /tree | awk '{ print $1 }')"
+refused rollback_in_the_way 1 'is in the way: another rollback is under way, or one was cut off' blobfs rollback "$img" /tree monday
+b rm -r "/$(b ls -a / | grep rollback)"
 same nothing_left_beside '' "$(b ls -a / | grep rollback)"
 sound sound_after_rollback "$img"
 

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <ctime>
 #include <pthread.h>
+#include <sys/random.h>
 
 #define TEST_SHIM_IMPLEMENTATION
 #include "test/common/scale.h"
@@ -21,6 +22,8 @@ struct test_case *cases, **cases_end = &cases;
 jmp_buf leave;
 pthread_t runner; /* the thread the running test began in */
 char note[512];
+char seed_note[64];
+uint64_t seed; /* shown where there is a seed_note */
 
 [[noreturn]] void leave_test()
 {
@@ -37,7 +40,7 @@ public:
 	void TestBody() override
 	{
 		runner = pthread_self();
-		note[0] = '\0';
+		note[0] = seed_note[0] = '\0';
 		if (setjmp(leave) == 0)
 			tc_->fn();
 	}
@@ -48,10 +51,7 @@ private:
 
 void report(const struct test_place *p, const char *text)
 {
-	if (note[0])
-		ADD_FAILURE_AT(p->file, p->line) << text << "\n(" << note << ")";
-	else
-		ADD_FAILURE_AT(p->file, p->line) << text;
+	ADD_FAILURE_AT(p->file, p->line) << text << (note[0] ? "\n(" : "") << note << (note[0] ? ")" : "") << seed_note;
 }
 
 } // namespace
@@ -112,6 +112,26 @@ void test_note(const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(note, sizeof(note), fmt, ap);
 	va_end(ap);
+}
+
+uint64_t test_seed_or(uint64_t usual)
+{
+	const char *given = getenv("BLOBFS_SEED");
+
+	if (seed_note[0])
+		return seed;
+	seed = given ? strtoull(given, nullptr, 0) : usual;
+	snprintf(seed_note, sizeof(seed_note), "\n(BLOBFS_SEED=%" PRIu64 ")", seed);
+	return seed;
+}
+
+uint64_t test_seed(void)
+{
+	uint64_t random = 0;
+
+	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
+		random = static_cast<uint64_t>(time(nullptr));
+	return test_seed_or(random);
 }
 
 uint64_t test_scaled(uint64_t n)

@@ -47,6 +47,10 @@ void test_skip(const char *file, int line, const char *why) __attribute__((noret
 /* Shown with every failure from now on in this test (a seed, a step); "" for none. */
 void test_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 bool test_has_failed(void);
+/* What a random test begins with: another number in each run, the same within a test; $BLOBFS_SEED, if set. Shown with every failure. */
+uint64_t test_seed(void);
+/* The same of a test that begins with a number of its own, if there is no $BLOBFS_SEED. */
+uint64_t test_seed_or(uint64_t usual);
 /* Processor time of the process in ns: what something costs, on a machine that has others to serve. */
 uint64_t test_cpu_ns(void);
 /* n rounds of a long test, times $TEST_SCALE (1 when unset; less where a sanitizer slows it); at least 1. */

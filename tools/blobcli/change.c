@@ -137,7 +137,11 @@ static int copy(struct cli *c, int n, char **name, bool sealed)
 	if (!blob)
 		return EXIT_FAILED;
 	id = calloc((size_t)n, sizeof(*id));
-	rc = id ? bs_snapshot(c->bs, blob, (uint64_t)n, sealed, id) : -ENOMEM;
+	rc = id ? 0 : -ENOMEM;
+	for (int i = 0; i < n && !rc; i++)
+		rc = cli_write_home(c, blob[i]);
+	if (!rc)
+		rc = bs_snapshot(c->bs, blob, (uint64_t)n, sealed, id);
 	if (!rc)
 		rc = bs_commit(c->bs, 0);
 	rc = rc ? cli_fail(c, n == 1 ? bs_blob_id(blob[0]) : 0, rc) : say_ids(c, id, n, true);

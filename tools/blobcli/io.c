@@ -80,6 +80,19 @@ int cli_pwrite(struct cli *c, struct bs_blob *blob, const uint8_t *data, uint64_
 	return rc;
 }
 
+int cli_write_home(struct cli *c, struct bs_blob *blob)
+{
+	struct bs_carried_range r;
+	int rc = 0;
+
+	for (uint64_t at = 0; !rc && bs_carried_next(blob, at, UINT64_MAX, &r); at = r.block + 1) {
+		rc = transfer(c, blob, BS_READ, r.block * BS_BLOCK, BS_BLOCK);
+		if (!rc)
+			rc = transfer(c, blob, BS_WRITE, r.block * BS_BLOCK, BS_BLOCK);
+	}
+	return rc;
+}
+
 int cli_commit(struct cli *c, struct bs_txn *txn)
 {
 	uint64_t lsn = bs_txn_end(txn);
@@ -90,12 +103,13 @@ int cli_commit(struct cli *c, struct bs_txn *txn)
 /* What a larger size shows of the last block: written before the size says so. */
 static int zero_tail(struct cli *c, struct bs_blob *blob, uint64_t size)
 {
+	struct bs_carried_range carried;
 	struct bs_extent e;
 
 	if (size % BS_BLOCK == 0)
 		return 0;
 	bs_map_lookup(blob, size / BS_BLOCK, 1, &e);
-	if (e.flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN))
+	if (e.flags & (BS_RUN_HOLE | BS_RUN_UNWRITTEN) && !bs_carried_next(blob, size / BS_BLOCK, 1, &carried))
 		return 0;
 	return write_piece(c, blob, NULL, size, 0);
 }

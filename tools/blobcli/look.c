@@ -60,13 +60,25 @@ struct lister {
 	struct json_object *array; /* NULL: lines */
 };
 
-static struct json_object *blob_json(const struct bs_blob_info *info)
+/* Bytes that are in the log and not home yet; no run tells of them. */
+static uint64_t carried_bytes(struct bs_blob *blob)
+{
+	struct bs_carried_range r;
+	uint64_t bytes = 0;
+
+	for (uint64_t at = 0; bs_carried_next(blob, at, UINT64_MAX, &r); at = r.block + 1)
+		bytes += r.to - r.from;
+	return bytes;
+}
+
+static struct json_object *blob_json(const struct bs_blob_info *info, uint64_t carried)
 {
 	struct json_object *o = json_object_new_object();
 
 	cli_add(o, "id", info->id);
 	cli_add(o, "size", info->size);
 	cli_add(o, "mapped", info->mapped_blocks * BS_BLOCK);
+	cli_add(o, "carried", carried);
 	cli_add(o, "runs", info->runs);
 	cli_add(o, "items", info->items);
 	json_object_object_add(o, "sealed", json_object_new_boolean(info->sealed));
@@ -76,14 +88,16 @@ static struct json_object *blob_json(const struct bs_blob_info *info)
 static int list_blob(struct bs_blob *blob, void *arg)
 {
 	struct lister *l = arg;
+	uint64_t carried = carried_bytes(blob);
 	struct bs_blob_info info;
 
 	bs_blob_get_info(blob, &info);
 	if (l->array)
-		json_object_array_add(l->array, blob_json(&info));
+		json_object_array_add(l->array, blob_json(&info, carried));
 	else
-		printf("%10" PRIu64 " %16" PRIu64 " %16" PRIu64 " %8" PRIu64 " %8" PRIu64 "%s\n", info.id, info.size,
-		       info.mapped_blocks * BS_BLOCK, info.runs, info.items, info.sealed ? "  snapshot" : "");
+		printf("%10" PRIu64 " %16" PRIu64 " %16" PRIu64 " %8" PRIu64 " %8" PRIu64 "%s%s\n", info.id, info.size,
+		       info.mapped_blocks * BS_BLOCK, info.runs, info.items, info.sealed ? "  snapshot" : "",
+		       carried ? "  bytes in the log" : "");
 	return 0;
 }
 
@@ -143,6 +157,26 @@ static void show_runs(struct bs_blob *blob, uint64_t runs, struct json_object *a
 	}
 }
 
+/* The same for what the log carries. */
+static void show_carried(struct bs_blob *blob, struct json_object *array)
+{
+	struct bs_carried_range r;
+
+	for (uint64_t at = 0; bs_carried_next(blob, at, UINT64_MAX, &r); at = r.block + 1) {
+		struct json_object *o;
+
+		if (!array) {
+			printf("  %10" PRIu64 "            in the log, bytes %u to %u of it\n", r.block, r.from, r.to - 1);
+			continue;
+		}
+		o = json_object_new_object();
+		cli_add(o, "block", r.block);
+		cli_add(o, "from", r.from);
+		cli_add(o, "bytes", r.to - r.from);
+		json_object_array_add(array, o);
+	}
+}
+
 static void user_text(const struct bs_blob_info *info, char *out)
 {
 	for (uint32_t i = 0; i < info->user_len; i++)
@@ -152,7 +186,7 @@ static void user_text(const struct bs_blob_info *info, char *out)
 
 static int show_json(struct bs_blob *blob, const struct bs_blob_info *info, const struct bs_usage *use, const char *user)
 {
-	struct json_object *o = blob_json(info), *runs = json_object_new_array();
+	struct json_object *o = blob_json(info, carried_bytes(blob)), *runs = json_object_new_array(), *carried = json_object_new_array();
 
 	cli_add(o, "exclusive", use->exclusive * BS_BLOCK);
 	cli_add(o, "shared", use->shared * BS_BLOCK);
@@ -160,6 +194,8 @@ static int show_json(struct bs_blob *blob, const struct bs_blob_info *info, cons
 	add_text(o, "user", user);
 	show_runs(blob, info->runs, runs);
 	json_object_object_add(o, "map", runs);
+	show_carried(blob, carried);
+	json_object_object_add(o, "in_log", carried);
 	return cli_print_json(o);
 }
 
@@ -180,11 +216,12 @@ int verb_show(struct cli *c, int argc, char **argv)
 	if (c->json) {
 		rc = show_json(blob, &info, &use, user);
 	} else {
-		printf("blob       %" PRIu64 "%s\nsize       %" PRIu64 "\nexclusive  %" PRIu64 "\nshared     %" PRIu64 "\nitems      %" PRIu64
-		       "\nLSN        %" PRIu64 "\nuser       %s\nruns       %" PRIu64 "\n",
+		printf("blob       %" PRIu64 "%s\nsize       %" PRIu64 "\nexclusive  %" PRIu64 "\nshared     %" PRIu64 "\ncarried    %" PRIu64
+		       "\nitems      %" PRIu64 "\nLSN        %" PRIu64 "\nuser       %s\nruns       %" PRIu64 "\n",
 		       info.id, info.sealed ? " (snapshot)" : "", info.size, use.exclusive * BS_BLOCK, use.shared * BS_BLOCK,
-		       info.items, info.lsn, user[0] ? user : "-", info.runs);
+		       carried_bytes(blob), info.items, info.lsn, user[0] ? user : "-", info.runs);
 		show_runs(blob, info.runs, NULL);
+		show_carried(blob, NULL);
 	}
 	bs_blob_put(blob);
 	return rc;

@@ -210,6 +210,10 @@ int cli_init(struct cli *c, const struct options *opt, int argc, char **argv)
 
 	if (rc)
 		return rc;
+	if (opt->json) {
+		cli_error(c, "init: has no --json");
+		return EXIT_USAGE;
+	}
 	if (opt->readonly) {
 		cli_error(c, "init: nothing is written with --readonly");
 		return EXIT_FAILED;

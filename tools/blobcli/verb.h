@@ -77,6 +77,8 @@ struct bs_blob *cli_blob(const struct cli *c, const char *text);
 int cli_pread(struct cli *c, struct bs_blob *blob, uint64_t at, uint32_t len);
 /* Within the blob's size; not durable. data is not in c->buf. */
 int cli_pwrite(struct cli *c, struct bs_blob *blob, const uint8_t *data, uint64_t at, uint64_t len);
+/* What the log carries for the blob gets places of its own: only those can be shared. */
+int cli_write_home(struct cli *c, struct bs_blob *blob);
 /* Durable. What a larger size brings to light is zeroes. */
 int cli_resize(struct cli *c, struct bs_blob *blob, uint64_t size);
 /* Ends the transaction and waits until it is durable. */

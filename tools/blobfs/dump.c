@@ -91,6 +91,17 @@ static void describe_segment(struct json_object *o, const struct bs_segment_disk
 	add_u64(o, "first_seq", le64_get(h->first_seq));
 	add_u64(o, "next_address", le64_get(h->next_address));
 	add_u64(o, "next_nonce", le64_get(h->next_nonce));
+	if (!le32_get(h->segment_blocks))
+		return; /* of version 1.0: it tells nothing of the store */
+	add_u64(o, "created_ns", le64_get(h->created_ns));
+	add_u64(o, "store_blocks", le64_get(h->blocks));
+	add_u64(o, "cluster_blocks", le32_get(h->cluster_blocks));
+	add_u64(o, "segment_blocks", le32_get(h->segment_blocks));
+	add_u64(o, "compat", le64_get(h->compat));
+	add_u64(o, "ro_compat", le64_get(h->ro_compat));
+	add_u64(o, "incompat", le64_get(h->incompat));
+	add_chars(o, "owner", h->owner, sizeof(h->owner));
+	add_chars(o, "label", h->label, sizeof(h->label));
 }
 
 static void describe_frame(struct json_object *o, const struct bs_frame_disk *f)
@@ -103,11 +114,11 @@ static void describe_frame(struct json_object *o, const struct bs_frame_disk *f)
 	add_u64(o, "wall_ns", le64_get(f->wall_ns));
 }
 
-static void describe_page(struct json_object *o, const struct bs_page_disk *p)
+static void describe_page(struct json_object *o, const struct bs_page_disk *p, uint32_t blocks)
 {
 	unsigned kind = le16_get(p->kind);
 
-	add_text(o, "type", kind == BS_PAGE_LEAF ? "leaf" : kind == BS_PAGE_INDEX ? "index" : "unknown");
+	add_text(o, "type", kind == BS_PAGE_LEAF ? "leaf" : kind == BS_PAGE_INDEX ? "index" : kind == BS_PAGE_SUPER ? "superblock" : "unknown");
 	add_u64(o, "level", le16_get(p->level));
 	add_u64(o, "lsn", le64_get(p->lsn));
 	add_u64(o, "bytes", le32_get(p->bytes));
@@ -116,6 +127,8 @@ static void describe_page(struct json_object *o, const struct bs_page_disk *p)
 	add_u64(o, "first_kind", le32_get(p->first_kind));
 	add_u64(o, "first_key", le64_get(p->first_key));
 	add_u64(o, "ckpt", le32_get(p->ckpt));
+	if (kind == BS_PAGE_SUPER && blocks == 2)
+		describe_super(o, (const struct bs_sb_disk *)(p + 1));
 }
 
 /* With the sums themselves as text, in hexadecimal, in the order of their blocks. */
@@ -215,7 +228,7 @@ static int on_piece(const struct bs_piece *p, void *arg)
 	} else if (p->data && p->kind == BS_PIECE_SUMS) {
 		describe_sums(o, p->data, d->records);
 	} else if (p->data) {
-		describe_page(o, p->data);
+		describe_page(o, p->data, p->blocks);
 	}
 	if (d->records || d->blob) {
 		d->list = json_object_new_array();
@@ -255,11 +268,11 @@ static int parse_what(const struct call *call, struct dump *d, uint32_t *what)
 	else if (!strcmp(name, "log"))
 		*what = BS_WALK_LOG;
 	else if (!strcmp(name, "checkpoint"))
-		*what = BS_WALK_CKPT;
+		*what = BS_WALK_CKPT | BS_WALK_DESCRIBED;
 	else if (!strcmp(name, "checksums"))
 		*what = WALK_SUMS;
 	else if (!strcmp(name, "all"))
-		*what = BS_WALK_SUPER | BS_WALK_LOG | BS_WALK_CKPT | WALK_SUMS;
+		*what = BS_WALK_SUPER | BS_WALK_LOG | BS_WALK_CKPT | BS_WALK_DESCRIBED | WALK_SUMS;
 	else if (!strcmp(name, "space"))
 		*what = 0;
 	else if (strcmp(name, "blob") != 0)
@@ -280,6 +293,14 @@ wrong:
 	return EXIT_USAGE;
 }
 
+static void print_head(const char *device)
+{
+	struct json_object *name = json_object_new_string(device);
+
+	printf("{ \"device\": %s, \"pieces\": [\n", json_object_to_json_string_ext(name, JSON_C_TO_STRING_NOSLASHESCAPE));
+	json_object_put(name);
+}
+
 int verb_dump(const struct call *call)
 {
 	struct bdev_opts opts = { .size = sizeof(opts), .flags = BDEV_RDONLY };
@@ -297,7 +318,7 @@ int verb_dump(const struct call *call)
 		return EXIT_FAILED;
 	}
 	if (call->json)
-		printf("{ \"device\": %s, \"pieces\": [\n", json_object_to_json_string_ext(json_object_new_string(call->device), JSON_C_TO_STRING_NOSLASHESCAPE));
+		print_head(call->device);
 	rc = what ? bs_walk(dev, BS_WALK_SUPER, note_size, &d, &err) : dump_space(dev, call, &err);
 	if (!rc && (what & ~WALK_SUMS))
 		rc = bs_walk(dev, what & ~WALK_SUMS, on_piece, &d, &err);

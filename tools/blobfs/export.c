@@ -9,20 +9,25 @@
 #include "bdev/wrap.h"
 #include "tools/blobfs/verb.h"
 #include "tools/common/common.h"
+#include "tools/common/kinds.h"
 
 static void on_repair(const struct bs_problem *p, void *arg)
 {
-	(void)arg;
-	fprintf(stderr, "%s: %s: %s\n", p->pass, p->code, p->text);
+	if (kinds_add(arg, p))
+		fprintf(stderr, "%s: %s: %s\n", p->pass, p->code, p->text);
 }
 
-static int repair_over(struct bdev *over, struct base_err *err)
+static int repair_over(struct bdev *over, bool all, struct base_err *err)
 {
-	struct bfs_repair_opts opts = { .size = sizeof(opts), .flags = BFS_REPAIR_ALL | BFS_REPAIR_REBUILD, .report = on_repair };
+	struct kinds kinds = { .all = all };
+	struct bfs_repair_opts opts = { .size = sizeof(opts), .flags = BFS_REPAIR_ALL | BFS_REPAIR_REBUILD, .report = on_repair, .arg = &kinds };
 	struct bfs_repair_result done;
+	int rc;
 
 	bdev_ref(over);
-	return bfs_repair(over, &opts, &done, err);
+	rc = bfs_repair(over, &opts, &done, err);
+	kinds_print_rest(&kinds, stderr, "");
+	return rc;
 }
 
 static int open_over(const struct call *call, struct bdev **over, struct base_err *err)
@@ -48,7 +53,7 @@ int verb_export(const struct call *call)
 	struct bfs *fs;
 	int rc = open_over(call, &over, &err), result;
 
-	if (!rc && salvage && (rc = repair_over(over, &err)))
+	if (!rc && salvage && (rc = repair_over(over, call->opt['v'], &err)))
 		bdev_close(over);
 	if (!rc && (rc = bfs_mount_bdev(over, &opts, &fs, &err)))
 		bdev_close(over);

@@ -34,9 +34,9 @@ static const struct verb verbs[] = {
 	  verb_rm, NULL },
 	{ "mv", "PATH… TARGET", "rename, or move into a directory", "  -n   never over something that is there\n", "n",
 	  2, -1, true, false, verb_mv, NULL },
-	{ "snapshot", "PATH NAME", "a copy whose data cannot be changed", NULL, "", 2, 2, true, false, verb_snapshot, NULL },
-	{ "clone", "PATH NAME", "a copy that can be changed", NULL, "", 2, 2, true, false, verb_clone, NULL },
-	{ "rollback", "PATH NAME", "put the copy in the place of PATH", NULL, "", 2, 2, true, false, verb_rollback, NULL },
+	{ "snapshot", "PATH NAME", "a copy whose data cannot be changed; mounted or not", NULL, "", 2, 2, true, false, verb_snapshot, NULL },
+	{ "clone", "PATH NAME", "a copy that can be changed; mounted or not", NULL, "", 2, 2, true, false, verb_clone, NULL },
+	{ "rollback", "PATH NAME", "put the copy in the place of PATH; mounted or not", NULL, "", 2, 2, true, false, verb_rollback, NULL },
 	{ "grow", "", "take all of a device that has grown, or of a mounted one",
 	  "  -s, --size SIZE  not all of it: SIZE in the end\n", "s:", 0, 0, true, true, NULL, verb_grow },
 	{ "trim", "", "tell the device what is free; mounted or not",
@@ -46,7 +46,9 @@ static const struct verb verbs[] = {
 	  "  --salvage  also from a store too damaged to mount, which is not written to\n  -v   say each name\n", "vS", 1, 1, false,
 	  false, NULL, verb_export },
 	{ "scrub", "", "read everything there is; DEVICE may be a mount point",
-	  "  -B, --rate BYTES  read at most so many a second (suffixes K, M, G)\n", "B:", 0, 0, false, true, NULL, verb_scrub },
+	  "  -B, --rate BYTES  read at most so many a second (suffixes K, M, G)\nOf a mount point:\n"
+	  "  -b, --background  begin, and do not wait for the end\n  -t, --status  how far it is, and what was found; or the last time\n"
+	  "  -x, --stop  end it\n", "B:btx", 0, 0, false, true, NULL, verb_scrub },
 	{ "dump", "[super|log|checkpoint|checksums|blob NUMBER|space|all]", "structures as they lie on the device", "  -v   with every record\n", "v", 0,
 	  2, false, true, NULL, verb_dump },
 	{ "metadump", "FILE", "copy a store's metadata, without data, into a file", "  --scramble  names and attributes made unreadable\n", "X", 1, 1,
@@ -106,7 +108,7 @@ static void fill_longs(const struct verb *v, struct option *out)
 	static const struct {
 		const char *name, *letters;
 	} names[] = { { "salvage", "S" }, { "fs", "F" }, { "scramble", "X" }, { "size", "s:" }, { "offset", "o:" }, { "length", "l:" }, { "minimum", "m:" },
-		    { "rate", "B:" } };
+		    { "rate", "B:" }, { "background", "b" }, { "status", "t" }, { "stop", "x" } };
 	struct option *o = out;
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
@@ -180,6 +182,11 @@ static int run(const struct verb *v, const struct call *call)
 		result = numbers_of_mount(call);
 		if (result >= 0)
 			return tool_flush_stdout() ? EXIT_FAILED : result;
+	}
+	if (v->run == verb_snapshot || v->run == verb_clone || v->run == verb_rollback) {
+		result = copy_in_mount(call, v);
+		if (result >= 0)
+			return result;
 	}
 	if (!works_mounted(v) && tool_in_use(call->device, v->writes ? TOOL_WRITE : TOOL_READ, who, sizeof(who))) {
 		tool_error("%s is in use: %s", call->device, who);

@@ -104,11 +104,11 @@ static void print_hist(const char *label, const struct bs_hist *h)
 
 static void print_slots(const struct bs_stat *st)
 {
-	printf("\n%-12s %12s %12s %12s\n", "below us", "lock held", "lock awaited", "log full");
+	printf("\n%-12s %12s %12s %12s %12s %12s\n", "below us", "lock held", "lock awaited", "log full", "then woken", "buffer full");
 	for (unsigned i = 0; i < BS_HIST_SLOTS; i++)
-		if (st->held.slot[i] || st->waited.slot[i] || st->stopped.slot[i])
-			printf("%-12" PRIu64 " %12" PRIu64 " %12" PRIu64 " %12" PRIu64 "\n", (uint64_t)1 << i, st->held.slot[i],
-			       st->waited.slot[i], st->stopped.slot[i]);
+		if (st->held.slot[i] || st->waited.slot[i] || st->stopped.slot[i] || st->woken.slot[i] || st->buffered.slot[i])
+			printf("%-12" PRIu64 " %12" PRIu64 " %12" PRIu64 " %12" PRIu64 " %12" PRIu64 " %12" PRIu64 "\n", (uint64_t)1 << i,
+			       st->held.slot[i], st->waited.slot[i], st->stopped.slot[i], st->woken.slot[i], st->buffered.slot[i]);
 }
 
 static struct json_object *hist_json(const struct bs_hist *h)
@@ -123,15 +123,20 @@ static struct json_object *hist_json(const struct bs_hist *h)
 	return o;
 }
 
-/* What the device was given for each byte that programs wrote; 0: they wrote nothing. */
+/* What the device was given for each byte that programs wrote; where they wrote none, only names, say, there is no such number. */
+static bool has_amplification(const struct bfs_control_stat *s)
+{
+	return s->cache.written_bytes;
+}
+
 static double amplification(const struct bfs_control_stat *s)
 {
-	return s->cache.written_bytes ? (double)s->store.device_write_bytes / (double)s->cache.written_bytes : 0;
+	return (double)s->store.device_write_bytes / (double)s->cache.written_bytes;
 }
 
 static uint64_t other_writes(const struct bs_stat *st)
 {
-	uint64_t known = st->data_write_bytes + st->log_write_bytes + st->checkpoint_bytes;
+	uint64_t known = st->data_write_bytes + st->log_write_bytes + st->checkpoint_bytes + st->zero_write_bytes;
 
 	return st->device_write_bytes > known ? st->device_write_bytes - known : 0;
 }
@@ -146,10 +151,12 @@ static int print_json(const struct bfs_control_stat *s, const struct number *n, 
 	for (unsigned i = 0; i < BS_STREAMS; i++)
 		add_u64(by, streams[i], s->store.stream_bytes[i]);
 	json_object_object_add(o, "data_by_stream", by);
-	json_object_object_add(o, "write_amplification", json_object_new_double(amplification(s)));
+	json_object_object_add(o, "write_amplification", has_amplification(s) ? json_object_new_double(amplification(s)) : NULL);
 	json_object_object_add(o, "lock_held", hist_json(&s->store.held));
 	json_object_object_add(o, "lock_awaited", hist_json(&s->store.waited));
 	json_object_object_add(o, "log_full", hist_json(&s->store.stopped));
+	json_object_object_add(o, "log_full_woken", hist_json(&s->store.woken));
+	json_object_object_add(o, "log_buffer_full", hist_json(&s->store.buffered));
 	return verb_print_json(o);
 }
 
@@ -164,7 +171,8 @@ static int print_activity(const struct call *call, const struct bfs_control_stat
 		{ "device_writes_data", "  data", st->data_write_bytes, true },
 		{ "device_writes_log", "  log", st->log_write_bytes, true },
 		{ "device_writes_checkpoint", "  checkpoints", st->checkpoint_bytes, true },
-		{ "device_writes_other", "  headers and the rest", other_writes(st), true },
+		{ "device_writes_zeroing", "  zeroing", st->zero_write_bytes, true },
+		{ "device_writes_other", "  anything else", other_writes(st), true },
 		{ "commits", "commits", st->commits, false },
 		{ "log_writes", "log writes", st->log_writes, false },
 		{ "flushes", "flushes", st->flushes, false },
@@ -191,10 +199,15 @@ static int print_activity(const struct call *call, const struct bfs_control_stat
 	printf("%-22s", "data by stream");
 	for (unsigned i = 0; i < BS_STREAMS; i++)
 		printf(" %s %s%s", streams[i], base_format_size(st->stream_bytes[i], text, sizeof(text)), i + 1 < BS_STREAMS ? "," : "\n");
-	printf("%-22s %.2f\n", "write amplification", amplification(s));
+	if (has_amplification(s))
+		printf("%-22s %.2f\n", "write amplification", amplification(s));
+	else
+		printf("%-22s -\n", "write amplification");
 	print_hist("lock held", &st->held);
 	print_hist("lock awaited", &st->waited);
 	print_hist("log full", &st->stopped);
+	print_hist("  then woken within", &st->woken);
+	print_hist("log's buffer full", &st->buffered);
 	print_slots(st);
 	return EXIT_OK;
 }

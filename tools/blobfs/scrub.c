@@ -27,6 +27,7 @@ struct finding {
 };
 struct scrub {
 	const struct call *call;
+	bool running, none; /* of a mount: it goes on; there was none */
 	struct bs_scrub_result res;
 	struct finding *f;
 	size_t n, room;
@@ -173,12 +174,20 @@ static struct json_object *number(uint64_t n)
 	return json_object_new_uint64(n);
 }
 
+/* At what is done already, or was; it is not begun. */
+static bool looks(const struct call *call)
+{
+	return call->opt['t'] || call->opt['x'];
+}
+
 static int print_json(const struct scrub *s, int rc)
 {
 	struct json_object *o = json_object_new_object(), *list = json_object_new_array();
 
 	json_object_object_add(o, "device", json_object_new_string(s->call->device));
-	json_object_object_add(o, "complete", json_object_new_boolean(!rc));
+	json_object_object_add(o, "complete", json_object_new_boolean(!rc && !s->running && !s->none));
+	json_object_object_add(o, "running", json_object_new_boolean(s->running));
+	json_object_object_add(o, "total_bytes", number(s->res.total_bytes));
 	json_object_object_add(o, "data_bytes", number(s->res.done_bytes));
 	json_object_object_add(o, "metadata_bytes", number(s->res.meta_bytes));
 	json_object_object_add(o, "findings", number(s->res.findings));
@@ -201,6 +210,19 @@ static int print_json(const struct scrub *s, int rc)
 }
 
 /* rc: why it ended before its end, or 0. */
+static void print_report(const struct scrub *s, int rc)
+{
+	for (size_t i = 0; i < s->n; i++)
+		print_finding(&s->f[i]);
+	if (s->res.findings > s->n)
+		printf("… and %" PRIu64 " more\n", s->res.findings - s->n);
+	printf("%s: ", s->call->device);
+	if (s->running)
+		printf("of %" PRIu64 " bytes of data ", s->res.total_bytes);
+	printf("%" PRIu64 " bytes%s and %" PRIu64 " of metadata read, %" PRIu64 " found%s\n", s->res.done_bytes,
+	       s->running ? "" : " of data", s->res.meta_bytes, s->res.findings, s->running ? ", still running" : rc ? ", not complete" : "");
+}
+
 static int report(struct scrub *s, int rc)
 {
 	end_progress(s);
@@ -208,14 +230,9 @@ static int report(struct scrub *s, int rc)
 		if (print_json(s, rc))
 			return EXIT_FAILED;
 	} else {
-		for (size_t i = 0; i < s->n; i++)
-			print_finding(&s->f[i]);
-		if (s->res.findings > s->n)
-			printf("… and %" PRIu64 " more\n", s->res.findings - s->n);
-		printf("%s: %" PRIu64 " bytes of data and %" PRIu64 " of metadata read, %" PRIu64 " found%s\n", s->call->device,
-		       s->res.done_bytes, s->res.meta_bytes, s->res.findings, rc ? ", not complete" : "");
+		print_report(s, rc);
 	}
-	if (rc)
+	if (rc && !(looks(s->call) && rc == -ECANCELED))
 		return verb_fail("scrub", s->call->device, rc);
 	return s->res.findings ? EXIT_DAMAGE : EXIT_OK;
 }
@@ -266,10 +283,32 @@ static void take(struct scrub *s, struct bfs_control_scrub *q)
 	progress(&so_far, s);
 }
 
+/* Until it has ended, or all is told that there is so far. */
+static int follow(struct scrub *s, int fd, struct bfs_control_scrub *q, bool wait)
+{
+	int rc;
+
+	for (;;) {
+		rc = ask(fd, q, BFS_SCRUB_STATUS);
+		if (rc)
+			return rc;
+		take(s, q);
+		s->running = q->state == BFS_SCRUB_RUNNING;
+		if (q->from < q->kept)
+			continue;
+		if (!s->running || !wait)
+			return q->rc;
+		if (interrupted)
+			ask(fd, q, BFS_SCRUB_STOP);
+		usleep(50000);
+	}
+}
+
 static int scrub_mounted(struct scrub *s, int fd, uint64_t rate)
 {
 	struct bfs_control_scrub q = { .rate = rate };
-	int rc = ask(fd, &q, BFS_SCRUB_START);
+	const bool *opt = s->call->opt;
+	int rc = ask(fd, &q, opt['x'] ? BFS_SCRUB_STOP : opt['t'] ? BFS_SCRUB_STATUS : BFS_SCRUB_START);
 
 	if (rc == -ENOTTY || rc == -EOPNOTSUPP) {
 		tool_error("%s: no BlobFS is mounted there", s->call->device);
@@ -277,19 +316,14 @@ static int scrub_mounted(struct scrub *s, int fd, uint64_t rate)
 	}
 	if (rc)
 		return verb_fail("scrub", s->call->device, rc);
-	while (!rc) {
-		rc = ask(fd, &q, BFS_SCRUB_STATUS);
-		if (!rc)
-			take(s, &q);
-		if (rc || (q.state != BFS_SCRUB_RUNNING && q.from >= q.kept))
-			break;
-		if (interrupted)
-			ask(fd, &q, BFS_SCRUB_STOP);
-		if (q.from >= q.kept)
-			usleep(50000);
+	if (opt['b'])
+		return EXIT_OK;
+	rc = follow(s, fd, &q, !opt['t']);
+	s->none = q.state == BFS_SCRUB_NONE;
+	if (!rc && s->none && !s->call->json) {
+		printf("%s: not scrubbed since it was mounted\n", s->call->device);
+		return EXIT_OK;
 	}
-	if (!rc)
-		rc = q.rc;
 	if (s->n)
 		name_mounted(s, s->call->device);
 	return report(s, rc);
@@ -308,6 +342,8 @@ int verb_scrub(const struct call *call)
 	if (tool_is_path(call->device) && !stat(call->device, &st) && S_ISDIR(st.st_mode)) {
 		fd = open(call->device, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		result = fd < 0 ? verb_fail("scrub", call->device, -errno) : scrub_mounted(&s, fd, rate);
+	} else if (call->opt['b'] || looks(call)) {
+		tool_error("%s: not a mount point", call->device);
 	} else {
 		result = scrub_device(&s, rate);
 	}

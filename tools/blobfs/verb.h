@@ -61,6 +61,19 @@ int numbers_of(struct bfs *fs, const struct call *call);
 int numbers_of_mount(const struct call *call);
 int verb_trim(const struct call *call);
 
+/* snapshot, clone, rollback: of a mount, or -1: DEVICE is none. */
+int copy_in_mount(const struct call *call, const struct verb *v);
+/* Where a copy of this name is; to be freed; NULL when memory is short. */
+#define COPIES "/.snapshots"
+char *copy_path(const char *name);
+/* verb_fail, with what is to be done about it. */
+int copy_fail(const char *verb, const char *path, int rc);
+/* Of a rollback, 1 when it has said so: the name beside is taken; what was there could not be removed. Else 0, or rc. */
+int copy_in_the_way(const char *aside, int rc);
+int copy_left(const char *name, const char *aside, int rc);
+/* Then it says that this cannot be. */
+bool copy_is_root(const char *verb, const char *path);
+
 /*
  * A mount to talk to: DEVICE may be a directory of it, or what is mounted. A descriptor for ioctl; -ENODEV: it is not mounted (or a
  * directory is not of ours, which is said). *where: its directory.

@@ -15,6 +15,7 @@
 #include "blobfs/blobfs.h"
 #include "config.h"
 #include "tools/common/common.h"
+#include "tools/common/kinds.h"
 
 /* fsck(8) */
 enum {
@@ -26,6 +27,7 @@ struct request {
 	enum { ASK, NO, PREEN, YES } mode;
 	bool force, verbose, json, rebuild;
 	struct json_object *problems, *repairs; /* --json: arrays */
+	struct kinds found, repaired;
 	uint64_t mendable;            /* problems that mounting puts right */
 	uint64_t safe;                /* those, and others that are put right without losing anything */
 	const char *pass;             /* last shown */
@@ -42,7 +44,7 @@ static void usage(FILE *to)
 		    "  -y   check, and repair everything: what is damaged is dropped, what lost its name goes to /lost+found\n"
 		    "      --rebuild  as -y; if both superblocks are lost, the device is searched for what tells of the store\n"
 		    "  -f   with -p: check even if it was closed in order\n"
-		    "  -v   say what is being done\n"
+		    "  -v   say what is being done, and show every problem: else 20 of a kind and how many more there are\n"
 		    "      --json   report as JSON\n"
 		    "  -V, --version\n"
 		    "  -h, --help\n\n"
@@ -104,10 +106,12 @@ static bool is_safe(const char *code)
 	return false;
 }
 
-static void tell(const struct request *rq, struct json_object *list, const char *verb, const struct bs_problem *p)
+static void tell(const struct request *rq, struct kinds *kinds, struct json_object *list, const char *verb, const struct bs_problem *p)
 {
 	struct json_object *o;
 
+	if (!kinds_add(kinds, p))
+		return;
 	if (!rq->json) {
 		printf("%s%s: %s: %s\n", verb, p->pass, p->code, p->text);
 		return;
@@ -123,6 +127,21 @@ static void tell(const struct request *rq, struct json_object *list, const char 
 	json_object_array_add(list, o);
 }
 
+static struct json_object *count_json(const struct kinds *kinds)
+{
+	struct json_object *array = json_object_new_array();
+
+	for (unsigned i = 0; i < kinds->n; i++) {
+		struct json_object *o = json_object_new_object();
+
+		json_object_object_add(o, "pass", json_object_new_string(kinds->kind[i].pass));
+		json_object_object_add(o, "code", json_object_new_string(kinds->kind[i].code));
+		json_object_object_add(o, "count", json_object_new_uint64(kinds->kind[i].n));
+		json_object_array_add(array, o);
+	}
+	return array;
+}
+
 static void on_problem(const struct bs_problem *p, void *arg)
 {
 	struct request *rq = arg;
@@ -130,14 +149,14 @@ static void on_problem(const struct bs_problem *p, void *arg)
 	/* Both copies are written at each writable mount. */
 	rq->mendable += strcmp(p->code, "superblock-copy") == 0;
 	rq->safe += is_safe(p->code);
-	tell(rq, rq->problems, "", p);
+	tell(rq, &rq->found, rq->problems, "", p);
 }
 
 static void on_repair(const struct bs_problem *p, void *arg)
 {
 	struct request *rq = arg;
 
-	tell(rq, rq->repairs, "repair: ", p);
+	tell(rq, &rq->repaired, rq->repairs, "repair: ", p);
 }
 
 static void on_progress(const char *pass, uint64_t done, uint64_t total, void *arg)
@@ -208,6 +227,8 @@ static int check(struct request *rq, struct bfs_check_result *result)
 	rc = bfs_check(dev, &opts, result, &err);
 	if (rq->pass && rq->verbose)
 		fputc('\n', stderr);
+	if (!rq->json)
+		kinds_print_rest(&rq->found, stdout, "");
 	/* No superblock, or metadata that cannot be read: repair does without. */
 	if ((rc == -EINVAL && rq->rebuild) || (rc == -EIO && rq->mode == YES)) {
 		if (!rq->json)
@@ -234,6 +255,8 @@ static int repair(struct request *rq, struct bfs_check_result *after, struct bfs
 	if (rq->mode == YES)
 		opts.flags = BFS_REPAIR_ALL | (rq->rebuild ? BFS_REPAIR_REBUILD : 0);
 	rc = bfs_repair(dev, &opts, done, &err);
+	if (!rq->json)
+		kinds_print_rest(&rq->repaired, stdout, "repair: ");
 	if (rc == -EUCLEAN) { /* beyond repair: that much is known */
 		tool_error_of(rq->device, base_err_text(&err, rc));
 		after->problems = 1;
@@ -286,7 +309,9 @@ static void report_json(struct request *rq, const struct bfs_check_result *r, bo
 	json_object_object_add(o, "used_blocks", json_object_new_uint64(r->used_blocks));
 	json_object_object_add(o, "total_blocks", json_object_new_uint64(r->total_blocks));
 	json_object_object_add(o, "problems", json_object_get(rq->problems));
+	json_object_object_add(o, "problem_counts", count_json(&rq->found));
 	json_object_object_add(o, "repairs", json_object_get(rq->repairs));
+	json_object_object_add(o, "repair_counts", count_json(&rq->repaired));
 	json_object_object_add(o, "left", json_object_new_uint64(left));
 	json_object_object_add(o, "exit", json_object_new_int(exit_code));
 	printf("%s\n", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE));
@@ -418,6 +443,7 @@ int main(int argc, char **argv)
 		snprintf(text, sizeof(text), "%s is in use: %s; unmount it first", rq.device, who);
 		return cannot(&rq, text);
 	}
+	rq.found.all = rq.repaired.all = rq.verbose;
 	signal(SIGINT, on_signal);
 	signal(SIGTERM, on_signal);
 	if (skip_clean(&rq))

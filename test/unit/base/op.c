@@ -384,6 +384,81 @@ TEST(op, later_is_behind_what_is_ready_but_in_the_same_poll)
 	EXPECT_EQ_INT(0, order[2]);
 }
 
+static enum op_next pass_if_on_the_way_out(struct op *op)
+{
+	if (op->step == FIRST)
+		return op_later(op, SECOND);
+	return op_waited_is_done() ? op_pass(op, SECOND) : op_finish(op);
+}
+
+static void count_end(struct op *op, void *arg)
+{
+	(void)op;
+	++*(int *)arg;
+}
+
+TEST(op, who_is_on_the_way_out_passes_a_step_to_the_next_poll)
+{
+	struct fake_driver f = driver_new();
+	struct op passed;
+	struct work w;
+	int ended = 0;
+
+	op_init(&passed, "passed", pass_if_on_the_way_out, &f.d, count_end, &ended);
+	op_start(&passed);
+	work_init(&w, &f, false);
+	w.start_children = 1;
+	op_start(&w.op);
+	f.wakes = 0;
+	EXPECT_OK(op_wait(&w.op));
+	EXPECT_EQ_INT(0, ended);
+	EXPECT_EQ_INT(1, f.wakes); /* there is something to run */
+	EXPECT_EQ_INT(1, fake_poll(&f));
+	EXPECT_EQ_INT(1, ended);
+}
+
+static int waits_here[3];
+
+static enum op_next where_it_waits(struct op *op)
+{
+	struct work *w = container_of(op, struct work, op);
+
+	waits_here[op->step] = op_waits_here(op);
+	if (op->step == SECOND)
+		return op_finish(op);
+	op_child_begin(op);
+	w->f->child_of = op;
+	w->f->children = 1;
+	return op_await(op, SECOND, 0);
+}
+
+TEST(op, a_thread_knows_whether_it_is_the_one_that_waits)
+{
+	struct fake_driver f = driver_new();
+	struct work w;
+
+	work_init(&w, &f, false);
+	w.op.fn = where_it_waits;
+	op_start(&w.op);
+	EXPECT_EQ_INT(1, waits_here[FIRST]); /* it started it */
+	fake_poll(&f);
+	EXPECT_EQ_INT(0, waits_here[SECOND]); /* some poll */
+	EXPECT_OK(op_wait(&w.op));
+
+	work_init(&w, &f, false);
+	w.op.fn = where_it_waits;
+	op_start(&w.op);
+	EXPECT_OK(op_wait(&w.op));
+	EXPECT_EQ_INT(1, waits_here[SECOND]); /* the poll of its own op_wait */
+
+	work_init(&w, &f, true);
+	w.op.fn = where_it_waits;
+	op_start(&w.op);
+	EXPECT_EQ_INT(0, waits_here[FIRST]); /* nobody waits for it at all */
+	while (!op_is_done(&w.op))
+		fake_poll(&f);
+}
+
 /* A parent whose child is an op itself, three deep. */
 struct nest {
 	struct op op;
@@ -482,6 +557,9 @@ TEST(op, a_nudge_before_the_sleep_is_not_lost)
 	op_start(&w.op);
 	op_nudge(&w.op);
 	op_sleep(&w.op, &f.d); /* would sleep for ever */
+	f.d.together = true;
+	op_nudge(&w.op);
+	op_sleep(&w.op, &f.d); /* as would this */
 	op_sleep(&w.op, NULL); /* not its driver: returns at once */
 	EXPECT_OK(op_wait(&w.op));
 	op_nudge(&w.op);

@@ -225,13 +225,14 @@ static void *job_main(void *arg)
 	return NULL;
 }
 
-TEST(op_threads, many_waiters_share_two_drivers_and_lose_no_wake_up)
+static void many_waiters(bool together)
 {
 	pthread_t threads[THREADS];
 	static struct rig rig;
 
 	channel_init(&rig.a);
 	channel_init(&rig.b);
+	rig.a.d.together = together;
 	device_start(&rig.dev);
 	for (int i = 0; i < THREADS; i++)
 		ASSERT_OK(pthread_create(&threads[i], NULL, job_main, &rig));
@@ -240,6 +241,16 @@ TEST(op_threads, many_waiters_share_two_drivers_and_lose_no_wake_up)
 	device_stop(&rig.dev);
 	channel_fini(&rig.a);
 	channel_fini(&rig.b);
+}
+
+TEST(op_threads, many_waiters_share_two_drivers_and_lose_no_wake_up)
+{
+	many_waiters(false);
+}
+
+TEST(op_threads, waiters_that_sleep_together_lose_no_wake_up)
+{
+	many_waiters(true);
 }
 
 /* An op that another thread's poll ends while the waiter sleeps in the driver's device. */
@@ -411,4 +422,140 @@ TEST(op_threads, trees_of_ops_polled_by_two_threads_end_once_each)
 	EXPECT_EQ_INT(2 * TREES * 9, atomic_load(&leaves_done));
 	channel_fini(&rig.a);
 	channel_fini(&rig.b);
+}
+
+/* An op that moves and ends in one go: its waiter may be anywhere between its two beds. */
+struct hop {
+	struct op op;
+	struct op_driver *to;
+};
+
+struct hopper {
+	struct op_driver beds[2]; /* the first wakes its sleepers together */
+	_Atomic(struct hop *) hop;
+	_Atomic unsigned int ended;
+	pthread_t waiter, ender;
+};
+
+#define HOPS 20000u
+
+static void bed_wait(struct op_driver *d, struct op *op)
+{
+	op_sleep(op, d);
+}
+
+static void bed_wake(struct op_driver *d)
+{
+	(void)d;
+}
+
+static enum op_next hop_fn(struct op *op)
+{
+	struct hop *h = container_of(op, struct hop, op);
+
+	if (op->step == SECOND) {
+		op_move(op, h->to);
+		return op_finish(op);
+	}
+	op_child_begin(op);
+	return op_await(op, SECOND, 0);
+}
+
+static void *hop_ender(void *arg)
+{
+	struct hopper *p = arg;
+	struct hop *h;
+
+	for (unsigned int i = 0; i < HOPS; i++) {
+		while (!(h = atomic_exchange(&p->hop, NULL)))
+			sched_yield();
+		for (unsigned int spin = i % 64; spin; spin--)
+			atomic_thread_fence(memory_order_seq_cst);
+		op_poll_enter();
+		op_child_done(&h->op, 0);
+		op_poll_leave(&p->beds[0]);
+	}
+	return NULL;
+}
+
+static void *hop_waiter(void *arg)
+{
+	struct hopper *p = arg;
+
+	for (unsigned int i = 0; i < HOPS; i++) {
+		struct hop h = { .to = &p->beds[i % 2 ? 0 : 1] };
+
+		op_init(&h.op, "hop", hop_fn, &p->beds[i % 2], NULL, NULL);
+		op_start(&h.op);
+		atomic_store(&p->hop, &h);
+		EXPECT_OK(op_wait(&h.op));
+		atomic_fetch_add(&p->ended, 1);
+	}
+	return NULL;
+}
+
+TEST(op_threads, an_op_that_moves_and_ends_at_once_wakes_its_waiter)
+{
+	static struct hopper p[3];
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(p); i++) {
+		p[i] = (struct hopper){ .beds = { { .wait = bed_wait, .wake = bed_wake, .together = true },
+						  { .wait = bed_wait, .wake = bed_wake } } };
+		ASSERT_OK(pthread_create(&p[i].waiter, NULL, hop_waiter, &p[i]));
+		ASSERT_OK(pthread_create(&p[i].ender, NULL, hop_ender, &p[i]));
+	}
+	for (unsigned int i = 0; i < ARRAY_SIZE(p); i++) {
+		unsigned int before, idle = 0;
+
+		/* Ten seconds without an end is a lost wake-up. */
+		while ((before = atomic_load(&p[i].ended)) < HOPS && idle < 1000) {
+			usleep(10000);
+			idle = atomic_load(&p[i].ended) == before ? idle + 1 : 0;
+		}
+		ASSERT_EQ_INT(HOPS, atomic_load(&p[i].ended));
+		pthread_join(p[i].waiter, NULL);
+		pthread_join(p[i].ender, NULL);
+	}
+}
+
+/* One poll ends an op that a thread sleeps for, and then calls back one whose user waits for that thread. */
+static void *wait_for_hop(void *arg)
+{
+	struct hopper *p = arg;
+	struct hop h = { .to = &p->beds[0] };
+
+	op_init(&h.op, "hop", hop_fn, &p->beds[0], NULL, NULL);
+	op_start(&h.op);
+	atomic_store(&p->hop, &h);
+	EXPECT_OK(op_wait(&h.op));
+	atomic_store(&p->ended, 1);
+	return NULL;
+}
+
+static void wait_for_waiter(struct op *op, void *arg)
+{
+	struct hopper *p = arg;
+
+	(void)op;
+	for (unsigned int i = 0; i < 5000 && !atomic_load(&p->ended); i++)
+		usleep(1000);
+	EXPECT_EQ_INT(1, atomic_load(&p->ended));
+}
+
+TEST(op_threads, who_sleeps_together_is_awake_before_a_user_is_called_back)
+{
+	struct hopper p = { .beds = { { .wait = bed_wait, .wake = bed_wake, .together = true } } };
+	struct hop last = { .to = &p.beds[0] };
+	struct hop *h;
+
+	ASSERT_OK(pthread_create(&p.waiter, NULL, wait_for_hop, &p));
+	while (!(h = atomic_load(&p.hop)) || atomic_load(&h->op.state) != OP_SLEEPER)
+		usleep(1000);
+	op_init(&last.op, "last", hop_fn, &p.beds[0], wait_for_waiter, &p);
+	op_start(&last.op);
+	op_poll_enter();
+	op_child_done(&h->op, 0);
+	op_child_done(&last.op, 0);
+	op_poll_leave(&p.beds[0]);
+	pthread_join(p.waiter, NULL);
 }

@@ -51,7 +51,7 @@ TEST(blob_aged, a_store_nearly_full_for_long_finds_space_as_long_as_there_is_som
 	struct pieces *p = calloc(1, sizeof(*p));
 	struct bs_stat st;
 
-	p->seed = kit_seed();
+	p->seed = test_seed();
 	p->buf = dma_zalloc(MOST * BS_BLOCK, BS_BLOCK);
 	kit_open(&p->kit, &(struct kit_opts){ .size = 256 * MiB, .cluster_size = 4096, .flags = BS_NO_SERVICE });
 	p->blob = kit_create(p->kit.bs);

@@ -445,7 +445,7 @@ TEST(blob_carry, bytes_are_those_of_an_array)
 {
 	uint8_t *model = calloc(BLOCKS, BS_BLOCK), *buf = dma_alloc(BLOCKS * BS_BLOCK, BS_BLOCK);
 	struct bs_blob *blob;
-	uint64_t seed = kit_seed();
+	uint64_t seed = test_seed();
 	struct kit kit;
 
 	kit_open(&kit, NULL);

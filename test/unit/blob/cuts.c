@@ -163,8 +163,7 @@ static void cut_at_random(unsigned seed, unsigned steps, unsigned cuts, uint64_t
 
 TEST(blob_cuts, any_cut_leaves_a_state_between_transactions_and_all_that_was_acknowledged)
 {
-	const char *given = getenv("BLOBFS_TEST_SEED");
-	unsigned seed = given ? (unsigned)strtoul(given, NULL, 0) : 4711;
+	unsigned seed = (unsigned)test_seed_or(4711);
 
 	for (unsigned round = 0; round < 4; round++)
 		cut_at_random(seed + 1000 * round, 100, 60, 0);

@@ -87,7 +87,7 @@ static void random_data(uint32_t cluster_size, int steps)
 {
 	struct kit_opts opts = { .cluster_size = cluster_size };
 	struct model *m = calloc(1, sizeof(*m));
-	uint64_t seed = kit_seed(), used;
+	uint64_t seed = test_seed(), used;
 	struct bs_blob *blob;
 	struct bs_stat st;
 	struct kit kit;
@@ -192,7 +192,7 @@ TEST(data, one_run_is_one_device_read_and_a_fragmented_range_one_for_each_piece)
 
 TEST(data, iovecs_of_any_shape_carry_the_same_bytes)
 {
-	uint64_t seed = kit_seed(), total = 64 * BS_BLOCK;
+	uint64_t seed = test_seed(), total = 64 * BS_BLOCK;
 	uint8_t *buf = dma_alloc(total, BS_BLOCK), *back = dma_alloc(total, BS_BLOCK);
 	struct bs_blob *blob;
 	struct kit kit;

@@ -157,7 +157,7 @@ static void delete_and_count(struct kit *kit, struct bs_blob *blob, uint64_t bef
 
 static void space_goes_round(uint32_t format)
 {
-	struct crowd c = { .seed = kit_seed() };
+	struct crowd c = { .seed = test_seed() };
 	struct member w[3], r[2], u[1], s[1];
 	unsigned scrubbers = format ? 1 : 0;
 	struct kit kit;
@@ -232,7 +232,7 @@ static void *write_own(void *arg)
 
 TEST(data_threads, neighbours_in_a_cluster_are_written_by_different_threads)
 {
-	struct crowd c = { .seed = kit_seed() };
+	struct crowd c = { .seed = test_seed() };
 	struct member w[4];
 	struct kit kit;
 	uint64_t before;
@@ -307,7 +307,7 @@ static void *write_until_gone(void *arg)
 TEST(data_threads, writes_in_flight_do_not_survive_a_deletion_nor_keep_space)
 {
 	struct kit kit;
-	uint64_t before, seed = kit_seed();
+	uint64_t before, seed = test_seed();
 
 	kit_open(&kit, NULL);
 	before = free_of(kit.bs);

@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "test/common/temp.h"
 #include "test/unit/blob/kit.h"
 
 static uint64_t discarded(struct bs *bs)
@@ -228,7 +229,7 @@ TEST(discard, closing_sees_to_what_is_left)
 TEST(trim, discards_all_that_is_free_and_nothing_else)
 {
 	struct base_err err = { "" };
-	uint64_t bytes, seed = kit_seed(), free_blocks;
+	uint64_t bytes, seed = test_seed(), free_blocks;
 	struct bs_blob *blob[8];
 	struct bs_stat st;
 	struct kit kit;
@@ -348,7 +349,7 @@ TEST(trim, ends_when_told_to)
 
 TEST(trim, of_an_image_file_punches_holes)
 {
-	char path[] = "/tmp/blobfs-trim-XXXXXX";
+	char path[TEMP_PATH];
 	struct bs_open_opts opts = { .size = sizeof(opts), .flags = BS_NO_SERVICE };
 	struct base_err err = { "" };
 	struct bs_blob *blob;
@@ -356,7 +357,7 @@ TEST(trim, of_an_image_file_punches_holes)
 	struct bdev *dev;
 	uint64_t bytes;
 	struct bs *bs;
-	int fd = mkstemp(path);
+	int fd = temp_file(path, "blobfs-trim");
 
 	ASSERT_GE_INT(fd, 0);
 	ASSERT_OK(ftruncate(fd, 64 << 20));
@@ -404,7 +405,7 @@ static void *trim_on(void *arg)
 TEST(trim_threads, writers_lose_nothing_and_find_all_the_space_there_is)
 {
 	struct trimmer t = { .stop = false };
-	uint64_t end = 0, seed = kit_seed();
+	uint64_t end = 0, seed = test_seed();
 	struct bs_blob *blob, *churn;
 	pthread_t thread;
 	struct kit kit;

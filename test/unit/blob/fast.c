@@ -548,7 +548,7 @@ static void change_something(struct crowd *c, uint64_t *seed, uint64_t *buf)
 
 TEST(blob_fast_threads, reads_find_their_own_block_while_its_runs_are_taken_apart)
 {
-	uint64_t seed = kit_seed(), *buf = dma_zalloc(20 * BS_BLOCK, BS_BLOCK);
+	uint64_t seed = test_seed(), *buf = dma_zalloc(20 * BS_BLOCK, BS_BLOCK);
 	struct crowd c = { .seed = seed };
 	pthread_t t[READERS];
 	struct rig r;
@@ -620,7 +620,7 @@ static void next_number(struct numbers *n, uint64_t block, uint64_t *buf)
 
 static void carry_numbers(uint64_t more_runs)
 {
-	uint64_t seed = kit_seed(), *buf = dma_zalloc(BS_BLOCK, BS_BLOCK);
+	uint64_t seed = test_seed(), *buf = dma_zalloc(BS_BLOCK, BS_BLOCK);
 	struct numbers n = { .seed = seed, .readers = READERS };
 	pthread_t t[READERS];
 	struct rig r;

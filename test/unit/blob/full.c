@@ -8,7 +8,9 @@
 #include "base/util.h"
 #include "blob/device.h"
 #include "test/shim/test.h"
+#include "test/unit/blob/kit.h"
 #include "test/unit/blob/rig.h"
+#include "test/unit/blob/share_kit.h"
 
 #define SIZE (64 * MiB)
 #define MANY 400000u
@@ -191,4 +193,68 @@ TEST(blob_full, a_store_filled_with_other_limits_opens_and_works)
 	EXPECT_OK(rig_close(&r));
 	expect_sound(&r);
 	rig_drop(&r);
+}
+
+/* Who was refused is not refused for some time after there is room again. */
+TEST(blob_full, what_is_free_again_is_there_for_metadata_at_once)
+{
+	struct bs_blob *blob;
+	struct rig r;
+	uint64_t id;
+
+	rig_make(&r, SIZE, true);
+	ASSERT_OK(rig_open(&r, BS_NO_SERVICE, 0));
+	ASSERT_OK(try_create(&r, 1, &id));
+	fill_with_data(&r, id);
+	fill_with_items(&r, 2000);
+	blob = bs_blob_get(r.bs, id);
+	ASSERT_OK(kit_unmap(blob, 0, 1ull << 30));
+	bs_blob_put(blob);
+	ASSERT_OK(bs_reclaim(r.bs));
+	EXPECT_OK(try_create(&r, 2000, &id));
+	rig_drop(&r);
+}
+
+#define COPIES 150u
+#define COPY_BLOCKS 8192u
+
+static int punch(struct bs *bs, struct bs_blob *blob, uint64_t block)
+{
+	struct bs_txn *txn;
+	int rc = bs_txn_begin(bs, BS_TXN_FREES, &txn);
+
+	return rc ? rc : kit_end(txn, bs_txn_unmap(txn, blob, block, 1));
+}
+
+/* Every other block of copies goes, which frees nothing, but makes a run of each that is left. */
+TEST(blob_full, holes_do_not_outgrow_the_room_for_checkpoints)
+{
+	struct bs_blob *copy[COPIES], *filler;
+	struct kit kit;
+	int rc = 0;
+
+	kit_open(&kit, &(struct kit_opts){ .size = 128 * MiB, .cluster_size = 65536, .flags = BS_NO_SERVICE, .checkpoint_bytes = 1 });
+	copy[0] = kit_create(kit.bs);
+	for (uint64_t at = 0; at < COPY_BLOCKS; at += 256)
+		ASSERT_OK(kit_write(copy[0], at, 256, 1, 0));
+	for (unsigned i = 1; i < COPIES; i++)
+		copy[i] = share_clone(copy[0], false);
+	filler = kit_create(kit.bs);
+	for (uint64_t at = 0; !kit_write(filler, at, 16, 2, 0); at += 16)
+		;
+	for (uint64_t i = 0; i < (uint64_t)COPIES * COPY_BLOCKS / 2 && !rc; i++) {
+		rc = punch(kit.bs, copy[i / (COPY_BLOCKS / 2)], i % (COPY_BLOCKS / 2) * 2 + 1);
+		if (i % COPY_BLOCKS == 0)
+			EXPECT_OK(bs_checkpoint(kit.bs));
+	}
+	EXPECT_ERR(-ENOSPC, rc);
+	EXPECT_OK(bs_checkpoint(kit.bs));
+	EXPECT_OK(kit_unmap(copy[2], COPY_BLOCKS / 2, COPY_BLOCKS / 2));
+	EXPECT_OK(kit_delete(kit.bs, copy[0]));
+	EXPECT_OK(punch(kit.bs, copy[COPIES - 1], 1));
+	EXPECT_OK(bs_checkpoint(kit.bs));
+	for (unsigned i = 1; i < COPIES; i++)
+		bs_blob_put(copy[i]);
+	bs_blob_put(filler);
+	kit_close(&kit);
 }

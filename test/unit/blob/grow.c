@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "blob/device.h"
+#include "test/common/temp.h"
 #include "test/unit/blob/kit.h"
 
 #define SMALL (44 * MiB)
@@ -96,7 +97,7 @@ TEST(grow, a_size_that_cannot_be_is_refused_with_a_sentence)
 
 TEST(grow, by_any_number_of_blocks_leaves_every_block_counted_once)
 {
-	uint64_t seed = kit_seed(), size = SMALL;
+	uint64_t seed = test_seed(), size = SMALL;
 	struct base_err err = { "" };
 	struct bs_blob *blob;
 	struct kit kit;
@@ -243,14 +244,14 @@ TEST(grow, opening_that_cannot_grow_fails_and_leaves_the_store_as_it_was)
 
 TEST(grow, a_file_that_has_got_longer_is_grown_into)
 {
-	char path[] = "/tmp/blobfs-grow-XXXXXX";
+	char path[TEMP_PATH];
 	struct bs_open_opts opts = { .size = sizeof(opts) };
 	struct base_err err = { "" };
 	struct bs_blob *blob;
 	struct bdev *dev;
 	struct bs *bs;
 	uint64_t end;
-	int fd = mkstemp(path);
+	int fd = temp_file(path, "blobfs-grow");
 
 	ASSERT_GE_INT(fd, 0);
 	ASSERT_OK(ftruncate(fd, 48 << 20));
@@ -335,15 +336,36 @@ static void *write_on(void *arg)
 	return NULL;
 }
 
-TEST(grow_threads, writers_fill_what_is_new_while_it_comes)
+struct scrubber {
+	struct bs *bs;
+	_Atomic bool *stop;
+};
+
+static void *scrub_on(void *arg)
+{
+	struct scrubber *s = arg;
+	struct bs_scrub_opts opts = { .size = sizeof(opts) };
+	struct bs_scrub_result res;
+
+	while (!atomic_load(s->stop)) {
+		EXPECT_OK(bs_scrub(s->bs, &opts, &res));
+		EXPECT_EQ_INT(0, res.findings);
+	}
+	return NULL;
+}
+
+static void grow_beside(uint32_t format)
 {
 	struct base_err err = { "" };
 	_Atomic bool stop = false;
 	struct writer w[3];
-	pthread_t t[3];
+	struct scrubber s;
+	pthread_t t[4];
 	struct kit kit;
 
-	kit_open(&kit, &(struct kit_opts){ .store_size = SMALL });
+	kit_open(&kit, &(struct kit_opts){ .store_size = SMALL, .format = format });
+	s = (struct scrubber){ kit.bs, &stop };
+	pthread_create(&t[3], NULL, scrub_on, &s);
 	for (int i = 0; i < 3; i++) {
 		w[i] = (struct writer){ .bs = kit.bs, .stop = &stop };
 		pthread_create(&t[i], NULL, write_on, &w[i]);
@@ -354,8 +376,18 @@ TEST(grow_threads, writers_fill_what_is_new_while_it_comes)
 		usleep(5000);
 	EXPECT_LE_INT(avail(kit.bs), 64);
 	atomic_store(&stop, true);
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 4; i++)
 		pthread_join(t[i], NULL);
 	EXPECT_GT_INT(w[0].written + w[1].written + w[2].written, 48 * MiB / BS_BLOCK);
 	kit_close(&kit);
+}
+
+TEST(grow_threads, writers_fill_what_is_new_while_it_comes)
+{
+	grow_beside(0);
+}
+
+TEST(grow_threads, checksums_of_what_is_new_are_right_and_scrubbed_meanwhile)
+{
+	grow_beside(BS_FORMAT_SUMS);
 }

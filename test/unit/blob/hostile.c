@@ -193,8 +193,7 @@ static bool survive(struct rig *r)
 
 TEST(blob_hostile, damaged_structures_with_right_checksums_never_crash)
 {
-	const char *given = getenv("BLOBFS_TEST_SEED");
-	unsigned seed = given ? (unsigned)strtoul(given, NULL, 0) : 20260712, opened = 0, rounds = 600;
+	unsigned seed = (unsigned)test_seed_or(20260712), opened = 0, rounds = 600;
 	uint8_t *good = dma_alloc(SIZE, BS_BLOCK), *bad = dma_alloc(SIZE, BS_BLOCK);
 	static struct target targets[TARGETS];
 	unsigned n;
@@ -206,7 +205,7 @@ TEST(blob_hostile, damaged_structures_with_right_checksums_never_crash)
 	memcpy(bad, good, SIZE);
 	for (unsigned i = 0; i < rounds; i++) {
 		state = seed + i;
-		test_note("BLOBFS_TEST_SEED=%u round %u (seed %u)", seed, i, seed + i);
+		test_note("round %u (seed %u)", i, seed + i);
 		for (uint32_t k = 1 + rnd(2); k; k--)
 			damage(bad, targets, n);
 		for (unsigned t = 0; t < n; t++)

@@ -71,18 +71,6 @@ void kit_reopen(struct kit *kit, bool crash, uint32_t flags)
 	open_store(kit, flags);
 }
 
-uint64_t kit_seed(void)
-{
-	const char *env = getenv("BLOBFS_SEED");
-	uint64_t seed;
-
-	base_random(&seed, sizeof(seed));
-	if (env)
-		seed = strtoull(env, NULL, 0);
-	test_note("BLOBFS_SEED=%llu", (unsigned long long)seed);
-	return seed;
-}
-
 uint32_t kit_rand(uint64_t *state, uint32_t below)
 {
 	uint64_t x = *state += 0x9e3779b97f4a7c15ull;
@@ -249,6 +237,18 @@ int kit_wait(struct kit_io *k)
 
 	bdev_channel_destroy(k->ch);
 	return rc;
+}
+
+void kit_flip(struct bdev *dev, uint64_t block, unsigned at)
+{
+	struct bdev_channel *ch = bdev_channel_borrow(dev);
+	uint8_t *buf = dma_alloc(BS_BLOCK, BS_BLOCK);
+
+	ASSERT_OK(bdev_io_sync(ch, BDEV_READ, buf, block * BS_BLOCK, BS_BLOCK, 0));
+	buf[at] ^= 0x10;
+	ASSERT_OK(bdev_io_sync(ch, BDEV_WRITE, buf, block * BS_BLOCK, BS_BLOCK, 0));
+	dma_free(buf);
+	bdev_channel_return(ch);
 }
 
 uint8_t *kit_dump(struct bs *bs, size_t *len)

@@ -34,8 +34,6 @@ void kit_close(struct kit *kit);
 /* Opens the store again, closed in order before, or left as by a crash. */
 void kit_reopen(struct kit *kit, bool crash, uint32_t flags);
 
-/* A number that changes from run to run unless BLOBFS_SEED is set; printed with failures. */
-uint64_t kit_seed(void);
 uint32_t kit_rand(uint64_t *state, uint32_t below);
 
 /* What the device has done. */
@@ -59,6 +57,9 @@ int kit_unmap(struct bs_blob *blob, uint64_t block, uint64_t count);
 int kit_zero(struct bs_blob *blob, uint64_t block, uint64_t count);
 /* The byte a block is filled with; -1: it is not filled with one byte. */
 int kit_byte(struct bs_blob *blob, uint64_t block);
+
+/* Turns a bit over on the device. */
+void kit_flip(struct bdev *dev, uint64_t block, unsigned at);
 
 /* A request in flight: started and polled by hand on a channel of its own. */
 struct kit_io {

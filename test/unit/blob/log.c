@@ -582,6 +582,7 @@ static void run_writers(struct writers *w, unsigned threads)
 {
 	pthread_t t[8];
 
+	atomic_store(&w->next, 0);
 	for (unsigned i = 0; i < threads; i++)
 		ASSERT_OK(pthread_create(&t[i], NULL, writer, w));
 	for (unsigned i = 0; i < threads; i++)
@@ -628,7 +629,6 @@ TEST(blob_log_threads, those_who_are_let_go_together_come_back_into_one_write)
 	w.r = &r;
 	w.rounds = 20;
 	for (unsigned i = 0; i < 5 && least > 30; i++) {
-		atomic_store(&w.next, 0);
 		bs_get_stat(r.bs, &before);
 		run_writers(&w, 8);
 		bs_get_stat(r.bs, &after);

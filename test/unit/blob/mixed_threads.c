@@ -280,7 +280,7 @@ TEST(blob_mixed_threads, eight_do_everything_at_once_and_nothing_is_mixed_up)
 	struct mix *m = calloc(1, sizeof(*m));
 	struct hand hands[THREADS];
 	pthread_t thread[THREADS];
-	uint64_t seed = kit_seed();
+	uint64_t seed = test_seed();
 	struct bs_blob *blob;
 	struct bs_stat st;
 

@@ -106,7 +106,7 @@ static void change_runs(struct one_run *o, uint64_t *seed, uint64_t *buf)
 
 TEST(blob_one_run_threads, it_is_never_seen_half_nor_elsewhere)
 {
-	uint64_t seed = kit_seed(), *buf = dma_zalloc(SPAN * BS_BLOCK, BS_BLOCK), turns[3][3] = { { 0 } };
+	uint64_t seed = test_seed(), *buf = dma_zalloc(SPAN * BS_BLOCK, BS_BLOCK), turns[3][3] = { { 0 } };
 	uint64_t rounds = test_scaled(3000);
 	struct one_run o = { .seed = seed };
 	pthread_t t[THREADS];

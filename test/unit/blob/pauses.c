@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What a checkpoint costs those who work meanwhile, and how much space it and the log take. */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "blob/device.h"
 #include "test/unit/blob/kit.h"
 
 #define LONG_SLOT 13u /* from 4.1 ms on */
@@ -103,6 +105,144 @@ TEST(pauses_threads, checkpoints_of_many_runs_hold_nobody_up)
 	kit_close(&kit);
 }
 
+/* ---- pacing, on a device that makes a checkpoint last ---- */
+
+#define SLOW_TURN_US 1000u
+#define PUTTERS 4u
+
+struct putter {
+	struct bs *bs;
+	_Atomic bool *stop;
+	uint32_t bytes, done;
+	bool async;
+};
+
+/* As an asynchronous caller does it. */
+struct async_put {
+	struct op op;
+	struct putter *p;
+	struct bs_blob *blob;
+};
+
+static enum op_next async_put_step(struct op *op)
+{
+	static const char value[60000];
+	struct async_put *a = container_of(op, struct async_put, op);
+	struct bs_txn *txn;
+	int rc;
+
+	if (op->step)
+		return op_finish(op);
+	rc = bs_txn_try(a->p->bs, 0, &txn);
+	if (rc == -EAGAIN) {
+		bs_log_wait_room_start(a->p->bs, op);
+		return op_await(op, 0, 0);
+	}
+	if (!rc)
+		rc = kit_end(txn, bs_txn_put(txn, a->blob, BS_KIND_USER, a->p->done % 16, value, a->p->bytes));
+	return rc ? op_fail(op, rc) : op_finish(op);
+}
+
+static void *put_on(void *arg)
+{
+	static const char value[60000];
+	struct putter *p = arg;
+	struct bs_blob *blob = kit_create(p->bs);
+	struct async_put a = { .p = p, .blob = blob };
+
+	for (; !atomic_load(p->stop); p->done++) {
+		if (p->async) {
+			op_init(&a.op, "put", async_put_step, bdev_channel_driver(p->bs->log->ch), NULL, NULL);
+			op_start(&a.op);
+			ASSERT_OK(op_wait(&a.op));
+		} else {
+			ASSERT_OK(kit_put(p->bs, blob, p->done % 16, value, p->bytes));
+		}
+	}
+	bs_blob_put(blob);
+	return NULL;
+}
+
+/* A store on a device of so many I/Os a second, over `dev`. */
+static struct bs *open_slow(const char *name, uint32_t flags)
+{
+	struct bs_format_opts fo = { .size = sizeof(fo) };
+	struct bs_open_opts oo = { .size = sizeof(oo), .flags = flags, .checkpoint_bytes = 8 * MiB };
+	struct bdev *ram, *dev;
+	struct bs *bs;
+
+	ASSERT_OK(bdev_open(name, NULL, &ram, NULL));
+	ASSERT_OK(bs_format(ram, &fo, NULL));
+	ASSERT_OK(bdev_delay_create(ram, 500, 1000000 / SLOW_TURN_US, &dev));
+	ASSERT_OK(bs_open(dev, &oo, &bs, NULL));
+	return bs;
+}
+
+/* The longest wait beside checkpoints that writers alone have asked for, and how long one takes that nobody disturbs. */
+static void longest_stop(const char *name, uint32_t bytes, bool async, struct bs_stat *st, uint64_t *ckpt_ns)
+{
+	static const char value[60000];
+	struct putter p[PUTTERS];
+	pthread_t t[PUTTERS];
+	_Atomic bool stop = false;
+	struct bs *bs = open_slow(name, 0);
+	struct bs_blob *blob = kit_create(bs);
+	uint64_t since;
+
+	/* Some metadata, so that a checkpoint has something to write: 12 MiB are about 200 pages. */
+	for (uint64_t i = 0; i < 12 * MiB / sizeof(value); i++)
+		ASSERT_OK(kit_put(bs, blob, i, value, sizeof(value)));
+	since = bs_clock_ns();
+	ASSERT_OK(bs_checkpoint(bs));
+	*ckpt_ns = bs_clock_ns() - since;
+	memset(&bs->pauses.stopped, 0, sizeof(bs->pauses.stopped));
+	memset(&bs->pauses.woken, 0, sizeof(bs->pauses.woken));
+	bs_get_stat(bs, st);
+	since = st->checkpoints;
+	for (unsigned i = 0; i < PUTTERS; i++) {
+		p[i] = (struct putter){ .bs = bs, .stop = &stop, .bytes = bytes, .async = async && i % 2 };
+		pthread_create(&t[i], NULL, put_on, &p[i]);
+	}
+	do {
+		usleep(2000);
+		bs_get_stat(bs, st);
+	} while (st->checkpoints < since + 4);
+	atomic_store(&stop, true);
+	for (unsigned i = 0; i < PUTTERS; i++)
+		pthread_join(t[i], NULL);
+	bs_get_stat(bs, st);
+	bs_blob_put(blob);
+	EXPECT_OK(bs_close(bs));
+}
+
+/* most: of all waits, this part is short; without pacing they last for a large part of the checkpoint. The longest depends on how long the
+ * device takes for what is not pages. */
+static void expect_paced(const char *name, uint32_t bytes, bool async, double most)
+{
+	uint64_t ckpt_ns;
+	struct bs_stat st;
+
+	longest_stop(name, bytes, async, &st, &ckpt_ns);
+	test_note("%u bytes: a checkpoint takes %" PRIu64 " ms; stopped %" PRIu64 " times, 99 %% below %" PRIu64 " us, longest %" PRIu64 " us", bytes,
+		  ckpt_ns / 1000000, st.stopped.count, bs_hist_quantile(&st.stopped, 0.99) / 1000, st.stopped.max_ns / 1000);
+	EXPECT_GT_INT(st.stopped.count, 10);
+	/* How long the log takes, and how long the machine takes then, are two things; asynchronous ones are at once where they go on. */
+	EXPECT_LE_INT(st.woken.count, st.stopped.count);
+	EXPECT_GT_INT(st.woken.count, 0);
+	EXPECT_TRUE(SLOW || bs_hist_quantile(&st.stopped, most) <= ckpt_ns / 16);
+}
+
+TEST(pauses_threads, nobody_waits_for_a_whole_checkpoint)
+{
+	expect_paced("ram:512M", 60000, false, 0.5);
+	expect_paced("ram:512M", 2000, false, 0.9);
+}
+
+TEST(pauses_threads, asynchronous_callers_are_paced_too)
+{
+	expect_paced("ram:512M", 2000, true, 0.9);
+}
+
 TEST(pauses, a_slot_says_how_long_something_took)
 {
 	struct bs_hist h = { .count = 10, .max_ns = 70000000, .slot = { [0] = 5, [3] = 4, [17] = 1 } };
@@ -137,7 +277,7 @@ TEST(pauses, log_and_checkpoints_keep_to_their_share_of_any_device)
 	static const struct {
 		uint64_t size;
 		unsigned percent;
-	} cases[] = { { 64 * MiB, 12 }, { 128 * MiB, 10 }, { 512 * MiB, 10 }, { 1 * GiB, 10 }, { 2 * GiB, 10 }, { 4 * GiB, 5 }, { 9 * GiB, 3 },
+	} cases[] = { { 64 * MiB, 10 }, { 100 * MiB, 10 }, { 128 * MiB, 10 }, { 512 * MiB, 10 }, { 1 * GiB, 10 }, { 2 * GiB, 10 }, { 4 * GiB, 5 }, { 9 * GiB, 3 },
 		      { 20 * GiB, 2 }, { 200 * GiB, 2 } };
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {

@@ -148,7 +148,7 @@ static void random_changes(uint32_t blocks, bool short_of_memory)
 {
 	struct model *m = calloc(1, sizeof(*m));
 	struct bs_spare spare = { NULL, 0 };
-	uint64_t seed = kit_seed(), had;
+	uint64_t seed = test_seed(), had;
 	struct bs_runmap map;
 
 	m->blocks = blocks;

@@ -148,16 +148,108 @@ TEST(scrub, a_bad_shared_block_is_told_of_each_blob_that_has_it)
 	kit_close(&kit);
 }
 
-static void flip(struct bdev *dev, uint64_t block, unsigned at)
-{
-	struct bdev_channel *ch = bdev_channel_borrow(dev);
-	uint8_t *buf = dma_alloc(BS_BLOCK, BS_BLOCK);
+/* What a store in use does between two reads. */
+struct meanwhile {
+	struct seen seen;
+	struct bs_blob *blob;
+	struct kit *kit;
+	bool done;
+};
 
-	ASSERT_OK(bdev_io_sync(ch, BDEV_READ, buf, block * BS_BLOCK, BS_BLOCK, 0));
-	buf[at] ^= 0x10;
-	ASSERT_OK(bdev_io_sync(ch, BDEV_WRITE, buf, block * BS_BLOCK, BS_BLOCK, 0));
-	dma_free(buf);
-	bdev_channel_return(ch);
+static void see_meanwhile(const struct bs_scrub_finding *f, void *arg)
+{
+	see(f, &((struct meanwhile *)arg)->seen);
+}
+
+static int scrub_beside(struct meanwhile *m, int (*progress)(const struct bs_scrub_result *, void *), struct bs_scrub_result *res)
+{
+	struct bs_scrub_opts opts = { .size = sizeof(opts), .rate = 64 * MiB, .found = see_meanwhile, .progress = progress, .arg = m };
+
+	return bs_scrub(m->kit->bs, &opts, res);
+}
+
+static int write_at_900(const struct bs_scrub_result *so_far, void *arg)
+{
+	struct meanwhile *m = arg;
+
+	if (so_far->done_bytes && !m->done)
+		ASSERT_OK(kit_write(m->blob, 900, 1, 9, 0));
+	m->done |= so_far->done_bytes != 0;
+	return 0;
+}
+
+/* One of the two has other blocks by the time it is read: those it had are not taken for read. */
+TEST(scrub, a_bad_shared_block_is_found_though_one_that_had_it_has_been_written_meanwhile)
+{
+	struct meanwhile m = { .done = false };
+	struct bs_scrub_result res;
+	struct bs_extent e;
+	struct kit kit;
+	uint64_t id;
+
+	kit_open(&kit, &(struct kit_opts){ .fault = true });
+	m.kit = &kit;
+	m.blob = kit_create(kit.bs);
+	for (uint64_t b = 0; b < 1024; b += 256)
+		ASSERT_OK(kit_write(m.blob, b, 256, 1, 0));
+	bs_map_lookup(m.blob, 0, 1024, &e);
+	ASSERT_EQ_INT(1024, e.count);
+	ASSERT_OK(bs_snapshot(kit.bs, &m.blob, 1, true, &id));
+	spoil(&kit, place_of(m.blob, 900));
+	ASSERT_OK(scrub_beside(&m, write_at_900, &res));
+	EXPECT_TRUE(m.done);
+	ASSERT_EQ_INT(1, m.seen.n);
+	EXPECT_EQ_INT(id, m.seen.f[0].blob);
+	EXPECT_EQ_INT(900 * BS_BLOCK, m.seen.f[0].offset);
+	bdev_fault_clear(kit.dev);
+	bs_blob_put(m.blob);
+	kit_close(&kit);
+}
+
+static int grow_and_share(const struct bs_scrub_result *so_far, void *arg)
+{
+	struct meanwhile *m = arg;
+	struct base_err err = { "" };
+	struct bs_extent e;
+	uint64_t id;
+
+	if (!so_far->done_bytes || m->done)
+		return 0;
+	m->done = true;
+	ASSERT_OK(bs_grow(m->kit->bs, 0, &err));
+	m->blob = kit_create(m->kit->bs);
+	for (uint64_t b = 0; b < 60 * 256; b += 256)
+		ASSERT_OK(kit_write(m->blob, b, 256, 2, 0));
+	bs_map_lookup(m->blob, 60 * 256 - 1, 1, &e);
+	ASSERT_GT_INT(e.phys, 48 * MiB / BS_BLOCK);
+	ASSERT_OK(bs_snapshot(m->kit->bs, &m->blob, 1, true, &id));
+	spoil(m->kit, e.phys);
+	return 0;
+}
+
+TEST(scrub, what_a_store_that_grows_meanwhile_shares_is_read_too)
+{
+	struct meanwhile m = { .done = false };
+	struct bs_scrub_result res;
+	struct bs_blob *a;
+	struct kit kit;
+	uint64_t id;
+
+	kit_open(&kit, &(struct kit_opts){ .fault = true, .size = 128 * MiB, .store_size = 48 * MiB });
+	m.kit = &kit;
+	a = kit_create(kit.bs);
+	ASSERT_OK(kit_write(a, 0, 256, 1, 0));
+	ASSERT_OK(kit_write(a, 256, 256, 1, 0));
+	ASSERT_OK(bs_snapshot(kit.bs, &a, 1, true, &id));
+	ASSERT_OK(scrub_beside(&m, grow_and_share, &res));
+	EXPECT_TRUE(m.done);
+	EXPECT_GE_INT(res.done_bytes, (512 + 60 * 256) * BS_BLOCK);
+	EXPECT_LE_INT(res.done_bytes, (512 + 61 * 256) * BS_BLOCK); /* what cannot be read is read for each that has it */
+	EXPECT_EQ_INT(2, m.seen.n);
+	bdev_fault_clear(kit.dev);
+	bs_blob_put(a);
+	bs_blob_put(m.blob);
+	kit_close(&kit);
 }
 
 TEST(scrub, damaged_metadata_is_found_in_a_store_in_use)
@@ -171,8 +263,8 @@ TEST(scrub, damaged_metadata_is_found_in_a_store_in_use)
 	bs_blob_put(kit_create(kit.bs));
 	ASSERT_OK(bs_checkpoint(kit.bs));
 	root = le64_get(kit.bs->sb.ckpt_root);
-	flip(kit.dev, root, 700);
-	flip(kit.dev, BS_SB_COPY_BLOCK, 100);
+	kit_flip(kit.dev, root, 700);
+	kit_flip(kit.dev, BS_SB_COPY_BLOCK, 100);
 	ASSERT_OK(scrub(kit.bs, 0, &seen, &res));
 	ASSERT_EQ_INT(2, seen.n);
 	EXPECT_EQ_INT(BS_SCRUB_SUPER, seen.f[0].what);

@@ -261,6 +261,42 @@ TEST(blob_share, nothing_is_shared_while_a_write_in_place_is_on_its_way)
 	dma_free(buf);
 }
 
+/* What is unwritten is written where it is though it is held; the one that is done first publishes it under the other. */
+TEST(blob_share, nothing_is_shared_while_a_second_write_to_an_unwritten_block_is_on_its_way)
+{
+	struct bs_blob *a, *b;
+	struct bs_txn *txn;
+	struct kit_io k;
+	struct kit kit;
+	void *buf = dma_zalloc(4 * BS_BLOCK, BS_BLOCK);
+
+	kit_open(&kit, NULL);
+	a = kit_create(kit.bs);
+	b = kit_create(kit.bs);
+	ASSERT_OK(kit_prealloc(kit.bs, a, 0, 16));
+	ASSERT_OK(bs_share_quiesce(kit.bs, &a, 1));
+	kit_start(&k, a, BS_WRITE, 4, 4, buf);
+	ASSERT_OK(kit_write(a, 6, 4, 1, 0));
+	ASSERT_OK(bs_txn_begin(kit.bs, 0, &txn));
+	EXPECT_ERR(-EAGAIN, bs_txn_share(txn, a, 0, b, 0, 16));
+	EXPECT_ERR(-EAGAIN, bs_txn_share(txn, a, 7, b, 0, 1));
+	EXPECT_OK(bs_txn_share(txn, a, 0, b, 0, 6));
+	EXPECT_OK(bs_txn_share(txn, a, 8, b, 8, 8));
+	bs_txn_cancel(txn);
+	EXPECT_OK(kit_wait(&k));
+	ASSERT_OK(bs_txn_begin(kit.bs, 0, &txn));
+	EXPECT_OK(bs_txn_share(txn, a, 0, b, 0, 16));
+	bs_txn_end(txn);
+	bs_share_end(a, true);
+	EXPECT_EQ_INT(0, kit_byte(b, 4));
+	EXPECT_EQ_INT(1, kit_byte(b, 8));
+	share_check(kit.bs);
+	bs_blob_put(a);
+	bs_blob_put(b);
+	kit_close(&kit);
+	dma_free(buf);
+}
+
 TEST(blob_share, a_write_on_its_way_does_not_come_back_over_what_was_shared_there)
 {
 	struct bs_blob *a, *b;

@@ -174,7 +174,7 @@ static void random_sharing(uint32_t cluster_size, uint64_t steps)
 	struct world *w = calloc(1, sizeof(*w));
 	struct bs_stat st;
 
-	w->seed = kit_seed();
+	w->seed = test_seed();
 	kit_open(&w->kit, &(struct kit_opts){ .cluster_size = cluster_size });
 	for (uint64_t i = 0; i < steps; i++) {
 		step(w);
@@ -227,7 +227,7 @@ static int gone(void *arg, uint64_t phys, uint64_t count)
 TEST(blob_share_random, counts_follow_an_array)
 {
 	uint32_t refs[PHYS + 1], before[PHYS], got[PHYS];
-	uint64_t seed = kit_seed(), len;
+	uint64_t seed = test_seed(), len;
 	struct bs bs = { .dev = NULL };
 
 	ASSERT_OK(bs_share_create(&bs));

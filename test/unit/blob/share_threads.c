@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "blob/share.h"
 #include "test/unit/blob/share_kit.h"
@@ -123,7 +124,7 @@ TEST(blob_share_threads, snapshots_are_instants_beside_eight_threads)
 	struct worker w[8];
 	struct bs_stat st;
 
-	r->seed = kit_seed();
+	r->seed = test_seed();
 	kit_open(&r->kit, NULL);
 	for (unsigned i = 0; i < WRITERS; i++) {
 		r->blob[i] = kit_create(r->kit.bs);
@@ -148,4 +149,55 @@ TEST(blob_share_threads, snapshots_are_instants_beside_eight_threads)
 	EXPECT_EQ_INT(0, st.used_blocks);
 	kit_close(&r->kit);
 	free(r);
+}
+
+struct taker {
+	struct bs_blob *blob, *copy;
+	_Atomic bool done;
+};
+
+static void *take_one(void *arg)
+{
+	struct taker *t = arg;
+	uint64_t id;
+
+	ASSERT_OK(bs_snapshot(t->blob->bs, &t->blob, 1, true, &id));
+	t->copy = bs_blob_get(t->blob->bs, id);
+	atomic_store(&t->done, true);
+	return NULL;
+}
+
+/* The second is not done when those are that were on their way before it: it is waited for, too. */
+TEST(blob_share_threads, a_snapshot_waits_for_two_who_write_to_what_is_unwritten)
+{
+	void *zero = dma_zalloc(BS_BLOCK, BS_BLOCK), *buf = dma_alloc(BS_BLOCK, BS_BLOCK);
+	struct kit_io before, second;
+	struct taker t = { .copy = NULL };
+	pthread_t thread;
+	struct kit kit;
+	uint64_t epoch;
+
+	kit_open(&kit, NULL);
+	t.blob = kit_create(kit.bs);
+	ASSERT_OK(kit_prealloc(kit.bs, t.blob, 0, 8));
+	ASSERT_OK(kit_write(t.blob, 7, 1, 2, 0));
+	kit_start(&before, t.blob, BS_READ, 7, 1, buf);
+	epoch = bs_epoch_now(kit.bs);
+	ASSERT_EQ_INT(0, pthread_create(&thread, NULL, take_one, &t));
+	while (bs_epoch_now(kit.bs) == epoch)
+		usleep(100);
+	kit_start(&second, t.blob, BS_WRITE, 0, 1, zero);
+	ASSERT_OK(kit_write(t.blob, 0, 2, 1, 0));
+	EXPECT_OK(kit_wait(&before));
+	usleep(20000);
+	EXPECT_FALSE(atomic_load(&t.done));
+	EXPECT_OK(kit_wait(&second));
+	pthread_join(thread, NULL);
+	EXPECT_EQ_INT(1, kit_byte(t.copy, 1));
+	share_check(kit.bs);
+	bs_blob_put(t.copy);
+	bs_blob_put(t.blob);
+	kit_close(&kit);
+	dma_free(zero);
+	dma_free(buf);
 }

@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include "base/dma.h"
+#define LOG_COMPONENT "test"
+#include "base/log.h"
 #include "blob/device.h"
 #include "blob/sum.h"
 #include "test/unit/blob/sum_kit.h"
@@ -15,7 +17,7 @@ TEST(sum, what_is_written_has_a_sum_and_is_never_overwritten_where_it_is)
 {
 	struct kit kit;
 	struct bs_blob *a;
-	uint64_t place;
+	uint64_t place, checked;
 
 	sum_kit_open(&kit, (struct kit_opts){ .size = 0 });
 	EXPECT_TRUE(sum_stat(kit.bs).datasum);
@@ -38,7 +40,10 @@ TEST(sum, what_is_written_has_a_sum_and_is_never_overwritten_where_it_is)
 	EXPECT_EQ_INT(BS_RUN_HOLE, sum_look(a, 4).flags);
 	EXPECT_EQ_INT(0, kit_byte(a, 4));
 	EXPECT_EQ_INT(0, sum_stat(kit.bs).sum_errors);
-	EXPECT_GT_INT(sum_stat(kit.bs).sum_checked_bytes, 0);
+	checked = sum_stat(kit.bs).sum_checked_bytes;
+	EXPECT_GT_INT(checked, 0);
+	ASSERT_OK(sum_read_rc(a, 0, 12)); /* of which four are holes */
+	EXPECT_EQ_INT(checked + 8 * BS_BLOCK, sum_stat(kit.bs).sum_checked_bytes);
 	bs_blob_put(a);
 	kit_close(&kit);
 }
@@ -66,12 +71,12 @@ static void expect_found(struct kit *kit, struct bs_blob *a, uint64_t block)
 {
 	uint64_t errors = sum_stat(kit->bs).sum_errors;
 
-	sum_flip(kit->dev, sum_look(a, block).phys, (unsigned)(block * 37 % BS_BLOCK));
+	kit_flip(kit->dev, sum_look(a, block).phys, (unsigned)(block * 37 % BS_BLOCK));
 	EXPECT_ERR(-EIO, sum_read_rc(a, block, 1));
 	EXPECT_ERR(-EIO, sum_read_rc(a, block - 1, 3));
 	EXPECT_OK(sum_read_rc(a, block + 1, 1));
 	EXPECT_EQ_INT(errors + 2, sum_stat(kit->bs).sum_errors);
-	sum_flip(kit->dev, sum_look(a, block).phys, (unsigned)(block * 37 % BS_BLOCK));
+	kit_flip(kit->dev, sum_look(a, block).phys, (unsigned)(block * 37 % BS_BLOCK));
 	EXPECT_OK(sum_read_rc(a, block - 1, 3));
 }
 
@@ -140,7 +145,7 @@ TEST(sum, writing_the_block_again_heals_it)
 	sum_kit_open(&kit, (struct kit_opts){ .flags = 0 });
 	a = kit_create(kit.bs);
 	ASSERT_OK(kit_write(a, 0, 256, 1, 0));
-	sum_flip(kit.dev, sum_look(a, 77).phys, 0);
+	kit_flip(kit.dev, sum_look(a, 77).phys, 0);
 	EXPECT_ERR(-EIO, sum_read_rc(a, 0, 256));
 	ASSERT_OK(kit_write(a, 77, 1, 2, 0));
 	EXPECT_OK(sum_read_rc(a, 0, 256));
@@ -179,7 +184,7 @@ TEST(sum, scrubbing_tells_a_wrong_sum_of_each_blob_that_shares_it)
 	b = bs_blob_get(kit.bs, id);
 	EXPECT_EQ_INT(BS_RUN_SUM | BS_RUN_SHARED, sum_look(b, 5).flags);
 	EXPECT_EQ_INT(sum_look(a, 5).phys, sum_look(b, 5).phys);
-	sum_flip(kit.dev, sum_look(a, 5).phys, 99);
+	kit_flip(kit.dev, sum_look(a, 5).phys, 99);
 	EXPECT_ERR(-EIO, sum_read_rc(b, 5, 1));
 	ASSERT_OK(bs_scrub(kit.bs, &so, &res));
 	ASSERT_EQ_INT(2, seen.n);
@@ -195,6 +200,48 @@ TEST(sum, scrubbing_tells_a_wrong_sum_of_each_blob_that_shares_it)
 	EXPECT_ERR(-EIO, sum_read_rc(b, 0, 64));
 	bs_blob_put(a);
 	bs_blob_put(b);
+	kit_close(&kit);
+}
+
+static void count_line(enum base_log_level level, const char *component, const char *line, void *arg)
+{
+	(void)level;
+	(void)component;
+	if (strstr(line, "checksum is wrong"))
+		++*(unsigned *)arg;
+}
+
+/* All are counted, not all are said; and a scrub, which looks twice, counts each bad block once. */
+TEST(sum, a_bad_block_that_is_read_often_does_not_flood_the_log)
+{
+	struct bs_scrub_opts so = { .size = sizeof(so) };
+	struct bs_scrub_result res;
+	unsigned lines = 0, before;
+	struct kit kit;
+	struct bs_blob *a;
+
+	sum_kit_open(&kit, (struct kit_opts){ .flags = BS_NO_SERVICE });
+	a = kit_create(kit.bs);
+	ASSERT_OK(kit_write(a, 0, 64, 1, 0));
+	kit_flip(kit.dev, sum_look(a, 5).phys, 99);
+	kit_flip(kit.dev, sum_look(a, 9).phys, 99);
+	base_log_set_sink(count_line, &lines);
+	ASSERT_OK(bs_scrub(kit.bs, &so, &res));
+	EXPECT_EQ_INT(2, res.findings);
+	EXPECT_EQ_INT(2, sum_stat(kit.bs).sum_errors);
+	EXPECT_EQ_INT(2, lines);
+	base_set_fake_clock(base_now_ns());
+	for (unsigned i = 0; i < 1000; i++)
+		EXPECT_ERR(-EIO, sum_read_rc(a, 5, 1));
+	EXPECT_EQ_INT(1002, sum_stat(kit.bs).sum_errors);
+	EXPECT_GE_INT(40, lines);
+	before = lines;
+	base_set_fake_clock(base_now_ns() + 11000000000ull);
+	EXPECT_ERR(-EIO, sum_read_rc(a, 9, 1));
+	EXPECT_EQ_INT(before + 1, lines);
+	base_set_fake_clock(0);
+	base_log_set_sink(NULL, NULL);
+	bs_blob_put(a);
 	kit_close(&kit);
 }
 
@@ -229,6 +276,38 @@ TEST(sum, sums_move_to_pages_and_are_found_there)
 		sum_expect_spread(a, blocks);
 	}
 	EXPECT_GT_INT(sum_stat(kit.bs).sum_paged, 0);
+	bs_blob_put(a);
+	kit_close(&kit);
+}
+
+/* Pages go out while others are read: these are kept all the same. */
+TEST(sum, a_page_that_is_read_while_another_is_replaced_is_cached)
+{
+	struct bs_sum_page_disk *disk = dma_alloc(sizeof(*disk), BS_BLOCK);
+	uint64_t page, replaced, paged, id;
+	struct kit kit;
+	struct bs_blob *a;
+	uint32_t sum;
+
+	sum_kit_open(&kit, (struct kit_opts){ .flags = BS_NO_SERVICE });
+	a = sum_spread(&kit, 4096);
+	id = bs_blob_id(a);
+	sum_page_out(&kit);
+	bs_blob_put(a);
+	kit_reopen(&kit, false, BS_NO_SERVICE); /* nothing of it is cached */
+	a = bs_blob_get(kit.bs, id);
+	page = sum_look(a, 1000).phys / BS_SUM_PAGE;
+	ASSERT_FALSE(bs_sum_find(kit.bs, sum_look(a, 1000).phys, &sum));
+	replaced = bs_sum_replaced(kit.bs, page);
+	ASSERT_OK(kit_read(kit.bs->sums->blob, page, 1, disk));
+	paged = sum_stat(kit.bs).sum_paged;
+	bs_blob_put(sum_spread(&kit, 6000));
+	sum_page_out(&kit);
+	ASSERT_GT_INT(sum_stat(kit.bs).sum_paged, paged);
+	ASSERT_FALSE(bs_sum_young(kit.bs->sums, page));
+	ASSERT_OK(bs_sum_cache_add(kit.bs, disk, page, replaced));
+	EXPECT_TRUE(bs_sum_find(kit.bs, sum_look(a, 1000).phys, &sum));
+	dma_free(disk);
 	bs_blob_put(a);
 	kit_close(&kit);
 }
@@ -308,15 +387,15 @@ TEST(sum, a_damaged_page_of_sums_is_an_error_and_no_guess)
 	while (bs_sum_is_young(kit.bs, sum_look(a, block).phys))
 		block++;
 	page = sum_look(kit.bs->sums->blob, sum_look(a, block).phys / BS_SUM_PAGE).phys;
-	sum_flip(kit.dev, page, 1000);
+	kit_flip(kit.dev, page, 1000);
 	EXPECT_ERR(-EIO, sum_read_rc(a, block, 1));
 	EXPECT_EQ_INT(1, sum_stat(kit.bs).sum_errors);
 	ASSERT_OK(bs_scrub(kit.bs, &so, &res));
 	EXPECT_GT_INT(seen.n, 1);
-	sum_flip(kit.dev, page, 1000);
+	kit_flip(kit.dev, page, 1000);
 	EXPECT_OK(sum_read_rc(a, block, 1));
 	/* In the cache now: the device is not asked again. */
-	sum_flip(kit.dev, page, 1000);
+	kit_flip(kit.dev, page, 1000);
 	EXPECT_OK(sum_read_rc(a, block, 1));
 	seen.n = 0;
 	ASSERT_OK(bs_scrub(kit.bs, &so, &res));
@@ -448,7 +527,7 @@ TEST(sum, pieces_of_any_form_are_compared)
 	struct kit kit;
 	struct bs_blob *a;
 	uint8_t *buf = dma_alloc(40 * BS_BLOCK, BS_BLOCK), *want = dma_alloc(40 * BS_BLOCK, BS_BLOCK);
-	uint64_t seed = kit_seed();
+	uint64_t seed = test_seed();
 
 	sum_kit_open(&kit, (struct kit_opts){ .flags = 0 });
 	a = kit_create(kit.bs);
@@ -474,7 +553,7 @@ TEST(sum, pieces_of_any_form_are_compared)
 		memset(buf, 0xee, io.length);
 		ASSERT_OK(bs_io_sync(kit.bs, &io));
 		ASSERT_EQ_MEM(want, buf, io.length);
-		sum_flip(kit.dev, sum_look(a, 20).phys, kit_rand(&seed, BS_BLOCK) & ~7u);
+		kit_flip(kit.dev, sum_look(a, 20).phys, kit_rand(&seed, BS_BLOCK) & ~7u);
 		ASSERT_ERR(-EIO, bs_io_sync(kit.bs, &io));
 		ASSERT_OK(kit_write_buf(a, 20, 1, want + 20 * BS_BLOCK, 0));
 	}
@@ -583,6 +662,34 @@ TEST(sum, deleting_the_stores_own_blob_is_corruption)
 	sum_kit_open(&kit, (struct kit_opts){ .flags = BS_NO_SERVICE });
 	put_record(kit.bs, &rec);
 	expect_refused(&kit);
+}
+
+TEST(sum, the_stores_own_blob_has_an_empty_header_and_runs_of_pages_only)
+{
+	struct bs_header_disk h = { .size = le64_make(0) };
+	struct bs_run_disk disk;
+	struct bs_run run;
+	struct bs_rec head = { .op = BS_REC_PUT, .kind = BS_KIND_HEADER, .blob = BS_SUM_ID, .len = sizeof(h), .value = &h };
+	struct bs_rec put = { .op = BS_REC_PUT, .kind = BS_KIND_RUN, .blob = BS_SUM_ID, .len = sizeof(disk), .value = &disk };
+	struct kit kit;
+	uint64_t last;
+
+	sum_kit_open(&kit, (struct kit_opts){ .flags = BS_NO_SERVICE });
+	EXPECT_TRUE(bs_sum_record_ok(kit.bs, &head));
+	h.size = le64_make(1);
+	EXPECT_FALSE(bs_sum_record_ok(kit.bs, &head));
+	last = put.key = (kit.bs->blocks - 1) / BS_SUM_PAGE;
+	for (unsigned flags = 0; flags <= BS_RUN_SUM; flags++) {
+		bs_run_set(&run, last, 9000, 1, flags);
+		bs_run_to_disk(&run, &disk);
+		EXPECT_EQ_INT(!flags, bs_sum_record_ok(kit.bs, &put));
+	}
+	bs_run_set(&run, last, 9000, 2, 0);
+	bs_run_to_disk(&run, &disk);
+	EXPECT_FALSE(bs_sum_record_ok(kit.bs, &put));
+	put.op = BS_REC_DEL_BLOB;
+	EXPECT_FALSE(bs_sum_record_ok(kit.bs, &put));
+	kit_close(&kit);
 }
 
 TEST(sum, the_stores_own_blob_is_nobodys)

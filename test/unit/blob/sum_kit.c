@@ -19,18 +19,6 @@ struct bs_extent sum_look(struct bs_blob *blob, uint64_t block)
 	return e;
 }
 
-void sum_flip(struct bdev *dev, uint64_t block, unsigned at)
-{
-	struct bdev_channel *ch = bdev_channel_borrow(dev);
-	uint8_t *buf = dma_alloc(BS_BLOCK, BS_BLOCK);
-
-	ASSERT_OK(bdev_io_sync(ch, BDEV_READ, buf, block * BS_BLOCK, BS_BLOCK, 0));
-	buf[at] ^= 0x10;
-	ASSERT_OK(bdev_io_sync(ch, BDEV_WRITE, buf, block * BS_BLOCK, BS_BLOCK, 0));
-	dma_free(buf);
-	bdev_channel_return(ch);
-}
-
 int sum_read_rc(struct bs_blob *blob, uint64_t block, uint64_t count)
 {
 	void *buf = dma_alloc(count * BS_BLOCK, BS_BLOCK);

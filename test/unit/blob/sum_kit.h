@@ -7,8 +7,6 @@
 
 void sum_kit_open(struct kit *kit, struct kit_opts opts);
 struct bs_extent sum_look(struct bs_blob *blob, uint64_t block);
-/* One bit of a block of the device. */
-void sum_flip(struct bdev *dev, uint64_t block, unsigned at);
 int sum_read_rc(struct bs_blob *blob, uint64_t block, uint64_t count);
 struct bs_stat sum_stat(struct bs *bs);
 /* Writes all over the device, so that many pages of sums are concerned; byte of block b: b % 251. */

@@ -165,6 +165,60 @@ TEST(sum_race, a_page_whose_blocks_are_freed_while_it_is_written_does_no_harm)
 	kit_close(&kit);
 }
 
+/* Brings the page of a's first block to the front. */
+static void turn_of(struct kit *kit, struct bs_blob *a)
+{
+	struct bs_sum_node *n = bs_sum_young(kit->bs->sums, sum_look(a, 0).phys / BS_SUM_PAGE);
+
+	ASSERT_TRUE(n);
+	TAILQ_REMOVE(&kit->bs->sums->order, n, link);
+	TAILQ_INSERT_HEAD(&kit->bs->sums->order, n, link);
+}
+
+/* The page is being read to lay young sums over it; others of it are not published meanwhile by somebody else, who would be undone. */
+TEST(sum_race, a_page_is_written_by_one_at_a_time)
+{
+	struct bdev_fault slow = { .kind = BDEV_FAULT_DELAY, .op = BDEV_READ, .count = 1, .delay_ms = SLOW_MS };
+	struct kit kit;
+	struct out out;
+	struct bs_blob *a;
+	uint64_t id, reads;
+
+	sum_kit_open(&kit, (struct kit_opts){ .flags = BS_NO_SERVICE, .fault = true });
+	a = kit_create(kit.bs);
+	id = bs_blob_id(a);
+	ASSERT_OK(kit_prealloc(kit.bs, a, 0, 64));
+	ASSERT_EQ_INT(sum_look(a, 0).phys / BS_SUM_PAGE, sum_look(a, 63).phys / BS_SUM_PAGE);
+	for (uint64_t i = 0; i < 16; i++)
+		ASSERT_OK(kit_write(a, i, 1, (uint8_t)(i + 1), 0));
+	bs_blob_put(sum_spread(&kit, 8192));
+	turn_of(&kit, a);
+	sum_page_out(&kit);
+	ASSERT_TRUE(is_paged(&kit, a, 0));
+	for (uint64_t i = 16; i < 32; i++)
+		ASSERT_OK(kit_write(a, i, 1, (uint8_t)(i + 1), 0));
+	bs_blob_put(sum_spread(&kit, 4096));
+	turn_of(&kit, a);
+	ASSERT_OK(bdev_fault_add(kit.dev, &slow));
+	reads = bdev_fault_seen(kit.dev, BDEV_READ);
+	out_start(&out, &kit);
+	while (bdev_fault_seen(kit.dev, BDEV_READ) == reads)
+		bdev_poll(out.ch);
+	ASSERT_OK(bs_sums_step(kit.bs));
+	for (uint64_t i = 32; i < 48; i++)
+		ASSERT_OK(kit_write(a, i, 1, (uint8_t)(i + 1), 0));
+	out_wait(&out);
+	bdev_fault_clear(kit.dev);
+	ASSERT_OK(bs_commit(kit.bs, 0));
+	bs_blob_put(a);
+	kit_reopen(&kit, true, BS_NO_SERVICE);
+	a = bs_blob_get(kit.bs, id);
+	expect_written(a, 48);
+	EXPECT_EQ_INT(0, sum_stat(kit.bs).sum_errors);
+	bs_blob_put(a);
+	kit_close(&kit);
+}
+
 TEST(sum_race, a_page_that_cannot_be_written_leaves_its_sums_young)
 {
 	struct bdev_fault wrong = { .kind = BDEV_FAULT_ERROR, .op = BDEV_WRITE, .count = UINT64_MAX, .rc = -EIO };
@@ -280,6 +334,40 @@ TEST(sum_race, a_page_that_is_given_back_and_used_again_while_it_is_written_is_n
 	kit_close(&kit);
 }
 
+/* Each write makes a node, eight come at once, and one page takes as long to go out as all of them. */
+TEST(sum_race, writes_wait_where_sums_come_faster_than_they_go)
+{
+	struct bdev_fault slow = { .kind = BDEV_FAULT_DELAY, .op = BDEV_WRITE, .count = UINT64_MAX, .delay_ms = 5 };
+	const uint64_t pages = 48;
+	uint8_t *buf = dma_zalloc(BS_BLOCK, BS_BLOCK);
+	uint64_t most = 0;
+	struct bs_blob *a;
+	struct kit kit;
+
+	sum_kit_open(&kit, (struct kit_opts){ .size = 256 * MiB, .fault = true });
+	a = kit_create(kit.bs);
+	ASSERT_OK(kit_prealloc(kit.bs, a, 0, pages * BS_SUM_PAGE));
+	kit.bs->sums->high = 1;
+	memset(buf, 7, BS_BLOCK);
+	ASSERT_OK(bdev_fault_add(kit.dev, &slow));
+	for (uint64_t page = 0; page < pages; page += 8) {
+		struct kit_io k[8];
+
+		for (unsigned i = 0; i < 8; i++)
+			kit_start(&k[i], a, BS_WRITE, (page + i) * BS_SUM_PAGE, 1, buf);
+		for (unsigned i = 0; i < 8; i++)
+			ASSERT_OK(kit_wait(&k[i]));
+		most = MAX(most, sum_stat(kit.bs).sums_young);
+	}
+	EXPECT_LE_INT(most, 20);
+	bdev_fault_clear(kit.dev);
+	for (uint64_t page = 0; page < pages; page++)
+		EXPECT_EQ_INT(7, kit_byte(a, page * BS_SUM_PAGE));
+	dma_free(buf);
+	bs_blob_put(a);
+	kit_close(&kit);
+}
+
 /* ---- scrubbing beside it ---- */
 
 struct scrubbed {
@@ -327,7 +415,7 @@ TEST(sum_race, scrubbing_takes_no_page_that_is_given_back_for_a_damaged_one)
 
 TEST(sum_race, what_was_preallocated_can_be_written_on_a_full_store)
 {
-	uint64_t seed = kit_seed(), blocks = 0, *order, step = 1024;
+	uint64_t seed = test_seed(), blocks = 0, *order, step = 1024;
 	struct kit kit;
 	struct bs_blob *a;
 	uint8_t *buf = dma_zalloc(BS_BLOCK, BS_BLOCK);
@@ -369,13 +457,15 @@ TEST(sum_race, a_store_that_grows_has_pages_for_that_and_trimming_takes_none_of_
 	struct base_err err = { "" };
 	struct kit kit;
 	struct bs_blob *a, *b;
-	uint64_t ids[2], pages, bytes;
+	uint64_t ids[2], pages, bytes, high;
 
 	sum_kit_open(&kit, (struct kit_opts){ .flags = BS_NO_SERVICE, .size = 128 * MiB, .store_size = 48 * MiB });
 	a = sum_spread(&kit, 6000);
 	sum_page_out(&kit);
 	pages = sum_stat(kit.bs).sum_pages;
+	high = kit.bs->sums->high;
 	ASSERT_OK(bs_grow(kit.bs, 0, &err));
+	EXPECT_GT_INT(kit.bs->sums->high, high); /* as after opening it again */
 	b = sum_spread(&kit, 16000);
 	sum_page_out(&kit);
 	EXPECT_GT_INT(sum_stat(kit.bs).sum_pages, pages + 10);
@@ -400,4 +490,47 @@ TEST(sum_race, a_store_that_grows_has_pages_for_that_and_trimming_takes_none_of_
 	bs_blob_put(a);
 	bs_blob_put(b);
 	kit_close(&kit);
+}
+
+/* Blocks of `a` whose places are in [from, to) are unmapped. */
+static void unmap_places(struct bs_blob *a, uint64_t blocks, uint64_t from, uint64_t to)
+{
+	for (uint64_t b = 0; b < blocks; b++) {
+		struct bs_extent e = sum_look(a, b);
+
+		if (!(e.flags & BS_RUN_HOLE) && e.phys >= from && e.phys < to)
+			ASSERT_OK(kit_unmap(a, b, 1));
+	}
+}
+
+/* While a store grows there is a moment when new blocks can be had already and bs->blocks is the old number. */
+TEST(sum_race, a_page_across_the_old_end_of_a_store_that_grows_is_in_use_if_a_new_block_is)
+{
+	const uint64_t old = 48 * MiB / BS_BLOCK, page = old / BS_SUM_PAGE, many = 20000;
+	struct bs_space *more;
+	struct bs_blob *a;
+	struct kit kit;
+	uint64_t b;
+
+	sum_kit_open(&kit, (struct kit_opts){ .flags = BS_NO_SERVICE, .size = 128 * MiB, .store_size = 48 * MiB });
+	ASSERT_OK(bs_space_grow_prepare(kit.bs, 128 * MiB / BS_BLOCK, &more));
+	bs_space_grow_commit(kit.bs, more);
+	ASSERT_EQ_INT(old, kit.bs->blocks);
+	a = kit_create(kit.bs);
+	ASSERT_OK(kit_prealloc(kit.bs, a, 0, many));
+	for (b = 0; b < many && (sum_look(a, b).phys < old || sum_look(a, b).phys / BS_SUM_PAGE != page); b++)
+		;
+	ASSERT_LT_INT(b, many);
+	ASSERT_OK(kit_write(a, b, 1, 7, 0));
+	unmap_places(a, many, page * BS_SUM_PAGE, old);
+	ASSERT_OK(bs_reclaim(kit.bs));
+	ASSERT_TRUE(bs_space_is_free(kit.bs, page * BS_SUM_PAGE, old - page * BS_SUM_PAGE));
+	EXPECT_FALSE(bs_sum_page_give_back(kit.bs, page));
+	EXPECT_EQ_INT(7, kit_byte(a, b));
+	unmap_places(a, many, 0, UINT64_MAX);
+	ASSERT_OK(bs_reclaim(kit.bs));
+	EXPECT_TRUE(bs_sum_page_give_back(kit.bs, page));
+	bs_blob_put(a);
+	bs_abandon(kit.bs);
+	bdev_close(kit.keep);
 }

@@ -77,7 +77,7 @@ TEST(sum_repair, a_damaged_page_of_sums_is_found_by_checking_and_mended)
 	id = bs_blob_id(a);
 	n = check(&kit);
 	EXPECT_EQ_INT(0, n.page + n.lost + n.other);
-	sum_flip(kit.dev, page, 1000);
+	kit_flip(kit.dev, page, 1000);
 	EXPECT_ERR(-EIO, sum_read_rc(a, block, 1));
 	n = check(&kit);
 	EXPECT_EQ_INT(1, n.page);
@@ -110,7 +110,7 @@ TEST(sum_repair, a_page_of_sums_that_cannot_be_read_does_not_keep_the_others_you
 
 	a = paged(&kit, &block, &page);
 	id = bs_blob_id(a);
-	sum_flip(kit.dev, page, 77);
+	kit_flip(kit.dev, page, 77);
 	/* Everything anew: some sums belong to the damaged page, where old places become free and are taken again. */
 	for (unsigned round = 0; round < 3; round++) {
 		for (uint64_t b = 0; b < BLOCKS; b += 64) {
@@ -310,10 +310,10 @@ TEST(sum_repair, carried_bytes_lie_over_a_block_whose_sum_is_that_of_its_place)
 	for (unsigned round = 0; round < 3; round++) {
 		expect_over(a, 4, 'm', 'c');
 		/* Under them the block is damaged: that is found, whatever lies over it. */
-		sum_flip(kit.dev, place, round ? 3000 : 200);
+		kit_flip(kit.dev, place, round ? 3000 : 200);
 		EXPECT_ERR(-EIO, sum_read_rc(a, 4, 1));
 		EXPECT_ERR(-EIO, sum_read_rc(a, 2, 4));
-		sum_flip(kit.dev, place, round ? 3000 : 200);
+		kit_flip(kit.dev, place, round ? 3000 : 200);
 		if (round == 1)
 			ASSERT_OK(bs_checkpoint(kit.bs));
 		ASSERT_OK(bs_commit(kit.bs, 0));
@@ -327,9 +327,9 @@ TEST(sum_repair, carried_bytes_lie_over_a_block_whose_sum_is_that_of_its_place)
 	EXPECT_EQ_INT(0, sum_stat(kit.bs).carried_blocks);
 	for (unsigned round = 0; round < 2; round++) {
 		EXPECT_EQ_INT('h', kit_byte(a, 4));
-		sum_flip(kit.dev, sum_look(a, 4).phys, 300);
+		kit_flip(kit.dev, sum_look(a, 4).phys, 300);
 		EXPECT_ERR(-EIO, sum_read_rc(a, 4, 1));
-		sum_flip(kit.dev, sum_look(a, 4).phys, 300);
+		kit_flip(kit.dev, sum_look(a, 4).phys, 300);
 		ASSERT_OK(bs_commit(kit.bs, 0));
 		bs_blob_put(a);
 		kit_reopen(&kit, true, BS_NO_SERVICE);

@@ -424,3 +424,43 @@ TEST(txn, blobs_are_visited_in_order_of_id)
 	EXPECT_EQ_INT(14, v.last);
 	kit_close(&kit);
 }
+
+struct deleter {
+	struct bs *bs;
+	uint64_t last, n, deleted; /* visited; of these deleted before */
+	bool gone;
+};
+
+/* The first visit deletes every blob behind it but the last. */
+static int delete_the_rest(struct bs_blob *blob, void *arg)
+{
+	struct deleter *d = arg;
+	struct bs_blob_info info;
+
+	bs_blob_get_info(blob, &info);
+	EXPECT_GT_INT(info.id, d->last);
+	d->last = info.id;
+	d->n++;
+	d->deleted += info.deleted;
+	for (uint64_t id = info.id + 1; !d->gone && id < 100; id++)
+		ASSERT_OK(kit_delete(d->bs, bs_blob_get(d->bs, id)));
+	d->gone = true;
+	return 0;
+}
+
+TEST(txn, a_visit_may_change_the_store_and_is_told_of_at_most_31_blobs_that_were_deleted_meanwhile)
+{
+	struct deleter d = { .n = 0 };
+	struct kit kit;
+
+	kit_open(&kit, NULL);
+	d.bs = kit.bs;
+	for (int i = 0; i < 100; i++)
+		bs_blob_put(kit_create(kit.bs));
+	EXPECT_EQ_INT(0, bs_foreach_blob(kit.bs, 0, delete_the_rest, &d));
+	EXPECT_EQ_INT(100, d.last);
+	EXPECT_GT_INT(d.deleted, 0);
+	EXPECT_LE_INT(d.deleted, 31);
+	EXPECT_EQ_INT(2 + d.deleted, d.n); /* the first and the last, which were there all the time */
+	kit_close(&kit);
+}

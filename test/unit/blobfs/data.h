@@ -6,6 +6,9 @@
 #include <linux/falloc.h>
 #include <unistd.h>
 
+#include "base/crc32c.h"
+#include "base/dma.h"
+#include "blob/format.h"
 #include "test/unit/blobfs/names.h"
 
 static inline void data_mount(struct world *w, struct bfs_mount_opts opts)
@@ -27,6 +30,23 @@ static inline void data_make(struct world *w, const char *size, struct bfs_mount
 		FAIL("%s", w->err.text);
 	ASSERT_OK(bfs_format(w->keep, &format, &w->err));
 	data_mount(w, opts);
+}
+
+/* Of a store that is not mounted: made before there was this feature. */
+static inline void data_older(struct world *w, uint64_t feature)
+{
+	struct bdev_channel *ch = bdev_channel_borrow(w->keep);
+	struct bs_sb_disk *sb = dma_alloc(sizeof(*sb), BS_BLOCK);
+
+	for (uint64_t i = 0; i < 2; i++) {
+		ASSERT_OK(bdev_io_sync(ch, BDEV_READ, sb, i * BS_SB_COPY_BLOCK * BS_BLOCK, sizeof(*sb), 0));
+		sb->incompat = le64_make(le64_get(sb->incompat) & ~feature);
+		sb->crc = le32_make(0);
+		sb->crc = le32_make(base_crc32c(0, sb, sizeof(*sb)));
+		ASSERT_OK(bdev_io_sync(ch, BDEV_WRITE, sb, i * BS_SB_COPY_BLOCK * BS_BLOCK, sizeof(*sb), 0));
+	}
+	dma_free(sb);
+	bdev_channel_return(ch);
 }
 
 /* Unmounts, checks, and lets the memory go. */

@@ -7,9 +7,11 @@ static uint8_t block[1 << 20], back[1 << 20];
 
 /* ---- a full store ---- */
 
-/* Appends until there is no room; returns the bytes that were taken. */
+/* Appends until there is no room; returns the bytes that were taken. Pages of checksums are written anew meanwhile, and then there is room
+ * for some more once the old ones are free. */
 static uint64_t fill_up(struct bfs_file *file)
 {
+	unsigned again = testdev_sums() ? 16 : 1;
 	uint64_t total = 0;
 	int64_t n;
 
@@ -19,8 +21,13 @@ static uint64_t fill_up(struct bfs_file *file)
 		if (n > 0)
 			total += (uint64_t)n;
 	} while (n == (int64_t)sizeof(block));
-	if (n > 0)
-		n = bfs_append(file, block, sizeof(block));
+	while (n > 0 && again--) {
+		uint64_t at = total % sizeof(block);
+
+		n = bfs_append(file, block + at, sizeof(block) - at);
+		if (n > 0)
+			total += (uint64_t)n;
+	}
 	ASSERT_ERR(-ENOSPC, n);
 	return total;
 }
@@ -235,6 +242,128 @@ TEST(bfs_data_errors, what_is_behind_an_old_end_is_covered_again_when_that_has_f
 TEST(bfs_data_errors, an_end_is_not_lowered_while_garbage_behind_an_older_one_cannot_be_covered)
 {
 	raise_over_garbage(2, -EIO);
+}
+
+/* The size has passed the old end in memory, and what was to cover the garbage there failed, which was said. What makes a size durable
+ * after that covers it again. */
+enum raise { BY_TRUNCATE, BY_FALLOCATE, BY_APPEND, BY_NOTHING, AT_UNMOUNT };
+
+static void raise_again(enum raise how, bool evict)
+{
+	uint64_t size = how <= BY_FALLOCATE ? 40000 : how == BY_NOTHING ? 20000 : 20100;
+	struct bfs_file *file;
+	struct faulty f;
+
+	file = faulty_file(&f, 3200);
+	ASSERT_OK(bfs_sync_range(file, 0, 0, true));
+	ASSERT_OK(bfs_truncate(f.w.fs, NULL, bfs_file_ino(file), 2240));
+	ASSERT_OK(bfs_fsync(file, false));
+	ASSERT_OK(bfs_truncate(f.w.fs, NULL, bfs_file_ino(file), 20000));
+	fail_data(&f, BDEV_WRITE, 1);
+	ASSERT_OK(bfs_sync_range(file, 0, 0, true));
+	if (evict)
+		ASSERT_OK(bfs_advise(file, 0, 0, BFS_ADV_DONTNEED));
+	if (how == BY_TRUNCATE)
+		ASSERT_OK(bfs_truncate(f.w.fs, NULL, bfs_file_ino(file), size));
+	else if (how == BY_FALLOCATE)
+		ASSERT_OK(bfs_fallocate(file, 0, 20000, size - 20000));
+	else if (how != BY_NOTHING)
+		ASSERT_EQ_INT(100, bfs_append(file, block, 100));
+	EXPECT_EQ_INT(size, bfs_file_size(file));
+	if (how != AT_UNMOUNT) {
+		ASSERT_ERR(-EIO, bfs_fsync(file, false)); /* the first one still has that to tell */
+		ASSERT_OK(bfs_fsync(file, false));
+	}
+	bfs_close(file);
+	ASSERT_ERR(-EIO, bfs_unmount(f.w.fs)); /* the same */
+	data_mount(&f.w, (struct bfs_mount_opts){ .flags = BFS_NO_SERVICE });
+	file = data_open(&f.w, "/f", O_RDWR);
+	EXPECT_EQ_INT(size, bfs_file_size(file));
+	ASSERT_EQ_INT(4096, bfs_pread(file, back, 4096, 0));
+	EXPECT_EQ_MEM(block, back, 2240);
+	for (int i = 2240; i < 4096; i++)
+		ASSERT_EQ_INT(0, back[i]);
+	bfs_close(file);
+	data_end(&f.w);
+}
+
+TEST(bfs_data_errors, no_raising_passes_an_old_end_that_could_not_be_covered)
+{
+	for (int i = 0; i < 2; i++) {
+		test_note("by truncate");
+		raise_again(BY_TRUNCATE, i);
+		test_note("by fallocate");
+		raise_again(BY_FALLOCATE, i);
+	}
+}
+
+TEST(bfs_data_errors, a_size_that_passed_an_old_end_becomes_durable_when_that_can_be_covered_again)
+{
+	for (int i = 0; i < 2; i++) {
+		test_note("by append, pages in memory %d", !i);
+		raise_again(BY_APPEND, i);
+		test_note("by fsync alone");
+		raise_again(BY_NOTHING, i);
+	}
+	test_note("at the unmount");
+	raise_again(AT_UNMOUNT, false);
+}
+
+/* Write-behind does not wait for a page to be read: what it cannot cover so, sync tells of, as long as there is anything of the file to sync. */
+TEST(bfs_data_errors, sync_fails_while_a_size_cannot_become_durable)
+{
+	struct bfs_file *file;
+	struct faulty f;
+
+	file = faulty_file(&f, 3200);
+	ASSERT_OK(bfs_sync_range(file, 0, 0, true));
+	ASSERT_OK(bfs_truncate(f.w.fs, NULL, bfs_file_ino(file), 2240));
+	ASSERT_OK(bfs_fsync(file, false));
+	ASSERT_OK(bfs_truncate(f.w.fs, NULL, bfs_file_ino(file), 20000));
+	fail_data(&f, BDEV_WRITE, 1);
+	ASSERT_OK(bfs_sync_range(file, 0, 0, true));
+	ASSERT_OK(bfs_advise(file, 0, 0, BFS_ADV_DONTNEED));
+	ASSERT_ERR(-EIO, bfs_sync(f.w.fs));
+	for (int i = 0; i < 2; i++) {
+		ASSERT_EQ_INT(100, bfs_append(file, block, 100));
+		ASSERT_ERR(-EIO, bfs_sync(f.w.fs));
+	}
+	ASSERT_ERR(-EIO, bfs_fsync(file, false));
+	ASSERT_OK(bfs_fsync(file, false));
+	ASSERT_OK(bfs_sync(f.w.fs));
+	bfs_close(file);
+	data_end(&f.w);
+}
+
+/* The device does not take the block any more, nor does the log carry anything: each fsync says so, for none has made the size durable. */
+TEST(bfs_data_errors, fsync_fails_as_long_as_an_old_end_cannot_be_covered)
+{
+	struct bfs_file *file;
+	struct bs_blob *blob;
+	struct bs_extent e;
+	struct faulty f;
+
+	file = faulty_file(&f, 3200);
+	bfs_close(file);
+	ASSERT_OK(bfs_unmount(f.w.fs));
+	data_older(&f.w, BS_INCOMPAT_CARRIED);
+	data_mount(&f.w, (struct bfs_mount_opts){ .flags = BFS_NO_SERVICE });
+	file = data_open(&f.w, "/f", O_RDWR);
+	ASSERT_OK(bfs_truncate(f.w.fs, NULL, bfs_file_ino(file), 2240));
+	ASSERT_OK(bfs_fsync(file, false));
+	ASSERT_OK(bfs_truncate(f.w.fs, NULL, bfs_file_ino(file), 20000));
+	blob = bs_blob_get(bfs_store(f.w.fs), bfs_file_ino(file));
+	bs_map_lookup(blob, 0, 1, &e);
+	bs_blob_put(blob);
+	ASSERT_OK(bdev_fault_add(f.fault, &(struct bdev_fault){ .kind = BDEV_FAULT_ERROR, .op = BDEV_WRITE, .count = UINT64_MAX, .rc = -EIO,
+								 .lo = e.phys * BS_BLOCK, .hi = (e.phys + 1) * BS_BLOCK }));
+	for (int i = 0; i < 3; i++)
+		ASSERT_ERR(-EIO, bfs_fsync(file, true));
+	bdev_fault_clear(f.fault);
+	ASSERT_OK(bfs_fsync(file, true));
+	bfs_close(file);
+	bfs_sync(f.w.fs); /* it tells of the failure, too */
+	data_end(&f.w);
 }
 
 TEST(bfs_data_errors, a_failed_read_is_an_error_and_leaves_nothing_behind)

@@ -302,15 +302,6 @@ static void run_model(uint64_t seed, unsigned ops, struct bfs_mount_opts opts)
 	test_note("after the model");
 }
 
-static uint64_t fresh_seed(void)
-{
-	uint64_t seed;
-	const char *given = getenv("BLOBFS_TEST_SEED");
-
-	base_random(&seed, sizeof(seed));
-	return given ? strtoull(given, NULL, 0) : seed;
-}
-
 TEST(bfs_data_model, bytes_are_those_of_an_array_without_a_service)
 {
 	for (uint64_t seed = 1; seed <= 6; seed++)
@@ -337,8 +328,5 @@ TEST(bfs_data_model, a_cache_much_smaller_than_the_file_will_do)
 
 TEST(bfs_data_model, a_seed_of_the_day)
 {
-	uint64_t seed = fresh_seed();
-
-	printf("seed %llu (BLOBFS_TEST_SEED repeats it)\n", (unsigned long long)seed);
-	run_model(seed, 400, (struct bfs_mount_opts){ .cache_size = 4 * MiB, .writeback_ms = 5 });
+	run_model(test_seed(), 400, (struct bfs_mount_opts){ .cache_size = 4 * MiB, .writeback_ms = 5 });
 }

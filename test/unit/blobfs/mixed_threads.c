@@ -364,12 +364,8 @@ TEST(bfs_mixed_threads, eight_do_everything_at_once_and_nothing_is_mixed_up)
 	struct hand *hands = calloc(THREADS, sizeof(*hands));
 	struct bfs_check_result result;
 	pthread_t thread[THREADS];
-	uint64_t seed;
+	uint64_t seed = test_seed();
 
-	base_random(&seed, sizeof(seed));
-	if (getenv("BLOBFS_SEED"))
-		seed = strtoull(getenv("BLOBFS_SEED"), NULL, 0);
-	test_note("BLOBFS_SEED=%llu", (unsigned long long)seed);
 	data_make(&m->w, "128M", opts);
 	start(m, hands, seed);
 	for (unsigned i = 0; i < THREADS; i++)

@@ -123,10 +123,8 @@ static void run_threads(uint32_t flags)
 	struct bfs *fs = world_make(&w, "128M", 0);
 	uint64_t dir[3] = { make_dir(fs, ROOT, "a"), make_dir(fs, ROOT, "b"), make_dir(fs, ROOT, "c") };
 	struct bfs_cache_stat st;
-	unsigned seed;
+	unsigned seed = (unsigned)test_seed();
 
-	base_random(&seed, sizeof(seed));
-	test_note("seed %u", seed);
 	ASSERT_OK(bfs_unmount(fs));
 	fs = world_mount(&w, flags);
 	for (unsigned i = 0; i < THREADS; i++) {

@@ -133,11 +133,8 @@ TEST(bfs_locks, any_sequence_agrees_with_an_array)
 	int model[OWNERS][BYTES] = { { 0 } };
 	struct world w;
 	struct bfs *fs = world_make(&w, "64M", 0);
-	uint64_t seed;
 
-	base_random(&seed, sizeof(seed));
-	test_note("seed %llu", (unsigned long long)seed);
-	srand48((long)seed);
+	srand48((long)test_seed());
 	for (int step = 0; step < 20000; step++) {
 		uint64_t owner = (uint64_t)(lrand48() % OWNERS), a = (uint64_t)(lrand48() % BYTES);
 		uint64_t b = a + (uint64_t)(lrand48() % 8);

@@ -51,6 +51,42 @@ TEST(blobfs_reflink, whole_blocks_are_shared_and_edges_copied)
 	free(a);
 }
 
+/* Where nothing can be shared the bytes are copied; where there is no space for them the target is as long as what was copied. */
+TEST(blobfs_reflink, a_target_does_not_get_longer_than_what_was_copied)
+{
+	static uint8_t buf[64 * KiB];
+	struct bfs_mount_opts opts = { .cache_size = 8 * MiB, .flags = BFS_NO_SERVICE };
+	struct bfs_file *in, *out;
+	uint64_t reserved = 0;
+	struct world w;
+	int64_t n;
+
+	data_make(&w, "64M", opts);
+	ASSERT_OK(bfs_unmount(w.fs));
+	data_older(&w, BS_INCOMPAT_SHARE);
+	data_mount(&w, opts);
+	in = data_open(&w, "/in", O_RDWR | O_CREAT);
+	out = data_open(&w, "/out", O_RDWR | O_CREAT);
+	fill_bytes(buf, sizeof(buf), 1);
+	for (unsigned i = 0; i < 64; i++)
+		ASSERT_EQ_INT(sizeof(buf), bfs_append(in, buf, sizeof(buf)));
+	ASSERT_OK(bfs_sync(w.fs));
+	while (!bs_reserve(bfs_store(w.fs), 1))
+		reserved++;
+	ASSERT_TRUE(reserved > 64);
+	bs_unreserve(bfs_store(w.fs), 64); /* a MiB in clusters of 16 KiB */
+	n = bfs_copy_range(in, 0, out, 0, 4 * MiB);
+	EXPECT_GT_INT(n, 0);
+	EXPECT_LE_INT(n, MiB);
+	EXPECT_EQ_INT(n, bfs_file_size(out));
+	bs_unreserve(bfs_store(w.fs), reserved - 64);
+	EXPECT_EQ_INT(4 * (int64_t)MiB - n, bfs_copy_range(in, (uint64_t)n, out, (uint64_t)n, 4 * MiB));
+	EXPECT_EQ_INT(4 * MiB, bfs_file_size(out));
+	bfs_close(in);
+	bfs_close(out);
+	data_end(&w);
+}
+
 /* Two files and their arrays; copies between them and within them, writes, truncations, syncs, deaths of the process. */
 struct pair {
 	struct world w;
@@ -135,10 +171,7 @@ TEST(blobfs_reflink, copies_follow_arrays_through_random_changes)
 	struct pair *p = calloc(1, sizeof(*p));
 	uint64_t most = 0;
 
-	base_random(&p->seed, sizeof(p->seed));
-	if (getenv("BLOBFS_SEED"))
-		p->seed = strtoull(getenv("BLOBFS_SEED"), NULL, 0);
-	test_note("BLOBFS_SEED=%llu", (unsigned long long)p->seed);
+	p->seed = test_seed();
 	p->bytes[0] = calloc(1, SIZE);
 	p->bytes[1] = calloc(1, SIZE);
 	data_make(&p->w, "64M", opts);

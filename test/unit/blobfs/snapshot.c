@@ -3,6 +3,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "bdev/wrap.h"
+#include "blobfs/share.h"
 #include "test/unit/blobfs/data.h"
 
 static void put(struct world *w, const char *path, const void *data, size_t len, uint64_t offset)
@@ -315,13 +317,9 @@ TEST(blobfs_snapshot_threads, a_tree_in_use_is_copied_with_all_that_was_synced)
 	ASSERT_EQ_INT(0, pthread_create(&thread[1], NULL, renamer, b));
 	for (uint64_t i = 0; i < test_scaled(60); i++) {
 		unsigned synced = atomic_load(&b->synced);
-		int rc;
 
 		snprintf(name, sizeof(name), "/s%llu", (unsigned long long)i);
-		rc = snap(&b->w, "/db", name, i & 1 ? BFS_SNAP_SEALED : 0);
-		if (rc == -EBUSY)
-			continue;
-		ASSERT_OK(rc);
+		ASSERT_OK(snap(&b->w, "/db", name, i & 1 ? BFS_SNAP_SEALED : 0));
 		snprintf(name, sizeof(name), "/s%llu/log", (unsigned long long)i);
 		check_log(b, name, synced);
 		snprintf(name, sizeof(name), "/s%llu/current", (unsigned long long)i);
@@ -332,4 +330,251 @@ TEST(blobfs_snapshot_threads, a_tree_in_use_is_copied_with_all_that_was_synced)
 	pthread_join(thread[1], NULL);
 	data_end(&b->w);
 	free(b);
+}
+
+/* ---- beside those who make files without end ---- */
+
+#define MADE_KEPT 40u
+
+struct maker {
+	struct busy *b;
+	unsigned id;
+	_Atomic unsigned synced; /* of its files, this many are durable */
+};
+
+/* Each file is written twice, synced, and gets its name; old ones go. */
+static void *maker(void *arg)
+{
+	struct maker *m = arg;
+	struct world *w = &m->b->w;
+	uint64_t dir = attr_of(w, "/db").ino;
+	char tmp[32], name[32], old[32];
+
+	snprintf(tmp, sizeof(tmp), "/db/tmp%u", m->id);
+	for (unsigned n = 1; !atomic_load(&m->b->stop); n++) {
+		fill(w, tmp, 300 + n % 9000, 1);
+		fill(w, tmp, 300 + n % 9000, n);
+		ASSERT_OK(bfs_fsync_ino(w->fs, attr_of(w, tmp).ino, false));
+		snprintf(name, sizeof(name), "f%u.%u", m->id, n);
+		ASSERT_OK(bfs_rename(w->fs, NULL, dir, tmp + 4, dir, name, 0));
+		atomic_store(&m->synced, n);
+		snprintf(old, sizeof(old), "f%u.%u", m->id, n - MADE_KEPT);
+		if (n > MADE_KEPT)
+			ASSERT_OK(bfs_unlink(w->fs, NULL, dir, old));
+	}
+	return NULL;
+}
+
+/* As many as are kept, one after the other, the last no older than what was there before, and each as it was synced. */
+static void check_made(struct maker *m, const char *top, unsigned before)
+{
+	struct world *w = &m->b->w;
+	struct bfs_attr attr;
+	char path[64];
+	unsigned n = 0, last = 0;
+
+	for (unsigned i = before > MADE_KEPT ? before - MADE_KEPT : 1; i <= atomic_load(&m->synced); i++) {
+		snprintf(path, sizeof(path), "%s/f%u.%u", top, m->id, i);
+		if (bfs_resolve(w->fs, NULL, path, 0, &attr))
+			continue;
+		EXPECT_TRUE(!last || i == last + 1);
+		EXPECT_TRUE(is_filled(w, path, 300 + i % 9000, i));
+		last = i;
+		n++;
+	}
+	EXPECT_GE_INT(last, before);
+	EXPECT_TRUE(n >= MIN(last, MADE_KEPT) && n <= MADE_KEPT + 1);
+}
+
+TEST(blobfs_snapshot_threads, who_makes_files_without_end_does_not_keep_a_copy_from_being_made)
+{
+	struct busy *b = calloc(1, sizeof(*b));
+	struct maker m[2] = { { .b = b, .id = 0 }, { .b = b, .id = 1 } };
+	pthread_t thread[2];
+	char name[32];
+
+	data_make(&b->w, "256M", (struct bfs_mount_opts){ .cache_size = 16 * MiB, .writeback_ms = 2 });
+	ASSERT_OK(bfs_make_path(b->w.fs, NULL, "/db", 0755));
+	for (int i = 0; i < 2; i++)
+		ASSERT_EQ_INT(0, pthread_create(&thread[i], NULL, maker, &m[i]));
+	for (uint64_t i = 0; i < test_scaled(40); i++) {
+		unsigned before[2] = { atomic_load(&m[0].synced), atomic_load(&m[1].synced) };
+
+		snprintf(name, sizeof(name), "/s%llu", (unsigned long long)i);
+		ASSERT_OK(snap(&b->w, "/db", name, i & 1 ? BFS_SNAP_SEALED : 0));
+		for (int j = 0; j < 2; j++)
+			check_made(&m[j], name, before[j]);
+	}
+	atomic_store(&b->stop, true);
+	for (int i = 0; i < 2; i++)
+		pthread_join(thread[i], NULL);
+	test_note("%u and %u files were made meanwhile", atomic_load(&m[0].synced), atomic_load(&m[1].synced));
+	data_end(&b->w);
+	free(b);
+}
+
+/* Old files, which were never made ready, come into the tree all the time. */
+static void *mover(void *arg)
+{
+	struct busy *b = arg;
+	uint64_t out = attr_of(&b->w, "/out").ino, in = attr_of(&b->w, "/db").ino;
+	char name[16];
+
+	for (unsigned n = 0; !atomic_load(&b->stop); n++) {
+		snprintf(name, sizeof(name), "%u", n % 100);
+		ASSERT_OK(bfs_rename(b->w.fs, NULL, out, name, in, name, 0));
+		if (n >= 5)
+			snprintf(name, sizeof(name), "%u", (n - 5) % 100);
+		if (n >= 5)
+			ASSERT_OK(bfs_rename(b->w.fs, NULL, in, name, out, name, 0));
+	}
+	return NULL;
+}
+
+TEST(blobfs_snapshot_threads, files_that_are_moved_in_and_out_are_in_the_copy_or_not)
+{
+	struct busy *b = calloc(1, sizeof(*b));
+	unsigned n;
+	struct bfs_attr attr;
+	pthread_t thread;
+	char name[32], path[64];
+
+	data_make(&b->w, "64M", (struct bfs_mount_opts){ .cache_size = 8 * MiB });
+	ASSERT_OK(bfs_make_path(b->w.fs, NULL, "/db", 0755));
+	ASSERT_OK(bfs_make_path(b->w.fs, NULL, "/out", 0755));
+	for (unsigned i = 0; i < 100; i++) {
+		snprintf(path, sizeof(path), "/out/%u", i);
+		fill(&b->w, path, 5000, i);
+	}
+	ASSERT_EQ_INT(0, pthread_create(&thread, NULL, mover, b));
+	for (uint64_t i = 0; i < test_scaled(40); i++) {
+		snprintf(name, sizeof(name), "/s%llu", (unsigned long long)i);
+		ASSERT_OK(snap(&b->w, "/db", name, BFS_SNAP_SEALED));
+		n = 0;
+		for (unsigned j = 0; j < 100; j++) {
+			snprintf(path, sizeof(path), "%s/%u", name, j);
+			if (bfs_resolve(b->w.fs, NULL, path, 0, &attr))
+				continue;
+			n++;
+			EXPECT_TRUE(is_filled(&b->w, path, 5000, j));
+		}
+		EXPECT_LE_INT(n, 6);
+	}
+	atomic_store(&b->stop, true);
+	pthread_join(thread, NULL);
+	data_end(&b->w);
+	free(b);
+}
+
+/* Dirty files on a slow device: whoever waits for the last one finds a new one. */
+static void *spawner(void *arg)
+{
+	struct busy *b = arg;
+	uint64_t dir = attr_of(&b->w, "/db").ino;
+	char name[16], path[32];
+
+	for (unsigned n = 0; !atomic_load(&b->stop); n++) {
+		snprintf(path, sizeof(path), "/db/%u", n);
+		fill(&b->w, path, 1000, n);
+		snprintf(name, sizeof(name), "%u", n - MADE_KEPT);
+		if (n >= MADE_KEPT)
+			ASSERT_OK(bfs_unlink(b->w.fs, NULL, dir, name));
+		atomic_store(&b->synced, n);
+		usleep(100);
+	}
+	return NULL;
+}
+
+TEST(blobfs_snapshot_threads, new_files_are_not_waited_for)
+{
+	struct bfs_mount_opts opts = { .size = sizeof(opts), .cache_size = 8 * MiB };
+	struct busy *b = calloc(1, sizeof(*b));
+	struct bdev *slow;
+	pthread_t thread;
+	char name[32];
+
+	data_make(&b->w, "64M", opts);
+	ASSERT_OK(bfs_make_path(b->w.fs, NULL, "/db", 0755));
+	ASSERT_OK(bfs_unmount(b->w.fs));
+	bdev_ref(b->w.keep);
+	ASSERT_OK(bdev_delay_create(b->w.keep, 5000, 0, &slow));
+	ASSERT_OK(bfs_mount_bdev(slow, &opts, &b->w.fs, &b->w.err));
+	ASSERT_EQ_INT(0, pthread_create(&thread, NULL, spawner, b));
+	while (atomic_load(&b->synced) < MADE_KEPT)
+		usleep(1000);
+	for (uint64_t i = 0; i < test_scaled(12); i++) {
+		uint64_t size;
+
+		snprintf(name, sizeof(name), "/s%llu", (unsigned long long)i);
+		ASSERT_OK(snap(&b->w, "/db", name, BFS_SNAP_SEALED));
+		size = attr_of(&b->w, name).size;
+		EXPECT_TRUE(size == MADE_KEPT || size == MADE_KEPT + 1);
+	}
+	atomic_store(&b->stop, true);
+	pthread_join(thread, NULL);
+	data_end(&b->w);
+	free(b);
+}
+
+/* ---- space for what gets dirty ---- */
+
+struct again {
+	struct bfs_file *file;
+	_Atomic bool stop;
+};
+
+static void *write_again_and_again(void *arg)
+{
+	struct again *a = arg;
+
+	for (uint64_t i = 0; !atomic_load(&a->stop); i++)
+		ASSERT_EQ_INT(1, bfs_pwrite(a->file, "x", 1, i % GROUP_PAGES * 4096));
+	return NULL;
+}
+
+/* Is one of the first pages dirty, and has no space of its own? */
+static bool counts_on_its_place(struct bfs_inode *inode)
+{
+	struct bfs_shard *s = bfs_shard_of(inode->fs->cache, inode->ino, 0);
+	struct bfs_group *g;
+	bool does;
+
+	pthread_mutex_lock(&inode->lock);
+	pthread_mutex_lock(&s->lock);
+	g = bfs_group_find(s, inode->ino, 0);
+	does = g && g->dirty & ~g->alloc;
+	pthread_mutex_unlock(&s->lock);
+	pthread_mutex_unlock(&inode->lock);
+	return does;
+}
+
+/* Who looked at the map just before the file was shared has made his page dirty when the file is clean, or sees that it is. */
+TEST(blobfs_snapshot_threads, what_gets_dirty_while_a_file_gets_quiet_has_space)
+{
+	struct bfs_inode *inode;
+	struct again a = { .stop = false };
+	struct world w;
+	pthread_t thread;
+	uint64_t bad = 0, end;
+
+	data_make(&w, "64M", (struct bfs_mount_opts){ .writeback_ms = 3600000 });
+	fill(&w, "/a", GROUP_PAGES * 4096, 1);
+	ASSERT_OK(bfs_sync(w.fs));
+	a.file = data_open(&w, "/a", O_RDWR);
+	ASSERT_OK(bfs_inode_get(w.fs, bfs_file_ino(a.file), &inode));
+	ASSERT_EQ_INT(0, pthread_create(&thread, NULL, write_again_and_again, &a));
+	end = base_now_ns() + 3000000000ull; /* a sanitizer makes it slower by far */
+	for (uint64_t i = 0; i < test_scaled(600000) && base_now_ns() < end; i++) {
+		ASSERT_OK(bfs_sync_range(a.file, 0, 0, true));
+		bs_share_begin(inode->blob);
+		ASSERT_OK(bfs_share_clean(inode, 0, GROUP_PAGES - 1));
+		bad += counts_on_its_place(inode);
+		bs_share_end(inode->blob, false);
+	}
+	EXPECT_EQ_INT(0, bad);
+	atomic_store(&a.stop, true);
+	pthread_join(thread, NULL);
+	bfs_inode_put(inode);
+	bfs_close(a.file);
+	data_end(&w);
 }

@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "nvme/internal.h"
+#include "test/common/temp.h"
 #include "test/shim/test.h"
 #include "test/unit/nvme/peer.h"
 
@@ -44,7 +45,7 @@ TEST(nvme_pcie, addresses_are_written_in_one_way)
 
 /* ---- a tree in the place of /sys and /dev ---- */
 
-static char root[64];
+static char root[TEMP_PATH];
 
 static void put(const char *path, const char *text)
 {
@@ -107,8 +108,7 @@ TEST(nvme_pcie, what_keeps_us_from_a_controller_is_said_with_its_remedy)
 	struct pcie_place p;
 	struct base_err err;
 
-	strcpy(root, "/tmp/blobfs-pcie-XXXXXX");
-	ASSERT_TRUE(mkdtemp(root));
+	ASSERT_TRUE(temp_dir(root, "blobfs-pcie"));
 	pcie_root = root;
 	refused(-ENOENT, "no such PCI device");
 	put(DEVICE "/class", "0x020000\n");
@@ -142,8 +142,7 @@ TEST(nvme_pcie, uio_is_for_where_no_iommu_translates)
 	struct pcie_place p;
 	struct base_err err;
 
-	strcpy(root, "/tmp/blobfs-pcie-XXXXXX");
-	ASSERT_TRUE(mkdtemp(root));
+	ASSERT_TRUE(temp_dir(root, "blobfs-pcie"));
 	pcie_root = root;
 	put(DEVICE "/class", "0x010802\n");
 	point(DEVICE "/driver", "../../../../bus/pci/drivers/uio_pci_generic");

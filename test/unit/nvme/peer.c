@@ -21,8 +21,7 @@ void peer_start(struct peer *p, const struct nvmet_opts *o)
 {
 	struct nvmet_opts usual = { .size = 64 * MiB };
 
-	strcpy(p->dir, "/tmp/nvmet.XXXXXX");
-	ASSERT_TRUE(mkdtemp(p->dir));
+	ASSERT_TRUE(temp_dir(p->dir, "nvmet"));
 	snprintf(p->path, sizeof(p->path), "%s/sock", p->dir);
 	snprintf(p->address, sizeof(p->address), "vfio-user:%s", p->path);
 	ASSERT_OK(nvmet_create(o ? o : &usual, &p->t));

@@ -8,10 +8,11 @@
 #include "base/log.h"
 #include "nvme/nvme.h"
 #include "test/common/nvmet.h"
+#include "test/common/temp.h"
 
 struct peer {
 	struct nvmet *t;
-	char dir[64], path[96], address[128];
+	char dir[TEMP_PATH], path[96], address[128];
 	int listener;
 	pthread_t thread;
 };

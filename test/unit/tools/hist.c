@@ -55,10 +55,8 @@ TEST(tools_hist, quantiles_are_within_one_percent)
 	static const double parts[] = { 0.01, 0.5, 0.9, 0.99, 0.999, 1 };
 	static uint64_t v[N];
 	static struct hist a, b;
-	uint64_t seed;
+	uint64_t seed = test_seed();
 
-	base_random(&seed, sizeof(seed));
-	test_note("seed %llu", (unsigned long long)seed);
 	memset(&a, 0, sizeof(a));
 	memset(&b, 0, sizeof(b));
 	for (unsigned i = 0; i < N; i++) {
