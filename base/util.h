@@ -12,8 +12,13 @@
 /* clang-format off */
 #define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
-#define MAX(a, b) ((a) > (b) ? (a) : (b))
+#define UTIL_JOIN_(a, b) a##b
+#define UTIL_JOIN(a, b) UTIL_JOIN_(a, b)
+#define UTIL_PICK_(a, op, b, x, y) __extension__({ __auto_type x = (a); __auto_type y = (b); x op y ? x : y; })
+#define UTIL_PICK(a, op, b, n) UTIL_PICK_(a, op, b, UTIL_JOIN(pick_a, n), UTIL_JOIN(pick_b, n))
+/* Each argument is evaluated once: it may be a call, or load what others change. In functions only. */
+#define MIN(a, b) UTIL_PICK(a, <, b, __COUNTER__)
+#define MAX(a, b) UTIL_PICK(a, >, b, __COUNTER__)
 #define KiB (1024ull)
 #define MiB (1024ull * KiB)
 #define GiB (1024ull * MiB)

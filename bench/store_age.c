@@ -226,10 +226,10 @@ static void print_lengths(struct aged *a, const char *name)
 	uint64_t bucket[BUCKETS] = { 0 }, runs = 0, blocks = 0;
 
 	run_lengths(a, bucket, &runs, &blocks);
-	printf("  %-6s %9" PRIu64 " runs of %5.1f blocks on average:", name, runs, (double)blocks / (double)MAX(runs, 1));
+	printf("  %-6s %9" PRIu64 " runs of %5.1f blocks on average:", name, runs, (double)blocks / (double)MAX(runs, 1ull));
 	for (unsigned k = 0; k < BUCKETS; k++)
-		printf(" %5.1f%%", 100.0 * (double)bucket[k] / (double)MAX(runs, 1));
-	printf("   pieces %" PRIu64 ", %.2f runs each\n", a->n, (double)runs / (double)MAX(a->n, 1));
+		printf(" %5.1f%%", 100.0 * (double)bucket[k] / (double)MAX(runs, 1ull));
+	printf("   pieces %" PRIu64 ", %.2f runs each\n", a->n, (double)runs / (double)MAX(a->n, 1ull));
 }
 
 int main(int argc, char **argv)

@@ -603,7 +603,7 @@ static void share_part(struct bs_runmap *map, uint64_t at, uint64_t block, uint6
 
 	if (!r || r->logical >= end || !to_be_shared(r))
 		return;
-	first = MAX(r->logical, block);
+	first = MAX((uint64_t)r->logical, block);
 	to = MIN(bs_run_end(r), end);
 	if (first == r->logical && to == bs_run_end(r))
 		return;

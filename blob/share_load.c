@@ -15,7 +15,7 @@ int bs_share_note(struct bs *bs, const struct bs_blob *blob, const struct bs_run
 	struct bs_shares *s = bs->shares;
 
 	if (s->n_notes == s->cap_notes) {
-		uint64_t cap = MAX(2 * s->cap_notes, 256);
+		uint64_t cap = MAX(2 * s->cap_notes, 256ull);
 		struct bs_share_note *more = base_realloc(s->note, cap * sizeof(*more));
 
 		if (!more)

@@ -333,7 +333,7 @@ static int copy_blob(struct bs_txn *txn, struct bs_blob *from, bool sealed, stru
 
 static int snapshot(struct bs *bs, struct bs_blob *const *blob, uint64_t n, bool sealed, uint64_t *ids)
 {
-	struct bs_blob **made = base_malloc(MAX(n, 1) * sizeof(struct bs_blob *));
+	struct bs_blob **made = base_malloc(MAX(n, 1u) * sizeof(struct bs_blob *));
 	struct bs_txn *txn;
 	int rc = made ? bs_txn_begin(bs, 0, &txn) : -ENOMEM;
 

@@ -219,7 +219,7 @@ void bs_txn_cancel(struct bs_txn *txn)
 static int grow(struct bs_txn *txn, uint32_t size)
 {
 	if (txn->bytes + size > txn->buf_cap) {
-		uint64_t cap = MAX(txn->buf_cap * 2, MAX(4096, round_up(txn->bytes + size, 4096)));
+		uint64_t cap = MAX(txn->buf_cap * 2, MAX(4096ull, round_up(txn->bytes + size, 4096)));
 		uint8_t *buf = base_realloc(txn->buf, cap);
 
 		if (!buf)
@@ -228,7 +228,7 @@ static int grow(struct bs_txn *txn, uint32_t size)
 		txn->buf_cap = cap;
 	}
 	if (txn->n == txn->cap) {
-		uint32_t cap = MAX(16, txn->cap * 2);
+		uint32_t cap = MAX(16u, txn->cap * 2);
 		struct entry *entry = base_realloc(txn->entry, cap * sizeof(*entry));
 
 		if (!entry)

@@ -146,7 +146,7 @@ static void add_tail(struct bfs *fs, unsigned n)
 {
 	struct bfs_attr a;
 
-	make_batch(fs, 300, 300 + n, MIN(n, 3));
+	make_batch(fs, 300, 300 + n, MIN(n, 3u));
 	must(bfs_resolve(fs, NULL, "/d5", 0, &a), "resolve");
 	must(bfs_snapshot(fs, NULL, a.ino, BFS_ROOT_INO, "clone", 0, NULL), "snapshot");
 	must(bfs_resolve(fs, NULL, "/runs", 0, &a), "resolve");

@@ -117,7 +117,7 @@ static bool choose_subset(struct cutter *c, uint64_t k, uint64_t n, uint8_t *mas
 /* A number means the same subset whether all are tried or not: so a failure can be replayed. */
 static bool is_tried(const struct cutter *c, uint64_t k, uint64_t n)
 {
-	uint64_t all = (1ull << MIN(n, 63)) - 1, one = 1ull << (c->run->seed + c->cut.event) % MAX(MIN(n, 63), 1);
+	uint64_t all = (1ull << MIN(n, 63u)) - 1, one = 1ull << (c->run->seed + c->cut.event) % MAX(MIN(n, 63u), 1u);
 
 	if (c->opt->only_subset)
 		return k == c->opt->subset;

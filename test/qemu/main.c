@@ -51,7 +51,7 @@ void fill(void *buf, size_t len, uint64_t at, uint64_t seed)
 	for (size_t i = 0; i < len; i += 8) {
 		uint64_t w = word(at + i, seed);
 
-		memcpy((char *)buf + i, &w, MIN(len - i, 8));
+		memcpy((char *)buf + i, &w, MIN(len - i, 8ul));
 	}
 }
 
@@ -60,7 +60,7 @@ long differs(const void *buf, size_t len, uint64_t at, uint64_t seed)
 	for (size_t i = 0; i < len; i += 8) {
 		uint64_t w = word(at + i, seed);
 
-		if (memcmp((const char *)buf + i, &w, MIN(len - i, 8)))
+		if (memcmp((const char *)buf + i, &w, MIN(len - i, 8ul)))
 			return (long)i;
 	}
 	return -1;

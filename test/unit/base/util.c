@@ -93,6 +93,22 @@ TEST(util, rounding)
 	EXPECT_TRUE(is_pow2(1) && is_pow2(4096) && !is_pow2(0) && !is_pow2(12));
 }
 
+static unsigned calls;
+
+static unsigned called(void)
+{
+	return ++calls;
+}
+
+TEST(util, min_and_max_evaluate_each_argument_once)
+{
+	EXPECT_EQ_INT(1, MIN(called(), 9u));
+	EXPECT_EQ_INT(2, MAX(1u, MIN(9u, called())));
+	EXPECT_EQ_INT(2, calls);
+	EXPECT_EQ_INT(-1, MIN(-1, 0));
+	EXPECT_TRUE(MAX(5u, 7ull) == 7);
+}
+
 TEST(util, random_bytes_differ_and_fill_the_buffer)
 {
 	uint8_t a[64] = { 0 }, b[64] = { 0 };

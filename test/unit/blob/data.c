@@ -21,7 +21,7 @@ static void compare(struct bs_blob *blob, const struct model *m)
 	struct bs_extent e;
 
 	for (uint64_t b = 0; b < BLOCKS; b += 256) {
-		uint64_t n = MIN(256, BLOCKS - b);
+		uint64_t n = MIN(256ull, BLOCKS - b);
 
 		ASSERT_OK(kit_read(blob, b, n, buf));
 		for (uint64_t i = 0; i < n; i++) {

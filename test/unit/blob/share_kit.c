@@ -80,7 +80,7 @@ void share_check(struct bs *bs)
 			ASSERT_FALSE(c.bare[b]);
 			extra += c.refs[b] - 1;
 		}
-		ASSERT_EQ_INT(MAX(c.refs[b], 1), refs);
+		ASSERT_EQ_INT(MAX(c.refs[b], 1u), refs);
 		if (c.refs[b])
 			ASSERT_TRUE(owned(bs->space, b));
 	}

@@ -235,7 +235,7 @@ TEST(blob_share_random, counts_follow_an_array)
 		refs[i] = 1;
 	refs[PHYS] = 0;
 	for (uint64_t n = 0; n < test_scaled(20000); n++) {
-		uint32_t at = kit_rand(&seed, PHYS), count = 1 + kit_rand(&seed, MIN(PHYS - at, 40));
+		uint32_t at = kit_rand(&seed, PHYS), count = 1 + kit_rand(&seed, MIN(PHYS - at, 40u));
 		int ranges = 1 + (int)kit_rand(&seed, 3);
 
 		if (kit_rand(&seed, 2)) {

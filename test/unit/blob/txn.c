@@ -20,8 +20,8 @@ static int see(uint64_t key, const void *value, uint32_t len, void *arg)
 	struct seen *s = arg;
 
 	s->key[s->n] = key;
-	memcpy(s->value[s->n], value, MIN(len, 15));
-	s->value[s->n][MIN(len, 15)] = '\0';
+	memcpy(s->value[s->n], value, MIN(len, 15u));
+	s->value[s->n][MIN(len, 15u)] = '\0';
 	s->n++;
 	return s->n == s->stop_after ? 77 : 0;
 }
