@@ -378,6 +378,12 @@ BLOBFS_API void bs_blob_unclaim(struct bs_blob *blob, uint64_t claims, bool trim
  * ahead). Do it once before answering -ENOSPC. A write that finds no space does it, too. As with bs_share_wait_start, nobody who still has to poll
  * for that I/O may wait for this. */
 BLOBFS_API void bs_reclaim_start(struct bs *bs, struct op *op);
+/*
+ * Blocking, for a transaction that found no space (-ENOSPC of bs_txn_create, bs_txn_put, ...) and was cancelled: a commit, then up to
+ * 20 ms for what others have in flight. True: try again, with `tried`, at first 0, one higher. False: there is none. The caller may
+ * have I/O in flight which only it polls; what waits for that stays unusable meanwhile.
+ */
+BLOBFS_API bool bs_reclaim_wait(struct bs *bs, unsigned tried);
 
 /* ---- data ---- */
 

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "blob/device.h"
 
@@ -103,6 +104,31 @@ int bs_reclaim(struct bs *bs)
 	rc = op_wait(&r.op);
 	bdev_channel_return(ch);
 	return rc;
+}
+
+#define WAIT_STEPS 100
+#define WAIT_STEP_NS 200000
+
+bool bs_reclaim_wait(struct bs *bs, unsigned tried)
+{
+	uint64_t avail;
+
+	/* The service thread makes things durable: it would wait for itself. */
+	if (!bs_space_try_again(bs, tried) || (bs_has_service(bs) && reactor_current() == bs_service_reactor(bs)))
+		return false;
+	drop_aheads(bs);
+	if (!bs_space_pending(bs))
+		return true;
+	avail = bs_space_avail(bs);
+	if (bs_commit(bs, 0))
+		return false;
+	for (int i = 0; i < WAIT_STEPS; i++) {
+		bs_space_release(bs);
+		if (bs_space_avail(bs) > avail || !bs_space_pending(bs))
+			return true;
+		nanosleep(&(struct timespec){ .tv_nsec = WAIT_STEP_NS }, NULL);
+	}
+	return false;
 }
 
 void bs_release_if_much(struct bs *bs)

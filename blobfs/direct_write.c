@@ -187,6 +187,7 @@ static enum op_next next(struct bfs_req *req, struct direct_state *st)
 		st->pos = req->offset + st->done;
 		bfs_iter_init(&st->from, req->iov, req->iovcnt);
 		bfs_iter_advance(&st->from, st->done);
+		bfs_inode_retry_deletes(req->fs, false);
 		bs_reclaim_start(req->fs->bs, op);
 		return op_await(op, DIRECT_NEXT, 0);
 	}

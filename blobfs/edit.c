@@ -4,7 +4,9 @@
  * transaction, which excludes every other change; what is in core follows before the transaction ends, which cannot
  * fail.
  */
+#include <errno.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "blobfs/internal.h"
 
@@ -14,6 +16,23 @@ int bfs_change_begin(struct bfs *fs, uint32_t txn_flags, struct bfs_change *chan
 	change->n = 0;
 	change->now = bfs_now();
 	return bs_txn_begin(fs->bs, txn_flags, &change->txn);
+}
+
+/* What is nameless goes with the last that holds it: a write on its way, a kernel that has not forgotten it yet. Or a user, so not for ever. */
+#define NAMELESS_TRIES 50
+#define NAMELESS_NS 1000000
+
+bool bfs_change_again(struct bfs *fs, int rc, unsigned tried)
+{
+	if (rc != -ENOSPC)
+		return false;
+	bfs_inode_retry_deletes(fs, true);
+	if (bs_reclaim_wait(fs->bs, tried))
+		return true;
+	if (tried >= NAMELESS_TRIES || !atomic_load(&fs->n_nameless))
+		return false;
+	nanosleep(&(struct timespec){ .tv_nsec = NAMELESS_NS }, NULL);
+	return true;
 }
 
 struct bfs_edit *bfs_change_edit(struct bfs_change *change, struct bfs_inode *inode)
@@ -81,6 +100,8 @@ static void edit_apply(const struct bfs_edit *e)
 	struct bfs_inode *inode = e->inode;
 
 	pthread_mutex_lock(&inode->lock);
+	if (inode->nlink && !e->nlink && !e->claimed)
+		atomic_fetch_add(&inode->fs->n_nameless, 1);
 	inode->mode = e->mode;
 	inode->nlink = e->nlink;
 	inode->uid = e->uid;

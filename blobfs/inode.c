@@ -325,6 +325,7 @@ static bool inode_delete(struct bfs_inode *inode, bool wait)
 	pthread_mutex_lock(&fs->icache_lock);
 	LIST_INSERT_HEAD(&fs->undeleted, inode, dirty_link);
 	pthread_mutex_unlock(&fs->icache_lock);
+	bfs_data_arm(fs);
 	return false;
 }
 
@@ -364,10 +365,15 @@ int bfs_inode_retry_deletes(struct bfs *fs, bool wait)
 static void inode_last_put(struct bfs_inode *inode)
 {
 	struct bfs *fs = inode->fs;
+	bool nameless = !inode->nlink && !inode->deleted, kept;
+
 	pthread_mutex_lock(&inode->lock);
 	bfs_cache_truncate(inode, 0);
 	pthread_mutex_unlock(&inode->lock);
-	if (!inode->nlink && !inode_delete(inode, false))
+	kept = !inode->nlink && !inode_delete(inode, false);
+	if (nameless)
+		atomic_fetch_sub(&fs->n_nameless, 1);
+	if (kept)
 		return;
 	inode_remove(inode);
 	bfs_inode_retry_deletes(fs, false);

@@ -118,6 +118,7 @@ struct bfs {
 	pthread_mutex_t dirty_lock;
 	LIST_HEAD(, bfs_inode) dirty;     /* under dirty_lock; each is counted once */
 	LIST_HEAD(, bfs_inode) undeleted; /* under icache_lock: orphans whose deletion failed; tried again later */
+	_Atomic uint32_t n_nameless;      /* inodes in core without a name, which somebody still holds */
 	void *log_arena;              /* part of the arena for bs_open_opts, set by bfs_cache_create */
 	uint64_t log_arena_size;
 	struct bfs_cache *cache;
@@ -208,6 +209,8 @@ struct bfs_change {
 	struct bfs_edit edit[4];
 };
 int bfs_change_begin(struct bfs *fs, uint32_t txn_flags, struct bfs_change *change);
+/* Of a change with this result, made for the tried-th time from 0: was there no space, and may there be some now? Blocking. */
+bool bfs_change_again(struct bfs *fs, int rc, unsigned tried);
 /* The edit of this inode, made on first use with ctime now. The caller holds a count until after commit or cancel. */
 struct bfs_edit *bfs_change_edit(struct bfs_change *change, struct bfs_inode *inode);
 void bfs_edit_modify(struct bfs_change *change, struct bfs_edit *edit); /* mtime now */

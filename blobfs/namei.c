@@ -225,7 +225,7 @@ cancel:
 	return rc;
 }
 
-static int make(struct bfs *fs, struct make *m, uint64_t dir_ino, uint32_t flags, struct bfs_attr *out)
+static int make_once(struct bfs *fs, struct make *m, uint64_t dir_ino, uint32_t flags, struct bfs_attr *out)
 {
 	struct bfs_inode *dir, *inode;
 	struct bfs_change change;
@@ -257,6 +257,17 @@ out:
 	if (inode)
 		bfs_inode_free(inode);
 	bfs_inode_put(dir);
+	return rc;
+}
+
+static int make(struct bfs *fs, struct make *m, uint64_t dir, uint32_t flags, struct bfs_attr *out)
+{
+	unsigned tried = 0;
+	int rc;
+
+	do
+		rc = make_once(fs, m, dir, flags, out);
+	while (bfs_change_again(fs, rc, tried++));
 	return rc;
 }
 
@@ -340,6 +351,7 @@ int bfs_link(struct bfs *fs, const struct bfs_cred *cred, uint64_t ino, uint64_t
 {
 	struct bfs_inode *inode, *dir;
 	struct bfs_change change;
+	unsigned tried = 0;
 	size_t len;
 	int rc;
 
@@ -352,9 +364,11 @@ int bfs_link(struct bfs *fs, const struct bfs_cred *cred, uint64_t ino, uint64_t
 	rc = bfs_dir_get(fs, dir_ino, &dir);
 	if (rc)
 		goto put_inode;
-	rc = bfs_change_begin(fs, 0, &change);
-	if (!rc)
-		rc = link_prepare(&change, cred, inode, dir, name, len);
+	do {
+		rc = bfs_change_begin(fs, 0, &change);
+		if (!rc)
+			rc = link_prepare(&change, cred, inode, dir, name, len);
+	} while (bfs_change_again(fs, rc, tried++));
 	if (!rc) {
 		bfs_change_finish(&change);
 		if (out)

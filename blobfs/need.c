@@ -103,6 +103,7 @@ static enum op_next provide_space(struct bfs_need *n, struct bfs_inode *inode, s
 	/* Each round comes back here, as the next try finds no space either: until nothing is left to start. */
 	if (bfs_walk_start(&n->walk, &req->op_, THROTTLE_UNITS) <= 0) {
 		n->reclaimed = true;
+		bfs_inode_retry_deletes(inode->fs, false);
 		bs_reclaim_start(inode->fs->bs, &req->op_);
 	}
 	return op_await(&req->op_, step, 0);

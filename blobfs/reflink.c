@@ -69,7 +69,7 @@ static int share(struct reflink *r, struct bs_txn *txn)
 	return 0;
 }
 
-static int share_some(struct reflink *r)
+static int share_once(struct reflink *r)
 {
 	struct bs_txn *txn;
 	int rc = bs_txn_begin(r->in->fs->bs, 0, &txn);
@@ -79,6 +79,17 @@ static int share_some(struct reflink *r)
 	pthread_mutex_lock(&r->out->lock);
 	rc = share(r, txn);
 	pthread_mutex_unlock(&r->out->lock);
+	return rc;
+}
+
+static int share_some(struct reflink *r)
+{
+	unsigned tried = 0;
+	int rc;
+
+	do
+		rc = share_once(r);
+	while (bfs_change_again(r->in->fs, rc, tried++));
 	return rc;
 }
 

@@ -225,7 +225,7 @@ static int rename_prepare(struct bfs_change *change, struct rename *r, uint32_t 
 	return bfs_change_prepare(change);
 }
 
-static int rename_run(struct bfs *fs, struct rename *r, uint32_t flags)
+static int rename_once(struct bfs *fs, struct rename *r, uint32_t flags)
 {
 	struct bfs_change change;
 	int rc = bfs_change_begin(fs, 0, &change);
@@ -239,7 +239,19 @@ static int rename_run(struct bfs *fs, struct rename *r, uint32_t flags)
 		bfs_inode_put(r->from.inode);
 	if (r->to.inode)
 		bfs_inode_put(r->to.inode);
+	r->from.inode = r->to.inode = NULL;
 	return rc == 1 ? 0 : rc;
+}
+
+static int rename_run(struct bfs *fs, struct rename *r, uint32_t flags)
+{
+	unsigned tried = 0;
+	int rc;
+
+	do
+		rc = rename_once(fs, r, flags);
+	while (bfs_change_again(fs, rc, tried++));
+	return rc;
 }
 
 int bfs_rename(struct bfs *fs, const struct bfs_cred *cred, uint64_t dir, const char *name, uint64_t new_dir,

@@ -170,6 +170,7 @@ static int copy(struct snap *s, const struct target *t, uint64_t *ino)
 
 static int snapshot(struct snap *s, const struct target *t, uint64_t *ino)
 {
+	unsigned tried = 0;
 	int rc = -EAGAIN;
 
 	for (unsigned i = 0; i < ROUNDS && rc == -EAGAIN; i++) {
@@ -180,6 +181,8 @@ static int snapshot(struct snap *s, const struct target *t, uint64_t *ino)
 			rc = quiet(s);
 		if (!rc)
 			rc = copy(s, t, ino);
+		if (bfs_change_again(s->fs, rc, tried++))
+			rc = -EAGAIN;
 	}
 	return rc == -EAGAIN ? -EBUSY : rc;
 }

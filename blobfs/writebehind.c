@@ -5,7 +5,8 @@
  * A pass takes inodes off the front of the dirty list some at a time, starts writing them back together, waits, puts their headers, and
  * goes on; then it commits. Each inode is met once a pass (wb_pass), so a busy one does not hold up its end.
  *
- * The timer is armed when the dirty list gets its first inode and as long as it has one: an idle file system does not wake up.
+ * The timer is armed when the dirty list gets its first inode and as long as it has one: an idle file system does not wake up. The same
+ * for inodes without names whose deletion found no room in the log.
  */
 #include <sched.h>
 #include <stdlib.h>
@@ -25,6 +26,7 @@ struct pass {
 	uint64_t cutoff; /* ns: only what is dirty since before; UINT64_MAX: all */
 	bool all;        /* sync: waits for what others are writing back, commits in any case */
 	bool changed;
+	bool waited;     /* for room in the log to delete what has no names */
 	unsigned n, at;
 	struct bfs_walk walk[BATCH];
 	uint32_t error_seq; /* write-back errors before this one have been told of */
@@ -116,6 +118,7 @@ static void pass_init(struct pass *p, struct bfs *fs, struct bdev_channel *ch, u
 	p->cutoff = cutoff;
 	p->all = all;
 	p->changed = false;
+	p->waited = false;
 	p->n = 0;
 	p->rc = 0;
 	p->error_seq = all ? atomic_load(&fs->cache->wb_error_told) :
@@ -221,6 +224,11 @@ static enum op_next pass_run(struct pass *p, struct op *op)
 		op->on_error = PASS_FAILED;
 	switch (op->step) {
 	case PASS_BEGIN:
+		if (bfs_inode_retry_deletes(p->fs, false) && !p->waited) {
+			p->waited = true;
+			bs_log_wait_room_start(p->fs->bs, op);
+			return op_await(op, PASS_BEGIN, 0);
+		}
 		return op_goto(op, PASS_COLLECT);
 	case PASS_COLLECT:
 		pass_collect(p);
@@ -307,7 +315,9 @@ static void rearm(struct bfs_wb *wb)
 	if (atomic_load(&fs->cache->frozen))
 		return;
 	pthread_mutex_lock(&fs->dirty_lock);
-	dirty = !LIST_EMPTY(&fs->dirty);
+	pthread_mutex_lock(&fs->icache_lock);
+	dirty = !LIST_EMPTY(&fs->dirty) || !LIST_EMPTY(&fs->undeleted);
+	pthread_mutex_unlock(&fs->icache_lock);
 	if (!dirty)
 		atomic_store(&wb->armed, false);
 	pthread_mutex_unlock(&fs->dirty_lock);

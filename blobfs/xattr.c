@@ -230,13 +230,16 @@ static int set(struct bfs *fs, uint64_t ino, const struct set *s, struct find *f
 {
 	struct bfs_inode *inode;
 	struct bfs_change change;
+	unsigned tried = 0;
 	int rc = bfs_inode_get(fs, ino, &inode);
 
 	if (rc)
 		return rc;
-	rc = bfs_change_begin(fs, s->item ? 0 : BS_TXN_FREES, &change);
-	if (!rc)
-		rc = set_prepare(&change, inode, s, f);
+	do {
+		rc = bfs_change_begin(fs, s->item ? 0 : BS_TXN_FREES, &change);
+		if (!rc)
+			rc = set_prepare(&change, inode, s, f);
+	} while (bfs_change_again(fs, rc, tried++));
 	if (!rc)
 		bfs_change_finish(&change);
 	bfs_inode_put(inode);
